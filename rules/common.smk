@@ -1,0 +1,101 @@
+# What all rules share: the checked configuration, the paths and the wildcards.
+
+import sys
+
+from snakemake.logging import logger
+
+sys.path.insert(0, f"{workflow.basedir}/workflow_scripts")
+
+from prudent.config import (
+    effective_config,
+    is_labelled,
+    is_local,
+    is_sampled,
+    judge_reward_settings,
+    local_files,
+    method_settings,
+)
+from prudent.digest import code_digest
+from prudent.errors import InputError
+from prudent.seeding import seed_parts
+
+try:
+    config = effective_config(config)
+except InputError as error:
+    # The message alone: an exception would come with the place in this file.
+    logger.error(str(error))
+    sys.exit(1)
+
+R = f"results/{config['scenario']}"
+CHECKPOINTS = f"checkpoints/{config['scenario']}"
+ENVIRONMENT = f"../envs/{config['environment']}.yaml"
+METHODS = list(config["methods"])
+SEEDS = list(range(config["seeds"]))
+ENSEMBLES = [f"{R}/reward/ensemble_{e}" for e in range(config["heads"]["ensembles"])]
+
+
+wildcard_constraints:
+    method="|".join(METHODS),
+    seed=r"\d+",
+
+
+def backbone(settings):
+    """The folder that a reward model starts from; nothing where it comes from the hub."""
+    if settings["checkpoint"] == "reference":
+        return f"{R}/reference"
+    return local(settings["checkpoint"])
+
+
+def local(checkpoint):
+    """A checkpoint as an input if it is a folder."""
+    return checkpoint if is_local(checkpoint) else []
+
+
+def judge_model():
+    """The judge's folder, if it has one."""
+    scorer = config["judge"]["scorer"]
+    return f"{R}/judge/model" if scorer == "trained" else local(scorer)
+
+
+def seed_of_policy(wildcards):
+    """The ensemble and the head of a policy's seed."""
+    heads = config["heads"]
+    return seed_parts(int(wildcards.seed), heads["ensembles"], heads["count"])
+
+
+def policy_settings(wildcards):
+    """A policy's PPO settings; its number of threads says nothing about the result."""
+    settings = method_settings(config, wildcards.method)
+    return {key: value for key, value in settings.items() if key != "threads"}
+
+
+def policy_threads(wildcards):
+    """The CPU threads of a policy's training."""
+    return method_settings(config, wildcards.method)["threads"]
+
+
+def data_cards():
+    """The data cards of the tables that the run makes."""
+    tables = ["prompts", "preferences", "benchmark"]
+    tables += ["texts"] if config["reference"]["train"] else []
+    return expand(f"{R}/data/{{table}}.card.json", table=tables)
+
+
+def figures():
+    """All figures."""
+    names = [
+        "fig1_heads",
+        "fig6_variance",
+        "fig7_scores",
+        "fig8_losses",
+        "fig9_accuracy",
+        "fig10_kl",
+        "fig11_reward",
+    ]
+    return expand(f"{R}/figures/{{name}}.{{form}}", name=names, form=["png", "pdf"])
+
+
+def summary():
+    """The summary: page and tables."""
+    names = ["policies.csv", "summary.csv", "tests.csv", "summary.html"]
+    return expand(f"{R}/summary/{{name}}", name=names)

@@ -1,0 +1,113 @@
+# Stage 1: sources of any form become tables of one schema each, with a data card.
+
+
+rule prepare_texts:
+    """The texts that the reference policy is trained on."""
+    input:
+        files=local_files(config["texts"]["sources"]),
+    output:
+        texts=f"{R}/data/texts.parquet",
+        card=f"{R}/data/texts.card.json",
+    log:
+        f"{R}/logs/prepare_texts.log",
+    cache: True
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        runtime=lambda wildcards, attempt: 60 * attempt,
+    params:
+        sources=config["texts"]["sources"],
+        validation=config["texts"]["validation"],
+        bad_rows=config["bad_rows"],
+        seed=config["seed"],
+        code=code_digest("prepare_texts"),
+    message:
+        "Preparing the texts"
+    script:
+        "../workflow_scripts/prepare_texts.py"
+
+
+rule prepare_prompts:
+    """The prompts: the first tokens of texts, some of them kept for judging."""
+    input:
+        files=local_files(config["prompts"]["sources"]),
+        reference=f"{R}/reference",
+    output:
+        prompts=f"{R}/data/prompts.parquet",
+        card=f"{R}/data/prompts.card.json",
+    log:
+        f"{R}/logs/prepare_prompts.log",
+    cache: True
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        runtime=lambda wildcards, attempt: 60 * attempt,
+    params:
+        settings=config["prompts"],
+        bad_rows=config["bad_rows"],
+        seed=config["seed"],
+        code=code_digest("prepare_prompts"),
+    message:
+        "Preparing the prompts"
+    script:
+        "../workflow_scripts/prepare_prompts.py"
+
+
+rule prepare_preferences:
+    """Preference pairs, given or sampled from the reference policy, split by prompt."""
+    input:
+        files=local_files(config["preferences"]["sources"]),
+        reference=f"{R}/reference" if is_sampled(config) else [],
+        prompts=f"{R}/data/prompts.parquet" if is_sampled(config) else [],
+        gold=local(config["preferences"]["gold"]) if is_labelled(config) else [],
+    output:
+        preferences=f"{R}/data/preferences.parquet",
+        card=f"{R}/data/preferences.card.json",
+    log:
+        f"{R}/logs/prepare_preferences.log",
+    cache: True
+    conda:
+        ENVIRONMENT
+    threads: 8
+    resources:
+        gpu=1,
+        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        runtime=lambda wildcards, attempt: 120 * attempt,
+    params:
+        settings=config["preferences"],
+        bad_rows=config["bad_rows"],
+        sampling=config["sampling"],
+        seed=config["seed"],
+        code=code_digest("prepare_preferences"),
+    message:
+        "Preparing the preference pairs"
+    script:
+        "../workflow_scripts/prepare_preferences.py"
+
+
+rule prepare_benchmark:
+    """The pairs that reward models are measured on, in sections and subsets."""
+    input:
+        files=local_files(config["benchmark"]["sources"]),
+    output:
+        benchmark=f"{R}/data/benchmark.parquet",
+        card=f"{R}/data/benchmark.card.json",
+    log:
+        f"{R}/logs/prepare_benchmark.log",
+    cache: True
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        runtime=lambda wildcards, attempt: 60 * attempt,
+    params:
+        settings=config["benchmark"],
+        bad_rows=config["bad_rows"],
+        seed=config["seed"],
+        code=code_digest("prepare_benchmark"),
+    message:
+        "Preparing the benchmark"
+    script:
+        "../workflow_scripts/prepare_benchmark.py"

@@ -1,0 +1,29 @@
+# Stage 2: the policy that everything starts from and is compared with.
+
+
+rule train_reference:
+    """The reference policy: trained from scratch or fine-tuned on the texts, or as it is."""
+    input:
+        texts=f"{R}/data/texts.parquet" if config["reference"]["train"] else [],
+        start=local(config["reference"]["checkpoint"]),
+    output:
+        checkpoint=directory(f"{R}/reference"),
+        loss=f"{R}/reference_loss.csv",
+    log:
+        f"{R}/logs/train_reference.log",
+    cache: True
+    conda:
+        ENVIRONMENT
+    threads: 8
+    resources:
+        gpu=1,
+        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        runtime=lambda wildcards, attempt: 240 * attempt,
+    params:
+        settings=config["reference"],
+        seed=config["seed"],
+        code=code_digest("train_reference"),
+    message:
+        "Training the reference policy"
+    script:
+        "../workflow_scripts/train_reference.py"

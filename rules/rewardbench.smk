@@ -1,0 +1,60 @@
+# Stage 5: accuracy and disagreement on the benchmark.
+
+
+rule score_benchmark:
+    """Every head's and the base model's reward of both sides of every row."""
+    input:
+        benchmark=f"{R}/data/benchmark.parquet",
+        base=f"{R}/reward/base",
+        ensembles=ENSEMBLES,
+    output:
+        scores=f"{R}/benchmark/scores.parquet",
+    log:
+        f"{R}/logs/score_benchmark.log",
+    benchmark:
+        f"{R}/benchmarks/score_benchmark.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 8
+    resources:
+        gpu=1,
+        mem_mb=lambda wildcards, attempt: 16000 * attempt,
+        runtime=lambda wildcards, attempt: 120 * attempt,
+    params:
+        batch_tokens=8192,
+        code=code_digest("score_benchmark"),
+    message:
+        "Scoring the benchmark"
+    script:
+        "../workflow_scripts/score_benchmark.py"
+
+
+rule tabulate_variance:
+    """Accuracy per subset and section, and the variance of the heads' rewards."""
+    input:
+        scores=f"{R}/benchmark/scores.parquet",
+    output:
+        accuracy=report(
+            f"{R}/benchmark/accuracy.csv",
+            caption="captions/accuracy.rst",
+            category="Reward models",
+            labels={"what": "Accuracy on the benchmark", "form": "table"},
+        ),
+        variance=report(
+            f"{R}/benchmark/variance.csv",
+            caption="captions/variance.rst",
+            category="Reward models",
+            labels={"what": "Variance of the heads' rewards", "form": "table"},
+        ),
+    log:
+        f"{R}/logs/tabulate_variance.log",
+    benchmark:
+        f"{R}/benchmarks/tabulate_variance.tsv"
+    conda:
+        ENVIRONMENT
+    params:
+        code=code_digest("tabulate_variance"),
+    message:
+        "Tabulating accuracy and variance"
+    script:
+        "../workflow_scripts/tabulate_variance.py"

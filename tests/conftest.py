@@ -1,0 +1,110 @@
+"""What several tests share: copies of the project, Snakemake in them, and one finished tiny run."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY = "tests/config/tiny.yaml"
+PARTS = ("Snakefile", "config.yaml", "rules", "scenarios", "profiles", "slurm", "envs")
+
+Output = subprocess.CompletedProcess[str]
+
+
+def copy_project(folder: Path) -> Path:
+    """A copy of the workflow in ``folder``, to run in and to edit."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for part in (*PARTS, "workflow_scripts", "tests/config"):
+        source, target = ROOT / part, folder / part
+        if source.is_symlink():
+            target.symlink_to(os.readlink(source))
+        elif source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy2(source, target)
+    return folder
+
+
+def snakemake(folder: Path, *arguments: str, path: Path | None = None) -> Output:
+    """Runs Snakemake in ``folder``; nothing of the user's settings, and nothing from the net."""
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("SNAKEMAKE", "XDG", "PYTEST"))
+    }
+    environment |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "MPLBACKEND": "agg"}
+    environment |= {"HOME": str(folder), "PYTHONPATH": str(path or "")}
+    return subprocess.run(
+        [sys.executable, "-m", "snakemake", *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+
+
+def dry_run(folder: Path, *arguments: str, path: Path | None = None) -> dict[str, int]:
+    """The number of jobs per rule that a run would have, without ``all``; {} for nothing to do."""
+    output = snakemake(folder, "--dry-run", *arguments, path=path)
+    assert output.returncode == 0, output.stdout + output.stderr
+    return job_counts(output.stdout + output.stderr)
+
+
+def job_counts(text: str) -> dict[str, int]:
+    """Snakemake's table of job counts, without ``all`` and ``total``."""
+    if "Nothing to be done" in text:
+        return {}
+    table = text.split("Job stats:", 1)[1].split("total", 1)[0]
+    counts = {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", table, re.M)}
+    assert counts, text
+    counts.pop("all", None)
+    return counts
+
+
+@pytest.fixture
+def config() -> dict[str, Any]:
+    """The default configuration, to be changed by a test."""
+    return yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the workflow that is only read."""
+    return copy_project(tmp_path_factory.mktemp("project"))
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the workflow in which the tiny scenario was run to its end."""
+    folder = copy_project(tmp_path_factory.mktemp("finished"))
+    output = snakemake(folder, "--cores", "2", "--configfile", TINY)
+    assert output.returncode == 0, output.stdout + output.stderr
+    return folder
+
+
+@pytest.fixture
+def edit(finished: Path) -> Any:
+    """A function that edits a file of the finished run's copy, until the test's end."""
+    saved: dict[Path, str] = {}
+
+    def change(name: str, edited: Callable[[str], str]) -> None:
+        path = finished / name
+        before = path.read_text(encoding="utf-8")
+        saved.setdefault(path, before)
+        after = edited(before)
+        assert after != before, f"{name}: the edit changed nothing"
+        path.write_text(after, encoding="utf-8")
+
+    yield change
+    for path, text in saved.items():
+        path.write_text(text, encoding="utf-8")

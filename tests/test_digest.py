@@ -1,0 +1,153 @@
+"""The digest of a rule's code: what changes it, and what does not."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from prudent.digest import SCRIPTS, code_digest, imported_files
+from prudent.errors import InputError
+
+FILES = {
+    "train.py": '''"""Train."""
+from ours import loop
+from ours.tables import write
+
+
+def main():
+    """Runs it."""
+    from ours import late
+
+    return loop.run() + late.VALUE
+''',
+    "other.py": "from ours import unrelated\n",
+    "ours/__init__.py": '"""Ours."""\n',
+    "ours/loop.py": '''"""The loop."""
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .losses import loss
+from . import deep
+
+if TYPE_CHECKING:
+    from ours.typing_only import Kind
+
+
+class Loop:
+    """A loop."""
+
+    size: int = 1
+    "the size"
+
+
+def run() -> Kind:
+    return loss(2) + deep.inner.DEPTH
+''',
+    "ours/losses.py": "def loss(x):\n    return x * 2\n",
+    "ours/tables.py": "import json\n\n\ndef write():\n    return json\n",
+    "ours/late.py": "VALUE = 1\n",
+    "ours/deep/__init__.py": "from ours.deep import inner\n",
+    "ours/deep/inner.py": "DEPTH = 1\n",
+    "ours/unrelated.py": "VALUE = 1\n",
+    "ours/typing_only.py": "Kind = int\n",
+}
+SEEN = sorted(set(FILES) - {"other.py", "ours/unrelated.py", "ours/typing_only.py"})
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name, text in FILES.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+def replace(folder: Path, name: str, old: str, new: str) -> None:
+    text = (folder / name).read_text()
+    assert old in text
+    (folder / name).write_text(text.replace(old, new))
+
+
+def test_the_imports_are_followed(folder):
+    files = imported_files(folder / "train.py", folder)
+    found = {path.relative_to(folder).as_posix() for path in files}
+    assert sorted(found) == SEEN
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("train.py", "from ours import loop", "# A comment.\nfrom ours import loop"),
+        ("train.py", '"""Runs it."""', '"""Runs it, and says so."""'),
+        ("ours/losses.py", "return x * 2", "return (\n        x * 2\n    )  # twice"),
+        ("ours/loop.py", '    """A loop."""\n\n', ""),
+        ("ours/loop.py", '"the size"', '"how large it is"'),
+        ("ours/loop.py", "from ours.typing_only import Kind", "from ours.unrelated import Kind"),
+        ("ours/unrelated.py", "VALUE = 1", "VALUE = 2"),
+        ("ours/typing_only.py", "int", "float"),
+    ],
+)
+def test_edits_without_effect_change_nothing(folder, name, old, new):
+    before = code_digest("train", folder)
+    replace(folder, name, old, new)
+    assert code_digest("train", folder) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("train.py", "loop.run()", "loop.run() + 1"),
+        ("ours/losses.py", "x * 2", "x * 3"),
+        ("ours/loop.py", "size: int = 1", "size: int = 2"),
+        ("ours/late.py", "VALUE = 1", "VALUE = 2"),
+        ("ours/deep/inner.py", "DEPTH = 1", "DEPTH = 2"),
+        ("ours/__init__.py", '"""Ours."""', "SETTING = 1"),
+    ],
+)
+def test_a_change_of_behaviour_changes_it_wherever_it_is(folder, name, old, new):
+    before, other = code_digest("train", folder), code_digest("other", folder)
+    replace(folder, name, old, new)
+    assert code_digest("train", folder) != before
+    # The other script imports the package, and of this nothing else.
+    assert (code_digest("other", folder) != other) == (name == "ours/__init__.py")
+
+
+def test_code_that_moves_between_modules_changes_it(folder):
+    before = code_digest("train", folder)
+    (folder / "ours/tables.py").write_text(FILES["ours/late.py"])
+    (folder / "ours/late.py").write_text(FILES["ours/tables.py"])
+    assert code_digest("train", folder) != before
+
+
+def test_a_missing_script_and_a_broken_one_are_named(folder):
+    with pytest.raises(InputError, match=r"nothing\.py: there is no such script"):
+        code_digest("nothing", folder)
+    (folder / "ours/losses.py").write_text("def loss(:\n")
+    with pytest.raises(InputError, match=r"losses\.py: line 1"):
+        code_digest("train", folder)
+
+
+def test_the_digest_is_the_same_in_every_process_and_place(folder, tmp_path):
+    scripts = sorted(path.stem for path in SCRIPTS.glob("*.py"))
+    program = (
+        "import sys; from prudent.digest import code_digest\n"
+        f"print(*(code_digest(name) for name in {scripts}))"
+    )
+    for salt in ("1", "2"):
+        printed = subprocess.run(
+            [sys.executable, "-c", program],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={"PYTHONPATH": str(ROOT / "workflow_scripts"), "PYTHONHASHSEED": salt},
+        ).stdout.split()
+        assert printed == [code_digest(name) for name in scripts]
+    assert len(set(printed)) == len(scripts)
+    copied = tmp_path / "elsewhere"
+    for name, text in FILES.items():
+        (copied / name).parent.mkdir(parents=True, exist_ok=True)
+        (copied / name).write_text(text)
+    assert code_digest("train", copied) == code_digest("train", folder)

@@ -1,0 +1,138 @@
+"""Scripts under Snakemake and by hand."""
+
+import logging
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from snakemake.iocontainers import InputFiles, Log, OutputFiles, Params, Wildcards
+
+from prudent import entry
+from prudent.errors import InputError
+
+
+@dataclass
+class Args:
+    data: Path
+    members: list[Path]
+    table: Path
+    settings: dict[str, Any]
+    rate: float
+    seed: int
+    method: str
+    judge: Path | None = None
+    revision: str | None = None
+    names: list[str] = field(default_factory=list)
+    threads: int = 1
+
+
+class Job:
+    """What a script is given, made of Snakemake's own containers."""
+
+    def __init__(self, log=None, **params):
+        self.input = InputFiles(fromdict={"data": "d.parquet", "members": ["m0"], "judge": []})
+        self.output = OutputFiles(fromdict={"table": "t.csv"})
+        self.params = Params(fromdict={"settings": {"a": 1}, "rate": 1, **params})
+        self.wildcards = Wildcards(fromdict={"seed": "3", "method": "vanilla"})
+        self.log = Log([str(log)] if log else [])
+        self.threads = 2
+
+
+def test_arguments_of_a_job():
+    args = entry.from_snakemake(Args, Job())
+    assert args == Args(
+        data=Path("d.parquet"),
+        members=[Path("m0")],
+        table=Path("t.csv"),
+        settings={"a": 1},
+        rate=1.0,
+        seed=3,
+        method="vanilla",
+        threads=2,
+    )
+    assert isinstance(args.rate, float)
+
+
+def test_a_field_that_the_rule_does_not_name_is_an_error():
+    @dataclass
+    class More(Args):
+        missing: int = field(kw_only=True)
+
+    with pytest.raises(TypeError, match="missing"):
+        entry.from_snakemake(More, Job())
+
+
+def main(args: Args) -> None:
+    """Stands for a script's main."""
+
+
+COMMAND = [
+    "--data=d.parquet",
+    '--members=["m0", "m1"]',
+    "--table=t.csv",
+    '--settings={"a": {"b": [1]}}',
+    "--rate=1",
+    "--seed=3",
+    "--method=7",
+]
+
+
+def test_arguments_on_the_command_line():
+    args = entry.from_command_line(Args, main, COMMAND)
+    assert args == Args(
+        data=Path("d.parquet"),
+        members=[Path("m0"), Path("m1")],
+        table=Path("t.csv"),
+        settings={"a": {"b": [1]}},
+        rate=1.0,
+        seed=3,
+        method="7",
+    )
+    assert entry.from_command_line(Args, main, [*COMMAND, "--judge=j"]).judge == Path("j")
+    assert entry.from_command_line(Args, main, [*COMMAND, "--members=m"]).members == [Path("m")]
+    assert entry.from_command_line(Args, main, [*COMMAND, "--revision=12"]).revision == "12"
+    assert entry.from_command_line(Args, main, [*COMMAND, "--revision=null"]).revision is None
+    with pytest.raises(SystemExit):
+        entry.from_command_line(Args, main, COMMAND[1:])
+
+
+def test_a_jobs_output_goes_to_its_log(tmp_path, capsys):
+    log = tmp_path / "logs" / "job.log"
+
+    def job(args):
+        print("printed")
+        print("to the error stream", file=sys.stderr)
+        logging.getLogger("prudent").info("logged")
+
+    entry.run(job, Args, Job(log))
+    text = log.read_text()
+    assert "printed" in text and "to the error stream" in text and "logged" in text
+    assert "printed" in capsys.readouterr().out
+    assert type(sys.stdout).__name__ != "_Both"
+
+
+def test_logging_after_the_job_is_no_error(tmp_path, capsys):
+    entry.run(main, Args, Job(tmp_path / "job.log"))
+    logging.getLogger("prudent").warning("afterwards")
+    assert "Logging error" not in capsys.readouterr().err
+
+
+def test_bad_input_ends_with_one_message_and_a_crash_with_its_traceback(tmp_path):
+    def bad(args):
+        raise InputError("config.yaml: seeds: found 0, expected at least 1")
+
+    with pytest.raises(SystemExit) as caught:
+        entry.run(bad, Args, Job(tmp_path / "bad.log"))
+    assert caught.value.code == 1
+    text = (tmp_path / "bad.log").read_text()
+    assert "config.yaml: seeds: found 0" in text and "Traceback" not in text
+
+    def crash(args):
+        raise RuntimeError("broken")
+
+    with pytest.raises(RuntimeError):
+        entry.run(crash, Args, Job(tmp_path / "crash.log"))
+    text = (tmp_path / "crash.log").read_text()
+    assert "Traceback" in text and "RuntimeError: broken" in text

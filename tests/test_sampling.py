@@ -1,0 +1,187 @@
+"""Sampling and response statistics against one-row forward passes without padding or cache."""
+
+import pytest
+import torch
+from tiny_models import (
+    CONFIGS,
+    EOS,
+    PAD,
+    VOCABULARY,
+    metaspace_tokenizer,
+    tiny_model,
+    tiny_prompts,
+    tiny_tokenizer,
+)
+
+from prudent.errors import InputError
+from prudent.sampling import (
+    decode_responses,
+    encode_prompts,
+    inverse_cdf,
+    response_statistics,
+    sample,
+)
+
+ARCHITECTURES = pytest.mark.parametrize("architecture", CONFIGS)
+T = 9
+
+
+def prompts_and_uniforms(count: int = 12) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    ids, mask = encode_prompts(tiny_tokenizer(), tiny_prompts(count))
+    return ids, mask, torch.rand(count, T, generator=torch.Generator().manual_seed(1))
+
+
+def one_row(model, prompt: torch.Tensor, response: torch.Tensor, temperature: float):
+    """Log-probabilities, distributions and hidden states of one response, by the plain model."""
+    ids = torch.cat([prompt, response])[None]
+    with torch.no_grad():
+        output = model(input_ids=ids, output_hidden_states=True)
+    distribution = (output.logits[0] / temperature).log_softmax(-1)[len(prompt) - 1 : -1]
+    hidden = output.hidden_states[-1][0, len(prompt) - 1 : -1]
+    return distribution[torch.arange(len(response)), response], distribution, hidden
+
+
+@ARCHITECTURES
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_rollout_and_statistics_agree_with_the_plain_model(architecture, temperature):
+    model = tiny_model(architecture)
+    ids, mask, uniforms = prompts_and_uniforms()
+    rollout = sample(model, ids, mask, uniforms, temperature, EOS, PAD)
+    lengths = rollout.mask.sum(dim=1).long()
+    assert lengths.min() < rollout.mask.shape[1], "no response ended early: the test shows nothing"
+    all_ids = torch.cat([ids, rollout.response_ids], dim=1)
+    all_mask = torch.cat([mask, rollout.mask.long()], dim=1)
+    width = rollout.mask.shape[1]
+    log_probs, hidden = response_statistics(model, all_ids, all_mask, width, temperature)
+    for row, length in enumerate(lengths):
+        prompt, response = ids[row][mask[row].bool()], rollout.response_ids[row, :length]
+        expected = one_row(model, prompt, response, temperature)
+        entropy = -(expected[1].exp() * expected[1]).sum(-1)
+        for found, wanted in (
+            (rollout.log_probs, expected[0]),
+            (rollout.entropies, entropy),
+            (rollout.hidden_states, expected[2]),
+            (log_probs, expected[0]),
+            (hidden, expected[2]),
+        ):
+            torch.testing.assert_close(found[row, :length], wanted, rtol=1e-4, atol=1e-5)
+
+
+@ARCHITECTURES
+def test_the_probability_ratio_is_one_before_an_update(architecture):
+    model = tiny_model(architecture)
+    ids, mask, uniforms = prompts_and_uniforms()
+    rollout = sample(model, ids, mask, uniforms, 1.0, EOS, PAD)
+    all_ids = torch.cat([ids, rollout.response_ids], dim=1)
+    all_mask = torch.cat([mask, rollout.mask.long()], dim=1)
+    log_probs, _ = response_statistics(model, all_ids, all_mask, rollout.mask.shape[1], 1.0)
+    ratio = torch.exp(log_probs - rollout.log_probs)[rollout.mask.bool()]
+    torch.testing.assert_close(ratio, torch.ones_like(ratio), rtol=0, atol=2e-5)
+
+
+@ARCHITECTURES
+def test_order_company_and_padding_of_the_rows_change_nothing(architecture):
+    model = tiny_model(architecture)
+    ids, mask, uniforms = prompts_and_uniforms()
+    rollout = sample(model, ids, mask, uniforms, 1.0, EOS, PAD)
+
+    def same(other, rows):
+        width = min(other.mask.shape[1], rollout.mask.shape[1])
+        for name in ("response_ids", "mask"):
+            found, wanted = getattr(other, name), getattr(rollout, name)[rows]
+            assert torch.equal(found[:, :width], wanted[:, :width])
+        assert not other.mask[:, width:].any()
+        found, wanted = other.log_probs[:, :width], rollout.log_probs[rows, :width]
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+
+    order = torch.randperm(len(ids), generator=torch.Generator().manual_seed(2))
+    same(sample(model, ids[order], mask[order], uniforms[order], 1.0, EOS, PAD), order)
+    for row in range(3):
+        one = slice(row, row + 1)
+        same(sample(model, ids[one], mask[one], uniforms[one], 1.0, EOS, PAD), one)
+    wider = torch.cat([torch.full((len(ids), 5), 7), ids], dim=1)
+    wider_mask = torch.cat([torch.zeros(len(ids), 5, dtype=torch.long), mask], dim=1)
+    same(sample(model, wider, wider_mask, uniforms, 1.0, EOS, PAD), slice(None))
+
+
+def test_eos_ends_a_response_and_belongs_to_it():
+    model = tiny_model()
+    ids, mask, uniforms = prompts_and_uniforms(40)
+    free = sample(model, ids, mask, uniforms, 1.0, None, PAD)
+    assert free.mask.all()
+    assert free.response_ids.shape == (40, T)
+    rollout = sample(model, ids, mask, uniforms, 1.0, EOS, PAD)
+    ended = 0
+    for row in range(40):
+        tokens = free.response_ids[row].tolist()
+        length = tokens.index(EOS) + 1 if EOS in tokens else T
+        ended += length < T
+        assert rollout.response_ids[row].tolist() == tokens[:length] + [PAD] * (T - length)
+        assert rollout.mask[row].tolist() == [1.0] * length + [0.0] * (T - length)
+    assert ended > 3
+    outside = rollout.mask == 0
+    assert not rollout.log_probs[outside].any()
+    assert not rollout.entropies[outside].any()
+    assert (rollout.entropies >= 0).all()
+
+
+def test_sampling_stops_when_all_rows_have_ended():
+    model = tiny_model()
+    ids, mask, _ = prompts_and_uniforms(2)
+    uniforms = torch.rand(2, 56, generator=torch.Generator().manual_seed(4))
+    free = sample(model, ids, mask, uniforms, 50.0, None, PAD).response_ids.tolist()
+    longest = max(tokens.index(EOS) + 1 for tokens in free)
+    rollout = sample(model, ids, mask, uniforms, 50.0, EOS, PAD)
+    assert rollout.mask.shape == (2, longest)
+    assert longest < 56
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_sampled_frequencies_are_the_softmax(temperature):
+    """Equally spaced uniforms give each token its share, to within the ends of its interval."""
+    model = tiny_model()
+    prompt = torch.tensor([[3, 7, 2]])
+    with torch.no_grad():
+        share = (model(input_ids=prompt).logits[0, -1].double() / temperature).softmax(-1)
+    n = 5000
+    uniforms = ((torch.arange(n) + 0.5) / n)[:, None]
+    rollout = sample(
+        model, prompt.expand(n, 3), torch.ones(n, 3).long(), uniforms, temperature, EOS, PAD
+    )
+    counts = torch.bincount(rollout.response_ids[:, 0], minlength=VOCABULARY)
+    assert (counts - n * share).abs().max() <= 1.5
+
+
+def test_inverse_cdf_never_chooses_probability_zero():
+    probabilities = torch.tensor([0.0, 0.5, 0.0, 0.5, 0.0])
+    uniforms = torch.tensor([0.0, 0.4999999, 0.5, 1 - 2**-24])
+    chosen = inverse_cdf(probabilities.expand(4, 5), uniforms)
+    assert chosen.tolist() == [1, 1, 3, 3]
+    # Rounding up to 1 must not fall off the end either.
+    assert inverse_cdf(probabilities[None], torch.ones(1)).item() == 3
+
+
+def test_prompts_are_padded_on_the_left():
+    ids, mask = encode_prompts(tiny_tokenizer(), ["w5", "w2 w9 w4"])
+    assert ids.tolist() == [[PAD, PAD, 5], [2, 9, 4]]
+    assert mask.tolist() == [[0, 0, 1], [1, 1, 1]]
+    with pytest.raises(InputError, match="no tokens"):
+        encode_prompts(tiny_tokenizer(), ["w5", ""])
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "prompt", "tokens", "length", "text"),
+    [
+        (tiny_tokenizer(), "w3 w4", [5, 6, EOS, PAD], 3, " w5 w6"),
+        (metaspace_tokenizer(), "good film", [5, 3, EOS, PAD], 3, "s bad"),
+        (metaspace_tokenizer(), "good", [4, 5, 6, EOS], 4, " films!"),
+        (metaspace_tokenizer(), "good", [EOS, PAD, PAD, PAD], 1, ""),
+    ],
+)
+def test_responses_are_decoded_as_they_stand_behind_the_prompt(
+    tokenizer, prompt, tokens, length, text
+):
+    ids, mask = encode_prompts(tokenizer, [prompt, prompt + " " + prompt])
+    response = torch.tensor([tokens, tokens])
+    response_mask = (torch.arange(4) < length).float().expand(2, 4)
+    assert decode_responses(tokenizer, ids, mask, response, response_mask) == [text, text]

@@ -1,0 +1,291 @@
+"""Statistics against closed forms, brute force, scipy, and simulation where the truth is known."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from prudent import statistics
+from prudent.errors import InputError
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+def make_study(sds, seeds=10, ensembles=1, heads=10, prompts=40, seed=0, shift=0.2, noise=0.3):
+    """Judgements, logs and the reference of made-up methods; sds: method -> sd of true scores."""
+    draw = rng(seed)
+    names = [f"prompt {i}" for i in range(prompts)]
+    prompt_effect = draw.normal(size=prompts)
+
+    def judged(level):
+        scores = level + prompt_effect + noise * draw.normal(size=prompts)
+        return pd.DataFrame({"prompt": names, "response": "text", "score": scores})
+
+    judgements, logs = {}, {}
+    for method, sd in sds.items():
+        for number in range(seeds):
+            judgements[method, number] = judged(shift + sd * draw.normal())
+            kl = np.linspace(0, 1.3, 60) + 0.02 * draw.normal(size=60)
+            logs[method, number] = pd.DataFrame({"step": np.arange(60), "kl": kl})
+    return judgements, logs, judged(0.0)
+
+
+def make_policies(sds, **settings):
+    judgements, logs, reference = make_study(sds, **settings)
+    ensembles, heads = settings.get("ensembles", 1), settings.get("heads", 10)
+    table = statistics.policy_table(judgements, logs, reference, ensembles, heads)
+    return table, judgements, reference
+
+
+# --- policies
+
+
+@pytest.mark.parametrize(("steps", "used"), [(3, 3), (5, 5), (49, 5), (100, 10), (192, 19)])
+def test_final_mean_uses_the_last_tenth_and_at_least_five(steps, used):
+    expected = sum((steps - 1 - i) ** 2 for i in range(used)) / used
+    assert statistics.final_mean(np.arange(steps) ** 2.0) == pytest.approx(expected)
+
+
+def test_policy_table_reads_every_judgement():
+    table, judgements, reference = make_policies(
+        {"a": 0.1, "b": 0.5}, seeds=6, heads=3, ensembles=2
+    )
+    assert len(table) == 12
+    row = table[(table["method"] == "b") & (table["seed"] == 4)].iloc[0]
+    scores = judgements["b", 4]["score"]
+    assert row["score"] == pytest.approx(sum(scores) / 40)
+    assert row["score_se"] == pytest.approx(stats.sem(scores))
+    assert row["worse"] == (scores.mean() < reference["score"].mean())
+    assert (row["ensemble"], row["head"], row["trial"]) == (0, 2, 0)
+    assert row["kl"] == pytest.approx(1.24, abs=0.05)
+
+
+def test_policies_judged_on_other_prompts_are_refused():
+    judgements, logs, reference = make_study({"a": 0.1}, seeds=2)
+    judgements["a", 1] = judgements["a", 1].iloc[::-1]
+    with pytest.raises(InputError, match="judge/a/seed1.*same order"):
+        statistics.policy_table(judgements, logs, reference, 1, 10)
+    judgements["a", 1] = judgements["a", 0].assign(score=np.nan)
+    with pytest.raises(InputError, match="not finite"):
+        statistics.policy_table(judgements, logs, reference, 1, 10)
+
+
+def test_evaluation_noise_is_the_residual_of_the_two_way_layout():
+    draw = rng(1)
+    policies, prompts, noise = 400, 50, 0.7
+    quality, hardness = draw.normal(size=(policies, 1)), 3 * draw.normal(size=prompts)
+    scores = quality + hardness + noise * draw.normal(size=(policies, prompts))
+    estimate = statistics.evaluation_noise(scores)
+    assert estimate == pytest.approx(noise**2 / prompts, rel=0.05)
+    # What is left of the variance between policies is that of their true quality.
+    left = scores.mean(axis=1).var(ddof=1) - estimate
+    assert left == pytest.approx(quality.var(ddof=1), rel=0.05)
+    # Hardness shared by all policies is not noise between them.
+    assert statistics.evaluation_noise(quality + hardness) == pytest.approx(0, abs=1e-12)
+    assert np.isnan(statistics.evaluation_noise(scores[:1]))
+
+
+# --- intervals
+
+
+def test_t_interval_is_scipys_and_clusters_are_their_means():
+    values = rng().normal(size=12)
+    expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    assert statistics.t_interval(values)[1:] == pytest.approx((expected.low, expected.high))
+    clusters = np.repeat(np.arange(4), 3)
+    means = values.reshape(4, 3).mean(axis=1)
+    expected = stats.ttest_1samp(means, 0).confidence_interval(0.95)
+    found = statistics.t_interval(values, clusters)
+    assert found == pytest.approx((values.mean(), expected.low, expected.high))
+    assert np.isnan(statistics.t_interval([1.0])).tolist() == [False, True, True]
+    assert np.isnan(statistics.t_interval([])).all()
+
+
+@pytest.mark.parametrize(("k", "n"), [(0, 10), (3, 10), (10, 10), (1, 1), (39, 100)])
+def test_wilson_interval_is_its_formula(k, n):
+    z = stats.norm.ppf(0.975)
+    share = k / n
+    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    found = statistics.wilson_interval(k, n)
+    assert found == pytest.approx((share, max(middle - half, 0), min(middle + half, 1)), abs=1e-9)
+    assert np.isnan(statistics.wilson_interval(0, 0)).all()
+
+
+def test_variance_ratio_agrees_with_a_bootstrap_by_hand():
+    draw = rng(2)
+    clusters = np.repeat(np.arange(6), 2)
+    a, b = 5 + 2 * draw.normal(size=12), draw.normal(size=12)
+    found = statistics.variance_ratio(a, b, clusters, 4000, rng(3))
+    assert found.estimate == pytest.approx(np.var(a, ddof=1) / np.var(b, ddof=1))
+    logs = []
+    for times in rng(3).multinomial(6, np.full(6, 1 / 6), size=4000):
+        rows = np.concatenate(
+            [np.repeat(np.flatnonzero(clusters == c), times[c]) for c in range(6)]
+        )
+        if (times > 0).sum() > 1:
+            logs.append(np.log(np.var(a[rows], ddof=1) / np.var(b[rows], ddof=1)))
+    assert found[1:] == pytest.approx(np.exp(np.quantile(logs, [0.025, 0.975])))
+    # Shifts change nothing, a scale changes the ratio by its square, and the arms' order inverts.
+    other = statistics.variance_ratio(10 * a + 100, b, clusters, 4000, rng(3))
+    assert other == pytest.approx([100 * v for v in found])
+    inverse = statistics.variance_ratio(b, a, clusters, 4000, rng(3))
+    assert inverse == pytest.approx([1 / found.estimate, 1 / found.high, 1 / found.low])
+
+
+def test_the_bootstrap_interval_covers_about_ninety_percent_with_ten_heads():
+    draw, covered, runs = rng(4), 0, 400
+    for _ in range(runs):
+        a, b = 2 * draw.normal(size=10), draw.normal(size=10)
+        _, low, high = statistics.variance_ratio(a, b, np.arange(10), 400, draw)
+        covered += low < 4 < high
+    assert 0.82 < covered / runs < 0.96
+
+
+def test_resampling_heads_is_wider_than_resampling_their_trials():
+    draw = rng(5)
+    heads = np.repeat(np.arange(10), 10)
+    a = 2 * np.repeat(draw.normal(size=10), 10) + 0.1 * draw.normal(size=100)
+    b = np.repeat(draw.normal(size=10), 10) + 0.1 * draw.normal(size=100)
+    by_head = statistics.variance_ratio(a, b, heads, 2000, rng())
+    by_policy = statistics.variance_ratio(a, b, np.arange(100), 2000, rng())
+    assert np.log(by_head.high / by_head.low) > 2 * np.log(by_policy.high / by_policy.low)
+
+
+def test_brown_forsythe_is_levenes_test_on_medians():
+    a, b = 3 * rng(6).normal(size=15), rng(7).normal(size=15)
+    spread = [np.abs(v - np.median(v)) for v in (a, b)]
+    assert statistics.brown_forsythe(a, b) == pytest.approx(stats.f_oneway(*spread).pvalue)
+
+
+def test_swap_test_agrees_with_enumeration():
+    draw = rng(8)
+    clusters = np.repeat(np.arange(5), 2)
+    a, b = 2 * draw.normal(size=10) + 3, draw.normal(size=10)
+    centred = a - a.mean(), b - b.mean()
+    sizes = []
+    for swaps in itertools.product([0, 1], repeat=5):
+        swapped = np.repeat(np.array(swaps, dtype=bool), 2)
+        first = np.where(swapped, centred[1], centred[0])
+        second = np.where(swapped, centred[0], centred[1])
+        sizes.append(abs(np.log(first.var(ddof=1) / second.var(ddof=1))))
+    expected = np.mean([size >= sizes[0] - 1e-12 for size in sizes])
+    assert statistics.swap_test(a, b, clusters, 10, rng()) == pytest.approx(expected)
+    # Above the limit of enumeration random swaps are drawn; both see a plain difference.
+    wide, narrow = 5 * draw.normal(size=20), draw.normal(size=20)
+    assert statistics.swap_test(wide, narrow, np.arange(20), 2000, rng()) < 0.01
+    assert statistics.swap_test(wide[:12], narrow[:12], np.arange(12), 1, rng()) < 0.05
+
+
+def test_swap_test_keeps_its_level():
+    draw, rejected, runs = rng(9), 0, 400
+    for _ in range(runs):
+        shared = draw.normal(size=10)
+        a, b = shared + draw.normal(size=10), shared + draw.normal(size=10) + 3
+        rejected += statistics.swap_test(a, b, np.arange(10), 100, draw) < 0.05
+    assert rejected / runs < 0.09
+
+
+def test_mcnemar_counts_the_pairs_that_differ():
+    first = np.array([True] * 8 + [False] * 4)
+    second = np.array([True] * 2 + [False] * 9 + [True])
+    # Six pairs are worse in the first only, one in the second only.
+    expected = 2 * sum(stats.binom.pmf(k, 7, 0.5) for k in (0, 1))
+    assert statistics.mcnemar(first, second) == pytest.approx(expected)
+    assert np.isnan(statistics.mcnemar(first, first))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [(1.0, 1.15, 0.15), (1.15, 1.0, 0.15), (2.0, 1.0, 1.0), (0.0, 1.0, np.nan), (-1, 1, np.nan)],
+)
+def test_kl_mismatch(first, second, expected):
+    assert statistics.kl_mismatch(first, second) == pytest.approx(expected, nan_ok=True)
+
+
+# --- tables
+
+
+def test_tables_tell_a_real_difference():
+    table, judgements, reference = make_policies({"vanilla": 1.0, "calm": 0.2}, seeds=20, heads=20)
+    judged = {
+        name: np.stack([judgements[name, s]["score"] for s in range(20)])
+        for name in ("vanilla", "calm")
+    }
+    summary = statistics.summary_table(table, judged, reference["score"]).set_index("method")
+    assert summary.loc["vanilla", "score_variance"] == pytest.approx(
+        np.var(table["score"][:20], ddof=1)
+    )
+    assert summary.loc["calm", "noise_variance"] == pytest.approx(0.3**2 / 40, rel=0.2)
+    assert (summary["heads"] == 20).all()
+    vanilla = table[table["method"] == "vanilla"]
+    assert summary.loc["vanilla", "worse"] == (vanilla["score"] < reference["score"].mean()).sum()
+    tests = statistics.comparison_table(table, "vanilla", 2000, 0).set_index("quantity")
+    assert (tests["method"] == "calm").all() and (tests["baseline"] == "vanilla").all()
+    assert tests.loc["variance_ratio", "low"] > 1
+    assert tests.loc["brown_forsythe", "p"] < 0.01 and tests.loc["swap_test", "p"] < 0.01
+    assert tests.loc["kl_mismatch", "estimate"] < 0.05
+    assert tests.loc["worse_difference", "estimate"] < 0
+    joined = statistics.with_comparisons(summary.reset_index(), tests.reset_index())
+    joined = joined.set_index("method")
+    assert joined.loc["calm", "variance_ratio"] == tests.loc["variance_ratio", "estimate"]
+    assert joined.loc["calm", "brown_forsythe_p"] == tests.loc["brown_forsythe", "p"]
+    assert joined.loc["vanilla", "variance_ratio":].isna().all()
+
+
+def test_numbers_of_a_method_do_not_depend_on_the_other_methods():
+    sds = {"vanilla": 1.0, "a": 0.5, "b": 0.5}
+    table, *_ = make_policies(sds)
+    alone = statistics.comparison_table(table[table["method"] != "a"], "vanilla", 500, 7)
+    both = statistics.comparison_table(table, "vanilla", 500, 7)
+    both = both[both["method"] == "b"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(alone, both)
+
+
+def test_pairs_are_the_seeds_that_both_methods_have():
+    table, *_ = make_policies({"vanilla": 1.0, "a": 0.5})
+    table = table[~((table["method"] == "a") & (table["seed"] > 6))].sample(frac=1, random_state=0)
+    tests = statistics.comparison_table(table, "vanilla", 100, 0).set_index("quantity")
+    wide = table.pivot(index="seed", columns="method", values="score").dropna()
+    assert tests.loc["score_difference", "pairs"] == 7
+    expected = stats.ttest_rel(wide["a"], wide["vanilla"]).confidence_interval(0.95)
+    found = tests.loc["score_difference", ["low", "high"]].tolist()
+    assert found == pytest.approx([expected.low, expected.high])
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 3])
+@pytest.mark.filterwarnings("error")
+def test_few_seeds_give_nan_and_no_failure(seeds):
+    table, judgements, reference = make_policies(
+        {"vanilla": 1.0, "calm": 0.2}, seeds=seeds, heads=2
+    )
+    judged = {
+        name: np.stack([judgements[name, s]["score"] for s in range(seeds)])
+        for name in ("vanilla", "calm")
+    }
+    summary = statistics.summary_table(table, judged, reference["score"])
+    tests = statistics.comparison_table(table, "vanilla", 200, 0).set_index("quantity")
+    assert summary["score"].notna().all() and tests.loc["score_difference", "estimate"] != 0
+    assert summary["score_variance"].isna().all() == (seeds == 1)
+    assert np.isnan(tests.loc["variance_ratio", "low"])
+    assert np.isnan(tests.loc["swap_test", "p"])
+
+
+@pytest.mark.filterwarnings("error")
+def test_policies_that_are_all_equal_give_nan_and_no_failure():
+    same, varied = np.ones(10), np.arange(10.0)
+    clusters = np.arange(10)
+    assert np.isnan(statistics.variance_ratio(same, same, clusters, 50, rng())).all()
+    assert statistics.variance_ratio(varied, same, clusters, 50, rng()).estimate == np.inf
+    assert np.isnan(statistics.swap_test(same, same, clusters, 50, rng()))
+    assert np.isnan(statistics.brown_forsythe(same, same))
+
+
+def test_an_unknown_baseline_is_refused():
+    table, *_ = make_policies({"a": 1.0}, seeds=2)
+    with pytest.raises(InputError, match="statistics.baseline.*choose one of a"):
+        statistics.comparison_table(table, "vanilla", 10, 0)

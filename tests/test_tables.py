@@ -1,0 +1,100 @@
+"""Files between the stages: schemas, atomic writing, digests."""
+
+import hashlib
+import json
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from prudent import tables
+from prudent.errors import InputError
+
+PROMPT = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes?"}]
+PREFERENCES = pd.DataFrame(
+    {
+        "probability": [0.75, None],
+        "split": ["train", "validation"],
+        "source": ["a", "b"],
+        "rejected": ["no", "n"],
+        "chosen": ["yes", "y"],
+        "prompt": [PROMPT, PROMPT[:1]],
+        "more": [1, 2],
+    }
+)
+
+
+def test_a_table_is_written_in_its_schemas_columns_and_types(tmp_path):
+    tables.write_parquet(PREFERENCES, tmp_path / "p.parquet", "preferences")
+    assert pq.read_schema(tmp_path / "p.parquet").equals(tables.SCHEMAS["preferences"])
+    frame = tables.read_table(tmp_path / "p.parquet", "preferences")
+    assert frame["prompt"].tolist() == [PROMPT, PROMPT[:1]]
+    assert isinstance(frame["prompt"][0], list)
+    assert frame["probability"][0] == 0.75 and pd.isna(frame["probability"][1])
+    assert pq.read_table(tmp_path / "p.parquet")["probability"].null_count == 1
+
+
+def test_an_empty_table_keeps_its_types(tmp_path):
+    tables.write_parquet(PREFERENCES.iloc[:0], tmp_path / "p.parquet", "preferences")
+    assert len(tables.read_table(tmp_path / "p.parquet", "preferences")) == 0
+
+
+def test_a_table_of_another_form_is_refused(tmp_path):
+    path = tmp_path / "p.parquet"
+    with pytest.raises(InputError, match="p.parquet: not a readable parquet file"):
+        tables.read_table(path, "texts")
+    path.write_text("no parquet")
+    with pytest.raises(InputError, match="p.parquet: not a readable parquet file"):
+        tables.read_table(path, "texts")
+    PREFERENCES[["source", "split"]].to_parquet(path)
+    with pytest.raises(InputError, match=r"text are missing; expected .*found source, split"):
+        tables.read_table(path, "texts")
+    pd.DataFrame({"text": [PROMPT], "source": ["a"], "split": ["train"]}).to_parquet(path)
+    with pytest.raises(InputError, match="p.parquet: a column has the wrong type"):
+        tables.read_table(path, "texts")
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "deep" / "a.txt"
+    tables.write_text("old", path)
+    with pytest.raises(RuntimeError), tables.atomic_path(path) as temporary:
+        temporary.write_text("half")
+        assert path.read_text() == "old"
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert [p.name for p in path.parent.iterdir()] == ["a.txt"]
+
+
+def test_a_folder_is_replaced_whole(tmp_path):
+    path = tmp_path / "model"
+    for name in ("first", "second"):
+        with tables.atomic_path(path) as temporary:
+            temporary.mkdir()
+            (temporary / name).write_text(name)
+    assert [p.name for p in path.iterdir()] == ["second"]
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+def test_digests_tell_contents_and_names(tmp_path):
+    (tmp_path / "a").write_bytes(b"x" * (3 << 20))
+    expected = hashlib.sha256(b"x" * (3 << 20)).hexdigest()
+    assert tables.file_digest(tmp_path / "a") == expected
+    folder = tmp_path / "folder"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "sub" / "a").write_text("1")
+    before = tables.file_digest(folder)
+    assert before == tables.file_digest(folder)
+    (folder / "sub" / "a").rename(folder / "sub" / "b")
+    renamed = tables.file_digest(folder)
+    (folder / "sub" / "b").write_text("2")
+    assert len({before, renamed, tables.file_digest(folder)}) == 3
+
+
+def test_metadata_holds_settings_versions_and_input_digests(tmp_path):
+    tables.write_text("x", tmp_path / "a")
+    found = tables.metadata({"k": 1}, data=tmp_path / "a")
+    assert found["settings"] == {"k": 1}
+    assert found["inputs"] == {"data": hashlib.sha256(b"x").hexdigest()}
+    assert found["versions"]["pandas"] == pd.__version__
+    tables.write_json(found, tmp_path / "a.json")
+    assert json.loads((tmp_path / "a.json").read_text()) == found

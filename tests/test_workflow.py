@@ -1,0 +1,124 @@
+"""The whole workflow in its smallest form, from nothing to the report."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pandas as pd
+from conftest import ROOT, TINY, dry_run, snakemake
+
+from prudent import tables
+
+METHODS = ("vanilla", "variance_aware")
+
+
+def test_a_finished_run_has_nothing_left_to_do(finished):
+    assert dry_run(finished, "--configfile", TINY) == {}
+
+
+def test_every_stage_left_what_the_next_ones_read(finished):
+    results = finished / "results/tiny"
+    for name in ("texts", "prompts", "preferences", "benchmark"):
+        frame = tables.read_table(results / f"data/{name}.parquet", name)
+        assert len(frame)
+        card = json.loads((results / f"data/{name}.card.json").read_text())
+        assert card
+    scores = tables.read_table(results / "benchmark/scores.parquet", "scores")
+    # Two ensembles of three heads and the base model, on both sides of every row.
+    rows = len(tables.read_table(results / "data/benchmark.parquet", "benchmark"))
+    assert len(scores) == rows * 2 * (2 * 3 + 1)
+    for method in METHODS:
+        for seed in range(2):
+            log = pd.read_csv(results / f"policies/{method}/seed{seed}.csv")
+            assert len(log) == 2 and log["kl"].notna().all()
+            judged = pd.read_parquet(results / f"judge/{method}/seed{seed}.parquet")
+            assert len(judged) == 16 and judged["score"].notna().all()
+    policies = pd.read_csv(results / "summary/policies.csv")
+    places = {(row.method, row.seed, row.ensemble, row.head) for row in policies.itertuples()}
+    assert places == {(method, seed, seed, 0) for method in METHODS for seed in range(2)}
+    for figure in ("1_heads", "6_variance", "7_scores", "8_losses", "9_accuracy", "10_kl"):
+        assert (results / f"figures/fig{figure}.png").read_bytes().startswith(b"\x89PNG")
+        assert (results / f"figures/fig{figure}.pdf").read_bytes().startswith(b"%PDF")
+    logs = {path.stem for path in (results / "logs").glob("*.log")}
+    assert {"train_reference", "train_reward_base", "compare_methods"} <= logs
+    assert not list(results.rglob("*.tmp")), "a temporary file was left"
+    assert not [path for path in (finished / "checkpoints").rglob("*") if path.is_file()]
+
+
+def test_checkpoints_open_with_transformers_alone(finished):
+    from transformers import (
+        AutoModelForCausalLM,
+        AutoModelForSequenceClassification,
+        AutoTokenizer,
+    )
+
+    results = finished / "results/tiny"
+    for folder in ("reference", "policies/vanilla/seed0", "policies/variance_aware/seed1"):
+        model = AutoModelForCausalLM.from_pretrained(results / folder)
+        ids = AutoTokenizer.from_pretrained(results / folder)("the film", return_tensors="pt")
+        assert model(ids["input_ids"]).logits.isfinite().all()
+    for folder, labels in (("reward/base", 1), ("reward/ensemble_0", 3), ("reward/ensemble_1", 3)):
+        model = AutoModelForSequenceClassification.from_pretrained(results / folder)
+        assert model.config.num_labels == labels
+        assert AutoTokenizer.from_pretrained(results / folder).chat_template
+    assert not [path for path in results.rglob("*") if path.suffix in {".bin", ".pt", ".pkl"}]
+
+
+def test_ensembles_differ_and_share_their_body(finished):
+    from safetensors.torch import load_file
+
+    base, first, second = (
+        load_file(finished / f"results/tiny/reward/{name}/model.safetensors")
+        for name in ("base", "ensemble_0", "ensemble_1")
+    )
+    heads = [name for name in first if first[name].shape != base[name].shape]
+    assert heads
+    for name in first:
+        same = first[name].equal(second[name])
+        assert same != (name in heads), name
+
+
+def test_the_report_builds_and_holds_every_figure(finished):
+    output = snakemake(finished, "--configfile", TINY, "--report", "results/tiny/report.html")
+    assert output.returncode == 0, output.stdout + output.stderr
+    report = (finished / "results/tiny/report.html").read_text(encoding="utf-8")
+    for category in ("Summary", "Reward models", "Policies"):
+        assert category in report
+    for path in (finished / "results/tiny/figures").glob("*.png"):
+        assert path.name in report
+
+
+def test_a_trained_judge_scores_as_well(finished, tmp_path):
+    """On the finished run's data, where the judge's own share of the pairs is kept already."""
+    folder = tmp_path / "project"
+    shutil.copytree(finished, folder, symlinks=True)
+    overlay = tmp_path / "trained.yaml"
+    overlay.write_text("judge: {scorer: trained, reward: {epochs: 2}}\n")
+    target = "results/tiny/judge/reference.parquet"
+    arguments = ("--configfile", TINY, str(overlay), "--", target)
+    assert dry_run(folder, *arguments) == {"train_judge": 1, "judge_reference": 1}
+    output = snakemake(folder, "--cores", "2", *arguments)
+    assert output.returncode == 0, output.stdout + output.stderr
+    before, after = (pd.read_parquet(place / target) for place in (finished, folder))
+    assert after["response"].equals(before["response"]), "the responses are drawn alike"
+    assert (after["score"] != before["score"]).all() and after["score"].notna().all()
+    sheet = json.loads((folder / target).with_suffix(".json").read_text())
+    assert sheet["settings"]["judge"] == "trained" and "judge" in sheet["inputs"]
+
+
+def test_a_script_runs_by_hand_as_under_snakemake(finished, tmp_path):
+    results = finished / "results/tiny/benchmark"
+    accuracy, variance = tmp_path / "accuracy.csv", tmp_path / "variance.csv"
+    subprocess.run(
+        [
+            *(sys.executable, ROOT / "workflow_scripts/tabulate_variance.py"),
+            *("--scores", results / "scores.parquet"),
+            *("--accuracy", accuracy, "--variance", variance),
+        ],
+        check=True,
+        capture_output=True,
+        cwd=tmp_path,
+    )
+    assert accuracy.read_text() == (results / "accuracy.csv").read_text()
+    assert variance.read_text() == (results / "variance.csv").read_text()

@@ -1,0 +1,56 @@
+"""Compare the methods: scores of all policies, tests, and a page that says what they show."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from prudent import entry, page, statistics, tables
+from prudent.seeding import derive_seed
+
+
+@dataclass
+class Args:
+    reference: Path
+    judgements: list[Path]
+    training_logs: list[Path]
+    diagnosis: Path
+    accuracy: Path
+    variance: Path
+    policies: Path
+    summary: Path
+    tests: Path
+    page: Path
+    methods: list[str]
+    seeds: list[int]
+    baseline: str
+    ensembles: int
+    heads: int
+    bootstrap: int
+    seed: int
+
+
+def main(args: Args) -> None:
+    reference = pd.read_parquet(args.reference)
+    paths = statistics.by_policy(args.judgements, args.methods, args.seeds)
+    judged = {key: pd.read_parquet(path) for key, path in paths.items()}
+    logs = statistics.read_logs(args.training_logs, args.methods, args.seeds)
+    policies = statistics.policy_table(judged, logs, reference, args.ensembles, args.heads)
+    scores = {
+        method: np.stack([judged[method, seed]["score"] for seed in args.seeds])
+        for method in args.methods
+    }
+    summary = statistics.summary_table(policies, scores, reference["score"])
+    tests = statistics.comparison_table(
+        policies, args.baseline, args.bootstrap, derive_seed(args.seed, "bootstrap")
+    )
+    tables.write_csv(policies, args.policies)
+    tables.write_csv(statistics.with_comparisons(summary, tests), args.summary)
+    tables.write_csv(tests, args.tests)
+    others = (pd.read_csv(path) for path in (args.diagnosis, args.accuracy, args.variance))
+    tables.write_text(page.render(policies, summary, tests, *others), args.page)
+
+
+if __name__ == "__main__":
+    entry.run(main, Args, globals().get("snakemake"))

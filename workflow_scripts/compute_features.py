@@ -1,0 +1,59 @@
+"""Compute the frozen base model's features of all pairs that the heads are trained on."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors.torch import save_file
+
+from prudent import entry
+from prudent.ensemble import RewardEnsemble
+from prudent.features import extract
+from prudent.tables import atomic_path, metadata, read_table, write_json
+
+
+@dataclass
+class Args:
+    base: Path
+    preferences: Path
+    features: Path
+    sidecar: Path
+    batch_tokens: int
+    threads: int = 1
+
+
+def main(args: Args) -> None:
+    pairs = read_table(args.preferences, "preferences")
+    pairs = pairs[pairs["split"] != "judge"]
+    base = RewardEnsemble.load(args.base)
+    sides = {
+        side: extract(
+            base.model,
+            base.tokenizer,
+            pairs["prompt"].tolist(),
+            pairs[side].tolist(),
+            args.batch_tokens,
+            progress=f"features of {side} responses",
+        )
+        for side in ("chosen", "rejected")
+    }
+    with atomic_path(args.features) as temporary:
+        save_file(sides, temporary)
+    write_json(
+        {
+            "rows": len(pairs),
+            "of": "rows of the preferences whose split is not 'judge', in order",
+            "width": sides["chosen"].shape[1],
+            "what": "input of the frozen model's final linear layer, float32",
+            "model": type(base.model).__name__,
+            "template": base.tokenizer.chat_template,
+            "max_length": base.tokenizer.model_max_length,
+            **metadata(
+                {"batch_tokens": args.batch_tokens}, base=args.base, preferences=args.preferences
+            ),
+        },
+        args.sidecar,
+    )
+
+
+if __name__ == "__main__":
+    entry.run(main, Args, globals().get("snakemake"))

@@ -1,0 +1,26 @@
+"""Plot the losses of the base reward model and of the heads (Fig 8)."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from prudent import entry, figures
+
+
+@dataclass
+class Args:
+    base: Path
+    heads: Path
+    png: Path
+    pdf: Path
+    stop_loss: float | None = None
+
+
+def main(args: Args) -> None:
+    figure = figures.losses(pd.read_csv(args.base), pd.read_csv(args.heads), args.stop_loss)
+    figures.save(figure, args.png, args.pdf)
+
+
+if __name__ == "__main__":
+    entry.run(main, Args, globals().get("snakemake"))

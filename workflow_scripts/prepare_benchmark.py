@@ -1,0 +1,25 @@
+"""Writes the benchmark's pairs, with their data card."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prudent import data, entry
+
+
+@dataclass
+class Args:
+    benchmark: Path
+    card: Path
+    settings: dict[str, Any]
+    bad_rows: str
+    seed: int
+
+
+def main(args: Args) -> None:
+    frame, card = data.build_benchmark(args.settings, args.bad_rows, args.seed)
+    data.save(frame, card, "benchmark", args.benchmark, args.card)
+
+
+if __name__ == "__main__":
+    entry.run(main, Args, globals().get("snakemake"))

@@ -1,0 +1,60 @@
+"""Writes the preference pairs, read, sampled or labelled anew, with their data card."""
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from prudent import data, entry, judging, tables
+from prudent.seeding import generator
+
+
+@dataclass
+class Args:
+    preferences: Path
+    card: Path
+    settings: dict[str, Any]
+    sampling: dict[str, Any]
+    bad_rows: str
+    seed: int
+    reference: Path | None = None  # these two only where a source is sampled
+    prompts: Path | None = None
+    gold: Path | None = None  # where settings["gold"] is a local folder
+    threads: int = 1
+
+
+def main(args: Args) -> None:
+    prompts: list[str] = []
+    if args.prompts is not None:
+        table = tables.read_table(args.prompts, "prompts")
+        prompts = table["prompt"][table["split"] == "train"].tolist()
+
+    def sample(drawn: list[str], part: int) -> list[str]:
+        return judging.sample_responses(
+            args.reference,
+            drawn,
+            args.sampling["response_length"],
+            args.sampling["temperature"],
+            generator(args.seed, "preferences", "sampling", part),
+        )
+
+    load_gold = cache(lambda: judging.load_judge(args.gold or args.settings["gold"]))
+
+    def gold(messages: list[list[data.Message]], responses: list[str]) -> np.ndarray:
+        return load_gold()(messages, responses)["score"]
+
+    frame, card = data.build_preferences(
+        args.settings,
+        args.bad_rows,
+        args.seed,
+        prompts,
+        sample if args.reference is not None else None,
+        gold,
+    )
+    data.save(frame, card, "preferences", args.preferences, args.card)
+
+
+if __name__ == "__main__":
+    entry.run(main, Args, globals().get("snakemake"))

@@ -1,0 +1,26 @@
+"""Writes the texts that the reference policy is trained on, with their data card."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prudent import data, entry
+
+
+@dataclass
+class Args:
+    texts: Path
+    card: Path
+    sources: list[dict[str, Any]]
+    validation: float
+    bad_rows: str
+    seed: int
+
+
+def main(args: Args) -> None:
+    frame, card = data.build_texts(args.sources, args.validation, args.bad_rows, args.seed)
+    data.save(frame, card, "texts", args.texts, args.card)
+
+
+if __name__ == "__main__":
+    entry.run(main, Args, globals().get("snakemake"))

@@ -1,0 +1,96 @@
+"""The digest of a rule's code, given to its job as a parameter.
+
+Snakemake does not see the modules that a script imports: an edit there would rerun nothing, and a
+cached rule would even return its old result. The digest covers the syntax trees of the script and
+of every module of this project that it imports, directly or not. Comments, formatting and
+docstrings do not count; a change of behaviour reruns that stage and those below it.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+from pathlib import Path
+
+from prudent.errors import InputError
+
+SCRIPTS = Path(__file__).resolve().parents[1]
+
+
+def code_digest(script: str, folder: Path = SCRIPTS) -> str:
+    """The digest of ``folder/script.py`` with all of ours that it imports, 16 hex digits."""
+    path = folder / f"{script}.py"
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such script")
+    digest = hashlib.sha256()
+    for module in sorted(imported_files(path, folder)):
+        digest.update(module.relative_to(folder).as_posix().encode() + b"\0")
+        digest.update(_parsed(module, _stamp(module))[0].encode() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def imported_files(path: Path, folder: Path = SCRIPTS) -> set[Path]:
+    """``path`` and the files below ``folder`` that it imports, also inside functions."""
+    found: set[Path] = set()
+    waiting = [path]
+    while waiting:
+        current = waiting.pop()
+        if current in found:
+            continue
+        found.add(current)
+        package = current.parent.relative_to(folder).parts
+        for level, module, names in _parsed(current, _stamp(current))[1]:
+            base = package[: len(package) - level + 1] if level else ()
+            waiting.extend(_files_of((*base, *module), names, folder))
+    return found
+
+
+def _files_of(module: tuple[str, ...], names: tuple[str, ...], folder: Path) -> list[Path]:
+    """The files that ``from module import names`` runs: packages on the way, and submodules."""
+    files = [folder.joinpath(*module[:depth], "__init__.py") for depth in range(1, len(module) + 1)]
+    if module:
+        files.append(folder.joinpath(*module).with_suffix(".py"))
+    for name in names:
+        files.append(folder.joinpath(*module, f"{name}.py"))
+        files.append(folder.joinpath(*module, name, "__init__.py"))
+    return [file for file in files if file.is_file()]
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """What tells one version of a file from another within a process."""
+    status = path.stat()
+    return status.st_mtime_ns, status.st_size
+
+
+Import = tuple[int, tuple[str, ...], tuple[str, ...]]
+
+
+@functools.cache
+def _parsed(path: Path, stamp: tuple[int, int]) -> tuple[str, tuple[Import, ...]]:
+    """A file's tree as text, and its imports as (level, module, names)."""
+    try:
+        tree = _Behaviour().visit(ast.parse(path.read_text(encoding="utf-8")))
+    except SyntaxError as error:
+        raise InputError(f"{path}: line {error.lineno}: {error.msg}") from error
+    imports: list[Import] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            imports += [(0, tuple(alias.name.split(".")), ()) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            module = tuple(node.module.split(".")) if node.module else ()
+            imports.append((node.level, module, tuple(alias.name for alias in node.names)))
+    return ast.dump(tree), tuple(imports)
+
+
+class _Behaviour(ast.NodeTransformer):
+    """Leaves out what runs nothing: docstrings and imports for the type checker alone."""
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
+        text = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        return None if text else node
+
+    def visit_If(self, node: ast.If) -> ast.AST | list[ast.AST]:
+        self.generic_visit(node)
+        checker = isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+        return node.orelse if checker else node

@@ -1,0 +1,228 @@
+"""The reference policy: a checkpoint as it is, fine-tuned, or a GPT-2 trained from scratch."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from datasets import Dataset
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    DataCollatorForLanguageModeling,
+    GPT2Config,
+    GPT2LMHeadModel,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+    set_seed,
+)
+
+from prudent.errors import InputError
+from prudent.models import load_causal_lm, load_tokenizer
+from prudent.seeding import derive_seed
+from prudent.tables import atomic_path
+
+logger = logging.getLogger(__name__)
+
+EOS, PAD = "<|endoftext|>", "<|pad|>"
+
+
+@dataclass
+class ReferenceSettings:
+    """Where the reference policy comes from.
+
+    checkpoint: None trains a GPT-2 from scratch, tokenizer too; otherwise a hub id or a folder.
+    revision: of the hub. train: whether a checkpoint is fine-tuned on the texts.
+    layers, width, heads, vocabulary: the architecture from scratch.
+    context: tokens of a text that are read; the rest is cut off, since a policy here only ever
+    continues a text's beginning. epochs, batch_size, learning_rate: AdamW, cosine to zero.
+    """
+
+    checkpoint: str | None = None
+    revision: str | None = None
+    train: bool = True
+    layers: int = 2
+    width: int = 64
+    heads: int = 4
+    vocabulary: int = 2048
+    context: int = 64
+    epochs: int = 3
+    batch_size: int = 64
+    learning_rate: float = 2e-3
+
+
+def train_tokenizer(texts: list[str], vocabulary: int) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer, as GPT-2's, with a padding token of its own."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=[EOS, PAD],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token=EOS,
+        eos_token=EOS,
+        pad_token=PAD,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def new_policy(tokenizer: PreTrainedTokenizerBase, settings: ReferenceSettings) -> PreTrainedModel:
+    """A small GPT-2 without dropout, initialised from torch's current seed."""
+    return GPT2LMHeadModel(
+        GPT2Config(
+            vocab_size=len(tokenizer),
+            n_positions=settings.context,
+            n_embd=settings.width,
+            n_layer=settings.layers,
+            n_head=settings.heads,
+            resid_pdrop=0.0,
+            embd_pdrop=0.0,
+            attn_pdrop=0.0,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+            attn_implementation="eager",
+        )
+    )
+
+
+def make_reference(
+    texts: pd.DataFrame | None, settings: ReferenceSettings, root: int, output: str | Path
+) -> pd.DataFrame:
+    """Writes the reference policy's checkpoint and returns its losses: step, split, loss.
+
+    ``texts``: columns text and split, needed if it trains. ``InputError`` where it is missing.
+    """
+    trains = settings.checkpoint is None or settings.train
+    if trains and (texts is None or not (texts["split"] == "train").any()):
+        raise InputError("the reference policy is to be trained, but there are no training texts")
+    seed = derive_seed(root, "reference", "training") % 2**32
+    set_seed(seed)
+    if settings.checkpoint is None:
+        tokenizer = train_tokenizer(
+            texts.loc[texts["split"] == "train", "text"].tolist(), settings.vocabulary
+        )
+        model = new_policy(tokenizer, settings)
+    else:
+        tokenizer = load_tokenizer(settings.checkpoint, settings.revision)
+        model = load_causal_lm(settings.checkpoint, settings.revision)
+    losses = pd.DataFrame({"step": [], "split": [], "loss": []})
+    if trains:
+        losses = _train(model, tokenizer, texts, settings, seed)
+    with atomic_path(output) as temporary:
+        model.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+    return losses
+
+
+def _train(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: pd.DataFrame,
+    settings: ReferenceSettings,
+    seed: int,
+) -> pd.DataFrame:
+    splits = {split: _tokenized(tokenizer, texts, split, settings.context) for split in SPLITS}
+    recorder = LossRecorder()
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = Trainer(
+            model=model,
+            args=TrainingArguments(
+                output_dir=folder,
+                num_train_epochs=settings.epochs,
+                per_device_train_batch_size=settings.batch_size,
+                per_device_eval_batch_size=settings.batch_size,
+                learning_rate=settings.learning_rate,
+                lr_scheduler_type="cosine",
+                warmup_steps=20,
+                train_sampling_strategy="group_by_length",
+                logging_steps=20,
+                eval_strategy="epoch" if len(splits["validation"]) else "no",
+                **common_arguments(seed),
+            ),
+            train_dataset=splits["train"],
+            eval_dataset=splits["validation"] if len(splits["validation"]) else None,
+            data_collator=DataCollatorForLanguageModeling(tokenizer, mlm=False),
+            callbacks=[recorder],
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+    model.eval()
+    return recorder.frame()[["step", "split", "loss"]]
+
+
+SPLITS = ("train", "validation")
+
+
+def common_arguments(seed: int) -> dict[str, Any]:
+    """Arguments of every Hugging Face training here: quiet, local, nothing pickled to disk."""
+    cuda = torch.cuda.is_available()
+    return {
+        "seed": seed,
+        "data_seed": seed,
+        "bf16": cuda,
+        "use_cpu": not cuda,
+        "save_strategy": "no",
+        "report_to": [],
+        "disable_tqdm": True,
+        "dataloader_pin_memory": cuda,
+    }
+
+
+def _tokenized(
+    tokenizer: PreTrainedTokenizerBase, texts: pd.DataFrame, split: str, context: int
+) -> Dataset:
+    """Rows of token ids: a text with EOS behind it, cut to the context."""
+    selected = texts.loc[texts["split"] == split, "text"].tolist()
+    if not selected:
+        return Dataset.from_dict({"input_ids": [], "length": []})
+    ids = tokenizer(selected, add_special_tokens=False, return_attention_mask=False)["input_ids"]
+    rows = [[*row, tokenizer.eos_token_id][:context] for row in ids]
+    return Dataset.from_dict({"input_ids": rows, "length": [len(row) for row in rows]})
+
+
+class LossRecorder(TrainerCallback):
+    """Keeps a trainer's losses and accuracies as rows, and prints them as progress."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self.started = time.monotonic()
+
+    def on_log(self, args, state, control, logs=None, **kwargs) -> None:
+        for prefix, split in (("", "train"), ("eval_", "validation")):
+            if f"{prefix}loss" in (logs or {}):
+                row = {
+                    "step": state.global_step,
+                    "split": split,
+                    "loss": float(logs[f"{prefix}loss"]),
+                    "accuracy": float(logs.get(f"{prefix}accuracy", float("nan"))),
+                }
+                self.rows.append(row)
+                logger.info(
+                    "step %d of %d: %s loss %.4f, %.0f s",
+                    row["step"],
+                    state.max_steps,
+                    split,
+                    row["loss"],
+                    time.monotonic() - self.started,
+                )
+
+    def frame(self) -> pd.DataFrame:
+        """The rows as a table: step, split, loss, accuracy."""
+        return pd.DataFrame(self.rows, columns=["step", "split", "loss", "accuracy"])

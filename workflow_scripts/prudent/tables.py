@@ -1,0 +1,168 @@
+"""Files between the stages: schemas, atomic writing, and the metadata beside each result."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from prudent.errors import InputError
+
+MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+
+SCHEMAS: dict[str, pa.Schema] = {
+    "texts": pa.schema([("text", pa.string()), ("source", pa.string()), ("split", pa.string())]),
+    "prompts": pa.schema(
+        [
+            ("prompt", pa.string()),
+            ("source", pa.string()),
+            ("split", pa.string()),
+            ("tokens", pa.int64()),
+        ]
+    ),
+    "preferences": pa.schema(
+        [
+            ("prompt", MESSAGES),
+            ("chosen", pa.string()),
+            ("rejected", pa.string()),
+            ("source", pa.string()),
+            ("split", pa.string()),
+            ("probability", pa.float64()),
+        ]
+    ),
+    "benchmark": pa.schema(
+        [
+            ("prompt", MESSAGES),
+            ("chosen", pa.string()),
+            ("rejected", pa.string()),
+            ("subset", pa.string()),
+            ("section", pa.string()),
+            ("id", pa.string()),
+        ]
+    ),
+    "scores": pa.schema(
+        [
+            ("id", pa.string()),
+            ("subset", pa.string()),
+            ("section", pa.string()),
+            ("side", pa.string()),
+            ("ensemble", pa.int64()),
+            ("head", pa.int64()),
+            ("reward", pa.float64()),
+        ]
+    ),
+}
+
+PACKAGES = ("torch", "transformers", "trl", "datasets", "pandas", "pyarrow", "snakemake")
+
+
+@contextlib.contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """A temporary sibling of ``path`` to write a file or folder to, renamed if all went well."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    remove(temporary)
+    try:
+        yield temporary
+        if path.is_dir():
+            remove(path)
+        os.replace(temporary, path)
+    finally:
+        remove(temporary)
+
+
+def remove(path: Path) -> None:
+    """Deletes a file or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write_parquet(frame: pd.DataFrame, path: str | Path, schema: str | None = None) -> None:
+    """Writes a table; with the name of a schema, exactly its columns in its types."""
+    form = SCHEMAS[schema] if schema else None
+    table = pa.Table.from_pandas(
+        frame[form.names] if form else frame, schema=form, preserve_index=False
+    )
+    with atomic_path(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+
+
+def write_csv(frame: pd.DataFrame, path: str | Path) -> None:
+    """Writes a table as CSV."""
+    with atomic_path(path) as temporary:
+        frame.to_csv(temporary, index=False)
+
+
+def write_json(value: Any, path: str | Path) -> None:
+    """Writes a value as indented JSON with sorted keys."""
+    write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", path)
+
+
+def write_text(text: str, path: str | Path) -> None:
+    """Writes a text."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def read_table(path: str | Path, schema: str) -> pd.DataFrame:
+    """Reads a parquet table of one of our schemas; ``InputError`` where it is not one."""
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise InputError(f"{path}: not a readable parquet file: {error}") from error
+    expected = SCHEMAS[schema]
+    missing = [name for name in expected.names if name not in table.column_names]
+    if missing:
+        raise InputError(
+            f"{path}: the column(s) {', '.join(missing)} are missing; expected the columns "
+            f"{', '.join(expected.names)}, found {', '.join(table.column_names)}"
+        )
+    try:
+        frame = table.select(expected.names).cast(expected).to_pandas()
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise InputError(f"{path}: a column has the wrong type: {error}") from error
+    for column in expected.names:
+        if expected.field(column).type == MESSAGES:
+            frame[column] = [list(messages) for messages in frame[column]]
+    return frame
+
+
+def file_digest(path: str | Path) -> str:
+    """SHA-256 of a file, or of the names and contents of all files of a folder."""
+    path = Path(path)
+    digest = hashlib.sha256()
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    for file in files:
+        if path.is_dir():
+            digest.update(str(file.relative_to(path)).encode() + b"\0")
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def metadata(settings: dict[str, Any], **inputs: str | Path) -> dict[str, Any]:
+    """What lies beside a result: effective settings, versions, and digests of its inputs."""
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    return {
+        "settings": settings,
+        "versions": versions,
+        "inputs": {name: file_digest(path) for name, path in inputs.items()},
+    }

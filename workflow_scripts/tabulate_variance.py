@@ -1,0 +1,23 @@
+"""Tabulates the heads' accuracy and disagreement on the benchmark (Figs 6 and 9's numbers)."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from prudent import entry, rewardbench, tables
+
+
+@dataclass
+class Args:
+    scores: Path
+    accuracy: Path
+    variance: Path
+
+
+def main(args: Args) -> None:
+    scores = tables.read_table(args.scores, "scores")
+    tables.write_csv(rewardbench.accuracy_table(scores), args.accuracy)
+    tables.write_csv(rewardbench.variance_table(scores), args.variance)
+
+
+if __name__ == "__main__":
+    entry.run(main, Args, globals().get("snakemake"))

@@ -1,0 +1,81 @@
+"""Train one policy with PPO: one method, one seed."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from prudent import entry, objectives
+from prudent.ensemble import RewardEnsemble
+from prudent.errors import InputError
+from prudent.models import load_causal_lm, load_tokenizer
+from prudent.ppo import PPOSettings, PPOTrainer
+from prudent.tables import atomic_path, metadata, read_table, write_csv, write_json
+
+
+@dataclass
+class Args:
+    reference: Path
+    ensemble: Path
+    prompts: Path
+    policy: Path
+    training_log: Path
+    objective: str
+    beta: float
+    head: int
+    settings: dict[str, Any]
+    sampling: dict[str, Any]
+    checkpoints: Path
+    run_seed: int
+    seed: int
+    code: str = ""
+    threads: int = 1
+
+
+def main(args: Args) -> None:
+    table = read_table(args.prompts, "prompts")
+    prompts = table.loc[table["split"] == "train", "prompt"].tolist()
+    if not prompts:
+        raise InputError(f"{args.prompts}: no prompts with split train; PPO needs some")
+    settings = PPOSettings(**args.settings, **args.sampling)
+    effective = {
+        "objective": args.objective,
+        "beta": args.beta,
+        "head": args.head,
+        "seed": args.seed,
+        "run_seed": args.run_seed,
+        **asdict(settings),
+    }
+    sheet = metadata(
+        effective, reference=args.reference, ensemble=args.ensemble, prompts=args.prompts
+    )
+
+    policy, tokenizer = load_causal_lm(args.reference), load_tokenizer(args.reference)
+    trainer = PPOTrainer(
+        policy,
+        load_causal_lm(args.reference),
+        tokenizer,
+        RewardEnsemble.load(args.ensemble),
+        getattr(objectives, args.objective),
+        args.head,
+        args.beta,
+        settings,
+        args.seed,
+        args.run_seed,
+        args.checkpoints,
+        json.dumps([args.code, sheet]),
+    )
+    log = trainer.train(prompts)
+
+    write_csv(pd.DataFrame(log), args.training_log)
+    with atomic_path(args.policy) as temporary:
+        policy.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+        write_json(sheet, temporary / "metadata.json")
+    trainer.remove_checkpoints()
+
+
+if __name__ == "__main__":
+    entry.run(main, Args, globals().get("snakemake"))

@@ -1,0 +1,29 @@
+"""Make the reference policy: from scratch, fine-tuned, or as it is."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prudent import entry
+from prudent.reference import ReferenceSettings, make_reference
+from prudent.tables import read_table, write_csv
+
+
+@dataclass
+class Args:
+    checkpoint: Path
+    loss: Path
+    settings: dict[str, Any]
+    seed: int
+    texts: Path | None = None
+    threads: int = 1
+
+
+def main(args: Args) -> None:
+    texts = read_table(args.texts, "texts") if args.texts else None
+    settings = ReferenceSettings(**args.settings)
+    write_csv(make_reference(texts, settings, args.seed, args.checkpoint), args.loss)
+
+
+if __name__ == "__main__":
+    entry.run(main, Args, globals().get("snakemake"))
