@@ -21,7 +21,7 @@ RESULTS := results/$(SCENARIO)
 export PYTHONNOUSERSITE := 1
 unexport PYTHONPATH
 
-.PHONY: run test setup lint report config-table clean
+.PHONY: run test setup lint report rulegraph config-table clean
 
 run: setup
 	$(BIN)/snakemake --cores all $(OVERLAY) $(ARGS)
@@ -51,6 +51,11 @@ lint: setup
 
 report: setup
 	$(BIN)/snakemake $(OVERLAY) $(ARGS) --report $(RESULTS)/report.html
+
+# The README's picture of the rules; needs graphviz.
+rulegraph: setup
+	$(BIN)/snakemake --rulegraph | sed 's/margin=0\]/margin=0.1, nodesep=0.18, ranksep=0.32]/' \
+		| dot -Tpng -Gdpi=80 -o scenarios/pictures/rulegraph.png
 
 # The README's table of the configuration.
 config-table: setup

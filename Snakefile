@@ -24,6 +24,11 @@ include: "rules/judge.smk"
 include: "rules/figures.smk"
 
 
+onstart:
+    # The effective configuration lies beside the results.
+    save_config(config, f"{R}/config.yaml")
+
+
 localrules:
     all,
     tabulate_variance,

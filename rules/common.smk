@@ -14,6 +14,7 @@ from prudent.config import (
     judge_reward_settings,
     local_files,
     method_settings,
+    save_config,
 )
 from prudent.digest import code_digest
 from prudent.errors import InputError

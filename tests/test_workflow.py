@@ -1,6 +1,7 @@
 """The whole workflow in its smallest form, from nothing to the report."""
 
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -122,3 +123,20 @@ def test_a_script_runs_by_hand_as_under_snakemake(finished, tmp_path):
     )
     assert accuracy.read_text() == (results / "accuracy.csv").read_text()
     assert variance.read_text() == (results / "variance.csv").read_text()
+
+
+def test_the_readmes_example_of_the_library_runs(finished):
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (example,) = [block for block in readme.split("```python\n")[1:] if "PPOTrainer" in block]
+    code = example.split("```")[0]
+    assert '"results/embedded"' in code
+    code = code.replace('"results/embedded"', repr(str(finished / "results/tiny")))
+    output = subprocess.run(
+        [sys.executable, "-c", code],
+        env={"PYTHONPATH": str(ROOT / "workflow_scripts"), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert output.returncode == 0, output.stderr
+    rewards, last = output.stdout.strip().rsplit("\n", 1)
+    assert rewards.startswith("tensor([[") and all(map(math.isfinite, map(float, last.split())))

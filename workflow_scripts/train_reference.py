@@ -6,7 +6,7 @@ from typing import Any
 
 from prudent import entry
 from prudent.reference import ReferenceSettings, make_reference
-from prudent.tables import read_table, write_csv
+from prudent.tables import metadata, read_table, write_csv, write_json
 
 
 @dataclass
@@ -22,7 +22,12 @@ class Args:
 def main(args: Args) -> None:
     texts = read_table(args.texts, "texts") if args.texts else None
     settings = ReferenceSettings(**args.settings)
-    write_csv(make_reference(texts, settings, args.seed, args.checkpoint), args.loss)
+    losses = make_reference(texts, settings, args.seed, args.checkpoint)
+    inputs = {"texts": args.texts} if args.texts else {}
+    write_json(
+        metadata({**args.settings, "seed": args.seed}, **inputs), args.checkpoint / "metadata.json"
+    )
+    write_csv(losses, args.loss)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from typing import Any
 
 from prudent import entry
 from prudent.reward_training import RewardSettings, train_reward_model
-from prudent.tables import read_table, write_csv
+from prudent.tables import metadata, read_table, write_csv, write_json
 
 
 @dataclass
@@ -31,6 +31,11 @@ def main(args: Args) -> None:
         args.seed,
         args.checkpoint,
     )
+    inputs = {"preferences": args.preferences}
+    if args.backbone:
+        inputs["backbone"] = args.backbone
+    sheet = metadata({**args.settings, "split": args.split, "seed": args.seed}, **inputs)
+    write_json(sheet, args.checkpoint / "metadata.json")
     write_csv(losses, args.loss)
 
 

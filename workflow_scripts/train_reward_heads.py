@@ -13,7 +13,7 @@ from prudent import entry
 from prudent.ensemble import HeadSettings, save_ensemble, train_heads
 from prudent.errors import InputError
 from prudent.models import final_linear, load_reward_model, load_tokenizer
-from prudent.tables import file_digest, read_table, write_csv
+from prudent.tables import file_digest, metadata, read_table, write_csv, write_json
 
 
 @dataclass
@@ -42,12 +42,14 @@ def main(args: Args) -> None:
     features = load_file(args.features)
     base, tokenizer = load_reward_model(args.base), load_tokenizer(args.base)
     losses = []
+    inputs = {"base": args.base, "features": args.features, "preferences": args.preferences}
+    sheet = metadata({**args.settings, "seed": args.seed}, **inputs)
     for ensemble, path in enumerate(args.ensembles):
         heads = train_heads(
             features["chosen"],
             features["rejected"],
-            torch.from_numpy((pairs["split"] == "train").to_numpy()),
-            torch.from_numpy(pairs["probability"].to_numpy(dtype=float)),
+            torch.tensor((pairs["split"] == "train").to_numpy()),
+            torch.tensor(pairs["probability"].to_numpy(dtype=float)),
             final_linear(base)[1],
             settings,
             args.seed,
@@ -55,6 +57,7 @@ def main(args: Args) -> None:
         )
         losses.append(heads.losses)
         save_ensemble(base, tokenizer, heads, path)
+        write_json(sheet, path / "metadata.json")
     write_csv(pd.concat(losses), args.loss)
 
 

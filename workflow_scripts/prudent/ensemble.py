@@ -165,10 +165,13 @@ def train_heads(
             break
     validate()
     final = weight.detach()
+    bias = None
+    if base.bias is not None:
+        bias = torch.where(frozen, base.bias.detach()[0].float().cpu(), 0.0)
     offsets = torch.zeros(count)
     if settings.center:
         offsets = torch.cat([chosen[train], rejected[train]]).float().mean(0) @ final.T
-    bias = torch.zeros(count) if base.bias is not None else None
+        offsets += 0.0 if bias is None else bias
     losses = pd.DataFrame(
         {
             "ensemble": ensemble,
@@ -227,10 +230,11 @@ def save_ensemble(
         replaced.weight.copy_(heads.weight)
         if heads.bias is not None:
             replaced.bias.copy_(heads.bias)
-    config = copy.deepcopy(base.config)
+    config = base.config
     parent = base.get_submodule(name.rpartition(".")[0]) if "." in name else base
     try:
         setattr(parent, name.rpartition(".")[2], replaced.to(linear.weight.dtype))
+        base.config = copy.deepcopy(config)
         base.config.num_labels = count
         base.config.reward_offsets = heads.offsets.tolist()
         with atomic_path(path) as temporary:
@@ -255,6 +259,8 @@ class RewardEnsemble:
         batch_tokens: int = BATCH_TOKENS,
     ) -> None:
         self.model = model.eval().requires_grad_(False)
+        if model.config.pad_token_id is None:  # without it a model refuses more than one text
+            model.config.pad_token_id = tokenizer.pad_token_id
         self.tokenizer = tokenizer
         self.batch_tokens = batch_tokens
         linear = final_linear(model)[1]
@@ -272,7 +278,7 @@ class RewardEnsemble:
                 f"{path}: the reward model's tokenizer has no chat template, so it is not known "
                 "how it reads a prompt and a response; store one with the checkpoint"
             )
-        return cls(load_reward_model(path), tokenizer, batch_tokens)
+        return cls(load_reward_model(path, tokenizer.model_max_length), tokenizer, batch_tokens)
 
     @property
     def heads(self) -> int:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Iterator, Sequence
 
 import torch
+from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from prudent.errors import InputError
 from prudent.models import Prompt, encode, final_linear
-
-logger = logging.getLogger(__name__)
 
 BATCH_TOKENS = 8192
 
@@ -44,7 +41,7 @@ def extract(
 
     In a decoder it is the last token's final state, in an encoder the pooled state: in both, the
     model's logits are its final linear layer of these features (checked on the first batch).
-    ``progress`` names the work in the log, with rows per second; None is silent.
+    ``progress`` names the work on a progress bar; None shows none.
     """
     was_training = model.training
     model.eval()
@@ -53,7 +50,10 @@ def extract(
     hook = linear.register_forward_pre_hook(lambda _, inputs: captured.append(inputs[0]))
     ids = encode(tokenizer, prompts, responses)
     features = torch.empty(len(ids), linear.in_features)
-    done, started, reported = 0, time.monotonic(), time.monotonic()
+    bar = tqdm(
+        desc=progress, total=len(ids), unit=" texts", mininterval=2, disable=progress is None
+    )
+    checked = False
     try:
         for rows in batches_by_length([len(row) for row in ids], batch_tokens):
             inputs = collate([ids[row] for row in rows], tokenizer.pad_token_id, model.device)
@@ -62,15 +62,13 @@ def extract(
             if states.dim() == 3:
                 last = inputs["attention_mask"].sum(1) - 1
                 states = states[torch.arange(len(rows), device=states.device), last]
-            if done == 0:
+            if not checked:
                 _check(linear(states), logits, name)
+                checked = True
             features[rows] = states.float().cpu()
-            done += len(rows)
-            if progress and (time.monotonic() - reported > 10 or done == len(ids)):
-                reported = time.monotonic()
-                rate = done / max(reported - started, 1e-9)
-                logger.info("%s: %d of %d texts, %.0f a second", progress, done, len(ids), rate)
+            bar.update(len(rows))
     finally:
+        bar.close()
         hook.remove()
         model.train(was_training)
     return features

@@ -374,7 +374,7 @@ def losses(base: pd.DataFrame, members: pd.DataFrame, stop_loss: float | None = 
         "Thick: running mean (left), mean over heads (right). Dotted: a coin's loss, ln 2."
     )
     figure = _figure(9, 4, "Training the reward model", note)
-    left, right = figure.subplots(1, 2, sharey=True)
+    left, right = figure.subplots(1, 2)
     colours = {"train": BLUE, "validation": ORANGE}
     ends: dict[Axes, list] = {left: [], right: []}
     for split, colour in colours.items():

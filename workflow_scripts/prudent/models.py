@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoModelForCausalLM,
@@ -41,6 +42,9 @@ TEMPLATES = {
 
 MAX_LENGTH = 1 << 20
 
+# The parameters that stand between a backbone and the logits, in the architectures' own names.
+HEAD = re.compile(r"^(score|classifier|pre_classifier|pooler)\.|\.pooler\.")
+
 # Its warnings on newly initialised weights are this module's to give, as errors.
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
@@ -51,15 +55,25 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def attention() -> str:
-    """Eager attention on a CPU, where SDPA costs several times as much at a few tens of tokens."""
-    return "sdpa" if torch.cuda.is_available() else "eager"
+def attention(tokens: int = 0) -> str:
+    """The attention that is fastest for texts of that many tokens.
+
+    On a CPU SDPA costs several times what the eager form does at a few tens of tokens, and much
+    less than it at hundreds.
+    """
+    return "sdpa" if torch.cuda.is_available() or tokens > 64 else "eager"
 
 
-def load_tokenizer(checkpoint: str | Path, revision: str | None = None) -> PreTrainedTokenizerBase:
-    """A checkpoint's tokenizer; one without a padding token pads with EOS (masks go by length)."""
+def load_tokenizer(
+    checkpoint: str | Path, revision: str | None = None, **options: Any
+) -> PreTrainedTokenizerBase:
+    """A checkpoint's tokenizer; one without a padding token pads with EOS (masks go by length).
+
+    ``options`` replace the checkpoint's own and are stored with it from then on.
+    """
+    _look_for(checkpoint)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint, revision=revision)
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint, revision=revision, **options)
     except (OSError, ValueError) as error:
         raise InputError(
             f"{checkpoint}: no tokenizer can be loaded: {_first_line(error)}"
@@ -78,13 +92,14 @@ def load_causal_lm(checkpoint: str | Path, revision: str | None = None) -> PreTr
     return _load(AutoModelForCausalLM, checkpoint, revision).to(device()).eval()
 
 
-def load_reward_model(checkpoint: str | Path, revision: str | None = None) -> PreTrainedModel:
-    """A trained sequence-classification model, on our device.
+def load_reward_model(checkpoint: str | Path, tokens: int = 0) -> PreTrainedModel:
+    """A trained sequence-classification model, on our device, for texts of so many tokens.
 
     ``InputError`` if a weight, such as the head's, is not in the checkpoint: a freshly initialised
     head gives rewards that mean nothing.
     """
-    return _load(AutoModelForSequenceClassification, checkpoint, revision).to(device()).eval()
+    model = _load(AutoModelForSequenceClassification, checkpoint, tokens=tokens)
+    return model.to(device()).eval()
 
 
 def new_reward_model(
@@ -96,7 +111,12 @@ def new_reward_model(
     """A backbone with one label whose head is freshly initialised, for training."""
     set_seed(seed % 2**32)
     model = _load(
-        AutoModelForSequenceClassification, checkpoint, revision, fresh_head=True, num_labels=1
+        AutoModelForSequenceClassification,
+        checkpoint,
+        revision,
+        fresh_head=True,
+        tokens=tokenizer.model_max_length,
+        num_labels=1,
     )
     model.config.pad_token_id = tokenizer.pad_token_id
     model.config.problem_type = None
@@ -123,7 +143,7 @@ def reward_tokenizer(
     ``template`` is a name of ``TEMPLATES``, a Jinja chat template, or None for the checkpoint's
     own; ``InputError`` where it has none. Longer texts lose their beginning, never the response.
     """
-    tokenizer = load_tokenizer(checkpoint, revision)
+    tokenizer = load_tokenizer(checkpoint, revision, truncation_side="left", padding_side="right")
     if template is not None:
         tokenizer.chat_template = TEMPLATES.get(template, template)
     if tokenizer.chat_template is None:
@@ -132,8 +152,6 @@ def reward_tokenizer(
             f"{', '.join(TEMPLATES)} or to a Jinja template"
         )
     tokenizer.model_max_length = max_length
-    tokenizer.truncation_side = "left"
-    tokenizer.padding_side = "right"
     return tokenizer
 
 
@@ -143,21 +161,21 @@ def encode(
     """Token ids of prompts with their responses, as the reward model reads them.
 
     The template decides the text; the tokenizer's own special tokens (such as [CLS]) are added
-    unless the text already begins with the BOS token. Never empty: an empty text is one EOS or
-    padding token.
+    unless the template writes the BOS token itself. A text of more than ``model_max_length``
+    tokens loses its beginning, whatever side the tokenizer was saved with. Never empty: an empty
+    text is one EOS or padding token.
     """
-    texts = tokenizer.apply_chat_template(
-        [
-            [*as_messages(prompt), {"role": "assistant", "content": response}]
-            for prompt, response in zip(prompts, responses, strict=True)
-        ],
-        tokenize=False,
-    )
-    begun = bool(tokenizer.bos_token and texts and texts[0].startswith(tokenizer.bos_token))
-    begun = begun and tokenizer.bos_token != tokenizer.eos_token
+    tokenizer.truncation_side = "left"
+    conversations = [
+        [*as_messages(prompt), {"role": "assistant", "content": response}]
+        for prompt, response in zip(prompts, responses, strict=True)
+    ]
+    if not conversations:
+        return []
+    texts = tokenizer.apply_chat_template(conversations, tokenize=False)
     ids = tokenizer(
         texts,
-        add_special_tokens=not begun,
+        add_special_tokens=not _writes_bos(tokenizer),
         truncation=True,
         max_length=tokenizer.model_max_length,
         return_attention_mask=False,
@@ -172,13 +190,23 @@ def as_messages(prompt: Prompt) -> list[Message]:
     return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
 
 
+def _writes_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the template begins every text with BOS (asked with a conversation of no weight)."""
+    if tokenizer.bos_token in (None, tokenizer.eos_token):
+        return False
+    probe = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    return tokenizer.apply_chat_template(probe, tokenize=False).startswith(tokenizer.bos_token)
+
+
 def _load(
     kind: Any,
     checkpoint: str | Path,
-    revision: str | None,
+    revision: str | None = None,
     fresh_head: bool = False,
+    tokens: int = 0,
     **options: Any,
 ) -> PreTrainedModel:
+    _look_for(checkpoint)
     try:
         model, report = kind.from_pretrained(
             checkpoint,
@@ -186,27 +214,35 @@ def _load(
             dtype=torch.float32,
             use_safetensors=True,
             trust_remote_code=False,
-            attn_implementation=attention(),
+            attn_implementation=attention(tokens),
             output_loading_info=True,
             ignore_mismatched_sizes=fresh_head,
             **options,
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise InputError(
             f"{checkpoint}: cannot be loaded as a model: {_first_line(error)}"
         ) from None
     # A linear layer's mask buffers and the like may be missing; a parameter may not.
     parameters = {name for name, _ in model.named_parameters()}
-    missing = sorted(set(report["missing_keys"]) & parameters)
+    mismatched = {entry[0] for entry in report["mismatched_keys"]}  # of another shape
+    missing = sorted((set(report["missing_keys"]) | mismatched) & parameters)
     if fresh_head:
-        missing = [name for name in missing if not re.match(r"(score|classifier|pooler)\b", name)]
-        missing = [name for name in missing if ".pooler." not in name]
+        missing = [name for name in missing if not HEAD.search(name)]
     if missing:
         raise InputError(
-            f"{checkpoint}: the weights {', '.join(missing[:5])} are not in the checkpoint and "
-            "would be freshly initialised; expected a checkpoint with every weight trained"
+            f"{checkpoint}: the weights {', '.join(missing[:5])} are not in the checkpoint in the "
+            "model's shape and would be freshly initialised; expected a checkpoint with every "
+            "weight trained"
         )
     return model
+
+
+def _look_for(checkpoint: str | Path) -> None:
+    """``InputError`` where the checkpoint is plainly a folder, and there is none."""
+    path = Path(checkpoint)
+    if not path.is_dir() and (isinstance(checkpoint, Path) or path.is_absolute()):
+        raise InputError(f"{checkpoint}: no such folder; expected that of a checkpoint")
 
 
 def _first_line(error: Exception) -> str:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
 from datasets import Dataset
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
-    DataCollatorForLanguageModeling,
     GPT2Config,
     GPT2LMHeadModel,
     PreTrainedModel,
@@ -22,17 +18,16 @@ from transformers import (
     PreTrainedTokenizerFast,
     PrinterCallback,
     Trainer,
-    TrainerCallback,
     TrainingArguments,
     set_seed,
 )
 
 from prudent.errors import InputError
+from prudent.features import collate
 from prudent.models import load_causal_lm, load_tokenizer
 from prudent.seeding import derive_seed
 from prudent.tables import atomic_path
-
-logger = logging.getLogger(__name__)
+from prudent.training import LossRecorder, common_arguments
 
 EOS, PAD = "<|endoftext|>", "<|pad|>"
 
@@ -97,6 +92,8 @@ def new_policy(tokenizer: PreTrainedTokenizerBase, settings: ReferenceSettings) 
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
+            # The same function as GPT-2's own gelu_new, computed in one kernel.
+            activation_function="gelu_pytorch_tanh",
             attn_implementation="eager",
         )
     )
@@ -138,7 +135,10 @@ def _train(
     settings: ReferenceSettings,
     seed: int,
 ) -> pd.DataFrame:
-    splits = {split: _tokenized(tokenizer, texts, split, settings.context) for split in SPLITS}
+    splits = {
+        split: _tokenized(tokenizer, texts, split, settings.context)
+        for split in ("train", "validation")
+    }
     recorder = LossRecorder()
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(
@@ -154,35 +154,17 @@ def _train(
                 train_sampling_strategy="group_by_length",
                 logging_steps=20,
                 eval_strategy="epoch" if len(splits["validation"]) else "no",
-                **common_arguments(seed),
+                **common_arguments(seed, torch.cuda.is_available()),
             ),
             train_dataset=splits["train"],
             eval_dataset=splits["validation"] if len(splits["validation"]) else None,
-            data_collator=DataCollatorForLanguageModeling(tokenizer, mlm=False),
+            data_collator=lambda rows: _batch(rows, tokenizer.pad_token_id),
             callbacks=[recorder],
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()
     model.eval()
     return recorder.frame()[["step", "split", "loss"]]
-
-
-SPLITS = ("train", "validation")
-
-
-def common_arguments(seed: int) -> dict[str, Any]:
-    """Arguments of every Hugging Face training here: quiet, local, nothing pickled to disk."""
-    cuda = torch.cuda.is_available()
-    return {
-        "seed": seed,
-        "data_seed": seed,
-        "bf16": cuda,
-        "use_cpu": not cuda,
-        "save_strategy": "no",
-        "report_to": [],
-        "disable_tqdm": True,
-        "dataloader_pin_memory": cuda,
-    }
 
 
 def _tokenized(
@@ -197,32 +179,13 @@ def _tokenized(
     return Dataset.from_dict({"input_ids": rows, "length": [len(row) for row in rows]})
 
 
-class LossRecorder(TrainerCallback):
-    """Keeps a trainer's losses and accuracies as rows, and prints them as progress."""
+def _batch(rows: list[dict[str, list[int]]], pad_token_id: int) -> dict[str, torch.Tensor]:
+    """A padded batch whose labels are its real tokens, EOS too where it is also the padding.
 
-    def __init__(self) -> None:
-        self.rows: list[dict[str, Any]] = []
-        self.started = time.monotonic()
-
-    def on_log(self, args, state, control, logs=None, **kwargs) -> None:
-        for prefix, split in (("", "train"), ("eval_", "validation")):
-            if f"{prefix}loss" in (logs or {}):
-                row = {
-                    "step": state.global_step,
-                    "split": split,
-                    "loss": float(logs[f"{prefix}loss"]),
-                    "accuracy": float(logs.get(f"{prefix}accuracy", float("nan"))),
-                }
-                self.rows.append(row)
-                logger.info(
-                    "step %d of %d: %s loss %.4f, %.0f s",
-                    row["step"],
-                    state.max_steps,
-                    split,
-                    row["loss"],
-                    time.monotonic() - self.started,
-                )
-
-    def frame(self) -> pd.DataFrame:
-        """The rows as a table: step, split, loss, accuracy."""
-        return pd.DataFrame(self.rows, columns=["step", "split", "loss", "accuracy"])
+    The first token is no label: nothing predicts it, but the trainer, which divides by the number
+    of labels, would count it.
+    """
+    batch = collate([row["input_ids"] for row in rows], pad_token_id, torch.device("cpu"))
+    labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
+    labels[:, 0] = -100
+    return {**batch, "labels": labels}

@@ -1,0 +1,122 @@
+"""Features against the model's own logits, and batches against brute force."""
+
+import pytest
+import torch
+from tiny_models import VOCABULARY
+from tiny_rewards import KINDS, random_texts, reward_tokenizer_of, tiny_reward_model
+
+from prudent.errors import InputError
+from prudent.features import batches_by_length, collate, extract
+from prudent.models import encode, final_linear
+
+PROMPTS, RESPONSES = random_texts(23, seed=1), random_texts(23, longest=5, seed=2)
+
+
+def make(kind: str):
+    tokenizer = reward_tokenizer_of(kind)
+    return tiny_reward_model(kind, tokenizer), tokenizer
+
+
+# --- batches --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_batches_cover_each_row_once_within_the_limit_of_tokens(seed):
+    stream = torch.Generator().manual_seed(seed)
+    count = int(torch.randint(1, 60, (1,), generator=stream))
+    lengths = torch.randint(1, 40, (count,), generator=stream).tolist()
+    limit = int(torch.randint(1, 200, (1,), generator=stream))
+    batches = list(batches_by_length(lengths, limit))
+    assert sorted(row for batch in batches for row in batch) == list(range(count))
+    for batch in batches:
+        assert len(batch) == 1 or len(batch) * max(lengths[row] for row in batch) <= limit
+    for batch, following in zip(batches, batches[1:], strict=False):
+        assert min(lengths[row] for row in batch) >= max(lengths[row] for row in following)
+        # No batch has room for the next row.
+        assert (len(batch) + 1) * lengths[batch[0]] > limit
+
+
+def test_there_are_no_batches_of_nothing():
+    assert list(batches_by_length([], 100)) == []
+
+
+def test_collate_pads_on_the_right():
+    batch = collate([[5, 6, 7], [8]], 9, torch.device("cpu"))
+    assert batch["input_ids"].tolist() == [[5, 6, 7], [8, 9, 9]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
+
+
+# --- features -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_final_layer_of_the_features_is_the_models_own_logit(kind):
+    model, tokenizer = make(kind)
+    features = extract(model, tokenizer, PROMPTS, RESPONSES, batch_tokens=64)
+    linear = final_linear(model)[1]
+    with torch.no_grad():
+        expected = [  # one text at a time: without batches, padding or a hook
+            model(input_ids=torch.tensor([ids])).logits[0]
+            for ids in encode(tokenizer, PROMPTS, RESPONSES)
+        ]
+        found = linear(features)
+    assert features.shape == (23, 16) and features.dtype == torch.float32
+    assert torch.stack(expected).std() > 0.1, "all rewards are alike: the test shows nothing"
+    torch.testing.assert_close(found, torch.stack(expected), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_batches_order_and_padding_change_nothing(kind):
+    model, tokenizer = make(kind)
+    features = extract(model, tokenizer, PROMPTS, RESPONSES)
+    for limit in (1, 40, 10**6):
+        again = extract(model, tokenizer, PROMPTS, RESPONSES, batch_tokens=limit)
+        torch.testing.assert_close(again, features, rtol=1e-4, atol=1e-4)
+    order = torch.randperm(23, generator=torch.Generator().manual_seed(0)).tolist()
+    permuted = extract(
+        model, tokenizer, [PROMPTS[i] for i in order], [RESPONSES[i] for i in order], 40
+    )
+    torch.testing.assert_close(permuted, features[order], rtol=1e-4, atol=1e-4)
+
+
+def test_a_model_in_training_is_read_without_dropout_and_goes_on_training():
+    model, tokenizer = make("gpt2")  # GPT-2's dropout is 0.1
+    expected = extract(model, tokenizer, PROMPTS, RESPONSES)
+    model.train()
+    torch.testing.assert_close(extract(model, tokenizer, PROMPTS, RESPONSES), expected)
+    assert model.training
+
+
+def test_no_hook_stays_behind():
+    model, tokenizer = make("gpt2")
+    extract(model, tokenizer, PROMPTS, RESPONSES)
+    assert not final_linear(model)[1]._forward_pre_hooks
+    with pytest.raises(IndexError):  # a token that the model has no embedding for
+        tokenizer.add_tokens("w99")
+        assert len(tokenizer) > VOCABULARY
+        extract(model, tokenizer, [" w99"], [" w3"])
+    assert not final_linear(model)[1]._forward_pre_hooks
+
+
+def test_an_eos_that_is_also_the_padding_is_refused_at_a_texts_end():
+    tokenizer = reward_tokenizer_of("gpt2")
+    tokenizer.pad_token = tokenizer.eos_token
+    model = tiny_reward_model("gpt2", tokenizer)
+    with pytest.raises(InputError, match="'score'.*padding token of its own"):
+        extract(model, tokenizer, PROMPTS, RESPONSES)
+    tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    assert extract(model, tokenizer, PROMPTS, RESPONSES).shape == (23, 16)
+
+
+def test_no_texts_have_no_features():
+    model, tokenizer = make("gpt2")
+    assert extract(model, tokenizer, [], []).shape == (0, 16)
+
+
+def test_a_progress_bar_is_shown_only_where_it_is_asked_for(capsys):
+    model, tokenizer = make("gpt2")
+    extract(model, tokenizer, PROMPTS, RESPONSES)
+    assert capsys.readouterr() == ("", "")
+    extract(model, tokenizer, PROMPTS, RESPONSES, progress="some texts")
+    shown = capsys.readouterr().err
+    assert "some texts: 100%" in shown and "23/23" in shown

@@ -1,0 +1,59 @@
+"""What every training with a Hugging Face trainer shares: quiet arguments, and recorded losses."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+import pandas as pd
+import torch
+from transformers import TrainerCallback
+
+logger = logging.getLogger(__name__)
+
+
+def common_arguments(seed: int, bfloat16: bool) -> dict[str, Any]:
+    """Arguments of every Hugging Face training here: quiet, local, nothing pickled to disk."""
+    cuda = torch.cuda.is_available()
+    return {
+        "seed": seed,
+        "data_seed": seed,
+        "bf16": bfloat16,
+        "use_cpu": not cuda,
+        "save_strategy": "no",
+        "report_to": [],
+        "disable_tqdm": True,
+        "dataloader_pin_memory": cuda,
+    }
+
+
+class LossRecorder(TrainerCallback):
+    """Keeps a trainer's losses and accuracies as rows, and prints them as progress."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self.started = time.monotonic()
+
+    def on_log(self, args, state, control, logs=None, **kwargs) -> None:
+        for prefix, split in (("", "train"), ("eval_", "validation")):
+            if f"{prefix}loss" in (logs or {}):
+                row = {
+                    "step": state.global_step,
+                    "split": split,
+                    "loss": float(logs[f"{prefix}loss"]),
+                    "accuracy": float(logs.get(f"{prefix}accuracy", float("nan"))),
+                }
+                self.rows.append(row)
+                logger.info(
+                    "step %d of %d: %s loss %.4f, %.0f s",
+                    row["step"],
+                    state.max_steps,
+                    split,
+                    row["loss"],
+                    time.monotonic() - self.started,
+                )
+
+    def frame(self) -> pd.DataFrame:
+        """The rows as a table: step, split, loss, accuracy."""
+        return pd.DataFrame(self.rows, columns=["step", "split", "loss", "accuracy"])
