@@ -64,6 +64,11 @@ def seed_of_policy(wildcards):
     return seed_parts(int(wildcards.seed), heads["ensembles"], heads["count"])
 
 
+def objective_of_policy(wildcards):
+    """The objective of a policy's method."""
+    return config["methods"][wildcards.method]["objective"]
+
+
 def policy_settings(wildcards):
     """A policy's PPO settings; its number of threads says nothing about the result."""
     settings = method_settings(config, wildcards.method)

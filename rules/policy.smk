@@ -22,7 +22,7 @@ rule train_policy:
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
         runtime=lambda wildcards, attempt: 480 * attempt,
     params:
-        objective=lambda wildcards: config["methods"][wildcards.method]["objective"],
+        objective=objective_of_policy,
         beta=lambda wildcards: config["methods"][wildcards.method]["beta"],
         head=lambda wildcards: seed_of_policy(wildcards)[1],
         settings=policy_settings,
@@ -31,7 +31,9 @@ rule train_policy:
         checkpoints=f"{CHECKPOINTS}/policies/{{method}}/seed{{seed}}",
         run_seed=lambda wildcards: int(wildcards.seed),
         seed=config["seed"],
-        code=code_digest("train_policy"),
+        code=lambda wildcards: code_digest(
+            "train_policy", objective=objective_of_policy(wildcards)
+        ),
     message:
         "Training policy {wildcards.method}, seed {wildcards.seed}"
     script:

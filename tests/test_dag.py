@@ -105,13 +105,21 @@ def test_comments_and_formatting_bring_nothing_back(finished, edit):
     assert dry_run(finished, "--configfile", TINY) == {}
 
 
-def test_an_objective_brings_back_policies_and_what_is_below(finished, edit):
+def test_an_objective_brings_back_its_policies_and_what_is_below(finished, edit):
+    name = "workflow_scripts/prudent/objectives.py"
     edit(
-        "workflow_scripts/prudent/objectives.py",
+        name,
         append(
             "\n\ndef harsher(scores, head, beta):\n    return vanilla(scores, head, 2 * beta)\n"
         ),
     )
+    assert dry_run(finished, "--configfile", TINY) == {}, "a new objective has no policies yet"
+    edit(name, lambda text: text.replace("beta * scores.std(dim=1)", "beta * scores.var(dim=1)"))
+    assert dry_run(finished, "--configfile", TINY) == jobs(2, READERS)
+
+
+def test_the_trainer_brings_back_all_policies(finished, edit):
+    edit("workflow_scripts/prudent/ppo.py", append("\n\nUNUSED = 1\n"))
     assert dry_run(finished, "--configfile", TINY) == jobs(4, READERS)
 
 
@@ -170,7 +178,7 @@ def test_a_rule_is_complete(name, text):
     assert {"input", "output", "log", "conda", "params", "message", "script"} <= set(directives)
     assert ("benchmark" in directives) != ("cache" in directives)
     assert f'"../workflow_scripts/{name}.py"' in text
-    assert f'code=code_digest("{name}")' in text
+    assert re.search(rf'code=[^=]*code_digest\(\s*"{name}"', text)
     for directive in ("input", "output", "params"):
         block = re.search(rf"^    {directive}:\n((?:     .*\n)+)", text, re.M).group(1)
         for line in re.findall(r"^ {8}(\w.*)", block, re.M):

@@ -151,3 +151,33 @@ def test_the_digest_is_the_same_in_every_process_and_place(folder, tmp_path):
         (copied / name).parent.mkdir(parents=True, exist_ok=True)
         (copied / name).write_text(text)
     assert code_digest("train", copied) == code_digest("train", folder)
+
+
+def test_only_what_an_objective_needs_counts(tmp_path):
+    (tmp_path / "prudent").mkdir()
+    (tmp_path / "prudent/__init__.py").touch()
+    (tmp_path / "run.py").write_text("from prudent import objectives\n")
+    module = tmp_path / "prudent/objectives.py"
+    text = (
+        "SCALE = 2\n\ndef _half(x):\n    return x / 2\n\ndef one(x):\n    return _half(x)\n\n"
+        "def two(x):\n    return one(x) * SCALE\n\ndef three(x):\n    return x\n"
+    )
+
+    def digests(text: str) -> dict[str, str]:
+        module.write_text(text)
+        return {
+            name: code_digest("run", tmp_path, objective=name) for name in ("one", "two", "three")
+        }
+
+    def changed(edited: str) -> set[str]:
+        after = digests(edited)
+        return {name for name in before if before[name] != after[name]}
+
+    before = digests(text)
+    assert len(set(before.values())) == 3
+    assert changed(text + "\ndef four(x):\n    return two(x)\n") == set()
+    assert changed(text.replace("return x\n", "return -x\n")) == {"three"}
+    assert changed(text.replace("* SCALE", "- SCALE")) == {"two"}
+    assert changed(text.replace("return _half(x)", "return _half(-x)")) == {"one", "two"}
+    assert changed(text.replace("x / 2", "x / 3")) == {"one", "two", "three"}
+    assert changed(text.replace("SCALE = 2", "SCALE = 3")) == {"one", "two", "three"}

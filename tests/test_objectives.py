@@ -1,6 +1,7 @@
 """The objectives against their definitions."""
 
 import inspect
+from pathlib import Path
 
 import pytest
 import torch
@@ -42,3 +43,14 @@ def test_variance_aware_multiplies_by_the_sample_standard_deviation():
 def test_variance_aware_needs_two_heads():
     with pytest.raises(InputError, match="at least 2"):
         objectives.variance_aware(torch.ones(3, 1), 0, 0.1)
+
+
+def test_the_readmes_new_method_works_as_it_stands_there():
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    (example,) = [part for part in readme.split("```python\n")[1:] if part.startswith("def ")]
+    names = dict(vars(objectives))
+    exec(example.split("```")[0], names)
+    scores = torch.tensor([[1.0, 2.0, 3.0], [0.0, 0.0, 0.0]])
+    score, coefficient = names["lower_confidence_bound"](scores, 0, 0.3)
+    assert score.tolist() == [1.0, 0.0]  # mean 2 less standard deviation 1
+    assert coefficient.tolist() == pytest.approx([0.3, 0.3])

@@ -18,15 +18,25 @@ from prudent.errors import InputError
 SCRIPTS = Path(__file__).resolve().parents[1]
 
 
-def code_digest(script: str, folder: Path = SCRIPTS) -> str:
-    """The digest of ``folder/script.py`` with all of ours that it imports, 16 hex digits."""
+OBJECTIVES = "prudent/objectives.py"
+
+
+def code_digest(script: str, folder: Path = SCRIPTS, objective: str | None = None) -> str:
+    """The digest of ``folder/script.py`` with all of ours that it imports, 16 hex digits.
+
+    With ``objective``, of the module of objectives only what that one needs counts: another
+    objective that is added or edited there does not bring its policies back.
+    """
     path = folder / f"{script}.py"
     if not path.is_file():
         raise InputError(f"{path}: there is no such script")
     digest = hashlib.sha256()
     for module in sorted(imported_files(path, folder)):
-        digest.update(module.relative_to(folder).as_posix().encode() + b"\0")
-        digest.update(_parsed(module, _stamp(module))[0].encode() + b"\0")
+        name = module.relative_to(folder).as_posix()
+        text, _ = _parsed(module, _stamp(module))
+        if objective is not None and name == OBJECTIVES:
+            text = _needed(module, _stamp(module), objective)
+        digest.update(name.encode() + b"\0" + text.encode() + b"\0")
     return digest.hexdigest()[:16]
 
 
@@ -69,10 +79,7 @@ Import = tuple[int, tuple[str, ...], tuple[str, ...]]
 @functools.cache
 def _parsed(path: Path, stamp: tuple[int, int]) -> tuple[str, tuple[Import, ...]]:
     """A file's tree as text, and its imports as (level, module, names)."""
-    try:
-        tree = _Behaviour().visit(ast.parse(path.read_text(encoding="utf-8")))
-    except SyntaxError as error:
-        raise InputError(f"{path}: line {error.lineno}: {error.msg}") from error
+    tree = _tree(path)
     imports: list[Import] = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -81,6 +88,43 @@ def _parsed(path: Path, stamp: tuple[int, int]) -> tuple[str, tuple[Import, ...]
             module = tuple(node.module.split(".")) if node.module else ()
             imports.append((node.level, module, tuple(alias.name for alias in node.names)))
     return ast.dump(tree), tuple(imports)
+
+
+@functools.cache
+def _needed(path: Path, stamp: tuple[int, int], function: str) -> str:
+    """A file's tree as text, without the public functions that ``function`` does not need.
+
+    Needed is what it names, directly or not; what is not a public function always counts.
+    """
+    tree = _tree(path)
+    public = {
+        node.name: node
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")
+    }
+    rest = [node for node in tree.body if node not in public.values()]
+    needed: set[str] = set()
+    waiting = [function, *(name for node in rest for name in _names(node))]
+    while waiting:
+        name = waiting.pop()
+        if name in public and name not in needed:
+            needed.add(name)
+            waiting.extend(_names(public[name]))
+    tree.body = [node for node in tree.body if node not in public.values() or node.name in needed]
+    return ast.dump(tree)
+
+
+def _names(node: ast.AST) -> set[str]:
+    """The plain names that a piece of code mentions."""
+    return {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
+
+
+def _tree(path: Path) -> ast.Module:
+    """A file's syntax tree without what runs nothing."""
+    try:
+        return _Behaviour().visit(ast.parse(path.read_text(encoding="utf-8")))
+    except SyntaxError as error:
+        raise InputError(f"{path}: line {error.lineno}: {error.msg}") from error
 
 
 class _Behaviour(ast.NodeTransformer):
