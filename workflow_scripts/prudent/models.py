@@ -58,8 +58,8 @@ def device() -> torch.device:
 def attention(tokens: int = 0) -> str:
     """The attention that is fastest for texts of that many tokens.
 
-    On a CPU SDPA costs several times what the eager form does at a few tens of tokens, and much
-    less than it at hundreds.
+    On a CPU that is the eager form for the few tokens of a policy's prompt and response, and SDPA
+    for longer texts.
     """
     return "sdpa" if torch.cuda.is_available() or tokens > 64 else "eager"
 

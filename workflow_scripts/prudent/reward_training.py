@@ -1,8 +1,8 @@
 """The base reward model: a sequence classifier with one label, trained with TRL's RewardTrainer.
 
 Pairs are tokenized before they reach the trainer, by the same template and with the same
-truncation as at scoring time. Two defaults of RewardTrainer are switched off because they cost time
-on small models: activation checkpointing (one more forward pass) and bfloat16, which is a setting.
+truncation as at scoring time. Two defaults of RewardTrainer are switched off: activation
+checkpointing, which costs one more forward pass, and bfloat16, which is a setting here.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class RewardSettings:
     max_length: tokens; a longer text loses its beginning. epochs, batch_size (pairs),
     learning_rate, weight_decay: AdamW, cosine to zero. stop_loss: training ends when the mean loss
     of the last 20 steps is below it (2410.23726: 0.3). bfloat16: compute in it, weights and
-    optimizer stay in float32; it pays on GPUs, and from a few million weights on CPUs with it.
+    optimizer stay in float32.
     """
 
     checkpoint: str = "reference"
