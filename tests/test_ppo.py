@@ -1,9 +1,18 @@
 """The PPO trainer against an independent reference, its invariants, learning and resuming."""
 
+import inspect
 import json
 import logging
 import math
-from dataclasses import replace
+import os
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from dataclasses import fields, replace
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -12,14 +21,17 @@ import train_policy
 from tiny_models import (
     CONFIGS,
     EOS,
+    EXACT,
     VOCABULARY,
+    exact_model,
     tiny_model,
     tiny_prompts,
     tiny_tokenizer,
 )
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from prudent import objectives
+from prudent import lm_head, losses, objectives
+from prudent.checkpoint import CheckpointFolder
 from prudent.errors import InputError
 from prudent.ppo import (
     Experience,
@@ -74,36 +86,97 @@ def weights(trainer: PPOTrainer) -> dict[str, torch.Tensor]:
     return {name: p.detach().clone() for name, p in trainer.parameters.items()}
 
 
+def recorded_gradients(trainer: PPOTrainer) -> list[list[torch.Tensor]]:
+    """The gradients that the optimizer will be given, a list of all parameters' each time."""
+    gradients: list[list[torch.Tensor]] = []
+    trainer.optimizer.register_step_pre_hook(
+        lambda *_: gradients.append([p.grad.clone() for p in trainer.parameters.values()])
+    )
+    return gradients
+
+
+def recorded_calls(monkeypatch, function: str) -> list[tuple]:
+    """The arguments that a function of prudent.losses will be called with."""
+    calls: list[tuple] = []
+    original = getattr(losses, function)
+    monkeypatch.setattr(losses, function, lambda *a: calls.append(a) or original(*a))
+    return calls
+
+
+def one_step(trainer: PPOTrainer) -> tuple[Experience, dict[str, float]]:
+    """Trains for the one step that the trainer is set to: what it learned from, and its log."""
+    seen: list[Experience] = []
+    update = trainer._update
+    trainer._update = lambda *a: seen.append(a[-1]) or update(*a)
+    (row,) = trainer.train(PROMPTS)
+    (experience,) = seen
+    assert not experience.attention_mask[:, 0].all(), "no padded prompt: the test shows nothing"
+    assert not experience.mask.all(), "no response ended early: the test shows nothing"
+    return experience, row
+
+
+def exact(architecture: str = "gpt2", **options) -> PPOTrainer:
+    """A trainer in float64 for one step, with peaked policies."""
+    options["settings"] = {"steps": 1, **options.get("settings", {})}
+    models = {name: exact_model(architecture, i) for i, name in enumerate(("policy", "reference"))}
+    return make(**models | options)
+
+
+def same_gradients(found, wanted, tolerance: float) -> None:
+    """Equal to within that share of the largest number of all (a gradient may well be 0)."""
+    scale = max(gradient.abs().max().item() for gradient in wanted)
+    for a, b in zip(found, wanted, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=tolerance * scale)
+
+
 # --- One step against plain loops -----------------------------------------------------------------
 
 
 class LoopPPO:
-    """One PPO step in float64: token by token, row by row, without padding, cache or tricks."""
+    """PPO steps in float64: token by token, row by row, without padding, cache or tricks."""
 
-    def __init__(self, trainer: PPOTrainer, draws: dict[str, torch.Tensor]) -> None:
-        self.settings, self.trainer, self.draws = trainer.settings, trainer, draws
+    def __init__(self, trainer: PPOTrainer) -> None:
+        self.settings, self.trainer = trainer.settings, trainer
         self.policy = tiny_model("gpt2", 0).double()
         self.reference = tiny_model("gpt2", 1).double()
-        self.weight = trainer.value_head.weight.detach().clone().requires_grad_()
-        self.bias = trainer.value_head.bias.detach().clone().requires_grad_()
+        self.weight = trainer.value.head.weight.detach().clone().requires_grad_()
+        self.bias = trainer.value.head.bias.detach().clone().requires_grad_()
         self.parameters = [*self.policy.parameters(), self.weight, self.bias]
+        self.critic = self.policy.transformer
+        if self.settings.value_network == "separate":
+            self.critic = tiny_model("gpt2", 0).double().transformer
+            self.parameters += self.critic.parameters()
+        self.first = [torch.zeros_like(p) for p in self.parameters]
+        self.second = [torch.zeros_like(p) for p in self.parameters]
         self.gradients: list[list[torch.Tensor]] = []
 
-    def logits_and_value(self, model, ids: list[int], place: int):
-        """What the model says after the token at ``place``."""
-        hidden = model.transformer(input_ids=torch.tensor([ids])).last_hidden_state[0, place]
-        logits = model.transformer.wte.weight @ hidden / self.settings.temperature
-        return logits, (self.weight[0] * hidden).sum() + self.bias[0]
+    def draw(self, *words: str | int) -> torch.Generator:
+        return generator(SEED, "policy", RUN_SEED, *words)
+
+    def rate(self, step: int) -> float:
+        share = step / self.settings.steps
+        factors = {"linear": 1 - share, "cosine": 0.5 + 0.5 * math.cos(math.pi * share)}
+        return self.settings.learning_rate * factors.get(self.settings.schedule, 1.0)
+
+    def logits(self, model, ids: list[int]) -> torch.Tensor:
+        """What the model says after the last token."""
+        hidden = model.transformer(input_ids=torch.tensor([ids])).last_hidden_state[0, -1]
+        return model.transformer.wte.weight @ hidden / self.settings.temperature
+
+    def value(self, ids: list[int], place: int) -> torch.Tensor:
+        """The value of the state in which the token at ``place`` was chosen."""
+        hidden = self.critic(input_ids=torch.tensor([ids[:place]])).last_hidden_state[0, -1]
+        return (self.weight[0] * hidden).sum() + self.bias[0]
 
     def log_prob(self, model, ids: list[int], place: int) -> torch.Tensor:
         """Log-probability of the token at ``place``."""
-        logits, _ = self.logits_and_value(model, ids[:place], place - 1)
+        logits = self.logits(model, ids[:place])
         return logits[ids[place]] - torch.log(torch.exp(logits).sum())
 
     def rollout(self, prompt: list[int], uniforms: list[float]) -> list[int]:
         ids = list(prompt)
         for uniform in uniforms:
-            logits, _ = self.logits_and_value(self.policy, ids, len(ids) - 1)
+            logits = self.logits(self.policy, ids)
             shares = torch.exp(logits) / torch.exp(logits).sum()
             cumulative, token = 0.0, -1
             while cumulative <= uniform:
@@ -114,17 +187,22 @@ class LoopPPO:
                 break
         return ids
 
-    def step(self, prompts: list[str]) -> dict[str, float]:
+    def step(self, step: int) -> dict[str, float]:
         s, tokenizer = self.settings, self.trainer.tokenizer
+        rows = prompt_rows(len(PROMPTS), s.batch_size, step, SEED, RUN_SEED)
+        prompts = [PROMPTS[row] for row in rows]
+        uniforms = torch.rand(
+            (s.batch_size, s.response_length), generator=self.draw("sampling", step)
+        )
         samples = []
         for b, prompt in enumerate(prompts):
             start = tokenizer(prompt)["input_ids"]
             with torch.no_grad():
-                ids = self.rollout(start, self.draws["uniforms"][b].tolist())
+                ids = self.rollout(start, uniforms[b].tolist())
                 places = range(len(start), len(ids))
                 old = [self.log_prob(self.policy, ids, t).item() for t in places]
                 base = [self.log_prob(self.reference, ids, t).item() for t in places]
-                values = [self.logits_and_value(self.policy, ids, t - 1)[1].item() for t in places]
+                values = [self.value(ids, t).item() for t in places]
             words = [f" w{i}" if i > 1 else " <pad>" for i in ids[len(start) :] if i != EOS]
             text = "".join(word for word in words if word != " <pad>")
             samples.append({"ids": ids, "places": places, "old": old, "base": base})
@@ -156,22 +234,22 @@ class LoopPPO:
             sample["advantages"] = [
                 (a - mean) / math.sqrt(variance + 1e-8) for a in sample["advantages"]
             ]
-        terms = self.update(samples)
+        terms = self.update(step, samples)
         count = len(samples)
         return {
             "kl": sum(sample["kl"] for sample in samples) / count,
             "proxy_reward": sum(row[self.trainer.head] for row in scores) / count,
             "sigma": sum(sample["sigma"] for sample in samples) / count,
             "tokens": len(pooled),
+            "learning_rate": self.rate(step),
             **{name: sum(t[name] for t in terms) / len(terms) for name in terms[0]},
         }
 
-    def update(self, samples: list[dict]) -> list[dict[str, float]]:
+    def update(self, step: int, samples: list[dict]) -> list[dict[str, float]]:
         s = self.settings
-        first = [torch.zeros_like(p) for p in self.parameters]
-        second = [torch.zeros_like(p) for p in self.parameters]
-        terms, time = [], 0
-        for order in self.draws["orders"]:
+        terms = []
+        for epoch in range(s.epochs):
+            order = torch.randperm(len(samples), generator=self.draw("minibatches", step, epoch))
             for start in range(0, len(order), s.minibatch_size):
                 chosen = [samples[i] for i in order[start : start + s.minibatch_size]]
                 policy_loss, value_loss, clipped, tokens = 0.0, 0.0, 0, 0
@@ -179,7 +257,7 @@ class LoopPPO:
                     for k, place in enumerate(sample["places"]):
                         ids = sample["ids"]
                         new = self.log_prob(self.policy, ids, place)
-                        _, value = self.logits_and_value(self.policy, ids, place - 1)
+                        value = self.value(ids, place)
                         ratio = torch.exp(new - sample["old"][k])
                         bounded = torch.clamp(ratio, 1 - s.clip_range, 1 + s.clip_range)
                         a, old = sample["advantages"][k], sample["values"][k]
@@ -201,13 +279,14 @@ class LoopPPO:
                     scale = min(1.0, s.max_grad_norm / (norm + 1e-6))
                     gradients = [g * scale for g in gradients]
                 self.gradients.append(gradients)
-                time += 1
+                time = len(self.gradients)
+                adam = zip(self.parameters, gradients, self.first, self.second, strict=True)
                 with torch.no_grad():
-                    for p, g, m, v in zip(self.parameters, gradients, first, second, strict=True):
+                    for p, g, m, v in adam:
                         m.copy_(0.9 * m + 0.1 * g)
                         v.copy_(0.999 * v + 0.001 * g**2)
                         root = torch.sqrt(v / (1 - 0.999**time)) + 1e-8
-                        p.sub_(s.learning_rate * (m / (1 - 0.9**time)) / root)
+                        p.sub_(self.rate(step) * (m / (1 - 0.9**time)) / root)
                 terms.append(
                     {
                         "policy_loss": policy_loss.item(),
@@ -218,38 +297,37 @@ class LoopPPO:
         return terms
 
 
-@pytest.mark.parametrize("max_grad_norm", [None, 0.05])
-@pytest.mark.parametrize("temperature", [1.0, 1.3])
-def test_a_step_equals_an_independent_float64_reference(max_grad_norm, temperature):
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"max_grad_norm": 0.05, "temperature": 1.3},
+        {"value_network": "separate"},
+        {"schedule": "linear", "gradient_accumulation_steps": 2},
+        {"value_network": "separate", "schedule": "cosine", "gradient_accumulation_steps": 4}
+        | {"max_grad_norm": 0.05, "temperature": 1.3},
+    ],
+)
+def test_steps_equal_an_independent_float64_reference(monkeypatch, settings):
     """Log, every minibatch's gradients, and new weights, with padding and EOS inside responses."""
+    # Logits of 7 tokens at a time.
+    monkeypatch.setitem(lm_head.CHUNK_BYTES, "cpu", 7 * VOCABULARY * 8)
     trainer = make(
         policy=tiny_model("gpt2", 0).double(),
         reference=tiny_model("gpt2", 1).double(),
-        settings={"max_grad_norm": max_grad_norm, "temperature": temperature, "gamma": 0.97},
+        settings={"gamma": 0.97, "steps": 2, **settings},
     )
-    draws = {
-        "uniforms": torch.rand(8, 5, generator=generator(SEED, "policy", RUN_SEED, "sampling", 0)),
-        "orders": [
-            torch.randperm(8, generator=generator(SEED, "policy", RUN_SEED, "minibatches", 0, e))
-            for e in range(2)
-        ],
-    }
-    loops = LoopPPO(trainer, draws)
-    rows = prompt_rows(len(PROMPTS), 8, 0, SEED, RUN_SEED)
-    expected = loops.step([PROMPTS[i] for i in rows])
+    loops = LoopPPO(trainer)
+    expected = [loops.step(step) for step in range(2)]
+    gradients = recorded_gradients(trainer)
+    log = trainer.train(PROMPTS)
 
-    gradients: list[list[torch.Tensor]] = []
-    trainer.optimizer.register_step_pre_hook(
-        lambda *_: gradients.append([p.grad.clone() for p in trainer.parameters.values()])
-    )
-    trainer.settings = replace(trainer.settings, steps=1)
-    (row,) = trainer.train(PROMPTS)
-
-    assert row["tokens"] < 8 * 5, "no response ended early: the test shows nothing"
-    assert row["clip_fraction"] > 0
-    for name, value in expected.items():
-        assert row[name] == pytest.approx(value, rel=1e-8), name
-    assert len(gradients) == 4
+    for row, wanted in zip(log, expected, strict=True):
+        assert row["tokens"] < 8 * 5, "no response ended early: the test shows nothing"
+        assert row["clip_fraction"] > 0
+        for name, value in wanted.items():
+            assert row[name] == pytest.approx(value, rel=1e-8), name
+    assert len(gradients) == 8
     for found, wanted in zip(gradients, loops.gradients, strict=True):
         for g, w in zip(found, wanted, strict=True):
             torch.testing.assert_close(g, w, rtol=1e-8, atol=1e-8 * w.abs().max().item())
@@ -260,20 +338,32 @@ def test_a_step_equals_an_independent_float64_reference(max_grad_norm, temperatu
 # --- Invariants -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("architecture", CONFIGS)
-def test_before_the_first_update_kl_is_zero_and_the_ratio_is_one(architecture):
+@pytest.mark.parametrize(
+    ("architecture", "dtype", "tolerance"),
+    [(name, torch.float32, 1e-5) for name in CONFIGS]
+    + [(name, torch.float64, 1e-10) for name in EXACT],
+)
+def test_before_an_update_kl_is_zero_and_each_tokens_ratio_is_one(
+    monkeypatch, architecture, dtype, tolerance
+):
+    def model():
+        single = dtype == torch.float32
+        return tiny_model(architecture, spread=15.0) if single else exact_model(architecture)
+
     trainer = make(
-        policy=tiny_model(architecture),
-        reference=tiny_model(architecture),
-        settings={"steps": 1, "epochs": 1, "minibatch_size": 8},
+        policy=model(), reference=model(), settings={"steps": 1, "epochs": 1, "learning_rate": 0.0}
     )
-    (row,) = trainer.train(PROMPTS)
-    assert row["kl"] == pytest.approx(0, abs=2e-5)
-    assert row["kl_k3"] == pytest.approx(0, abs=1e-8)
+    calls = recorded_calls(monkeypatch, "policy_loss")
+    experience, row = one_step(trainer)
+    # What the minibatches' forward passes said, and what sampling had said.
+    new, old = (torch.cat([call[i].detach() for call in calls]) for i in (0, 1))
+    real = old != 0
+    assert real.sum() == row["tokens"]
+    assert new.dtype == dtype
+    assert (torch.exp(new - old)[real] - 1).abs().max() <= tolerance
+    assert abs(row["kl"]) <= 5 * tolerance
+    assert 0 <= row["kl_k3"] <= tolerance
     assert row["clip_fraction"] == 0
-    # At ratio 1 the policy loss is minus the mean of the whitened advantages.
-    assert row["policy_loss"] == pytest.approx(0, abs=1e-5)
-    assert row["entropy"] > 0
 
 
 def test_the_logged_kl_is_the_penalised_kl():
@@ -284,13 +374,13 @@ def test_the_logged_kl_is_the_penalised_kl():
         settings={"lam": 1.0, "steps": 1, "epochs": 1, "minibatch_size": 8, "learning_rate": 0.0},
     )
     with torch.no_grad():
-        trainer.value_head.weight.zero_()
-        trainer.value_head.bias.zero_()
+        trainer.value.head.weight.zero_()
+        trainer.value.head.bias.zero_()
     seen: list[Experience] = []
     update = trainer._update
-    trainer._update = lambda step, experience: (seen.append(experience), update(step, experience))[
-        1
-    ]
+    trainer._update = lambda step, texts, experience: (
+        seen.append(experience) or update(step, texts, experience)
+    )
     (row,) = trainer.train(PROMPTS)
     returns = seen[0].returns[:, 0].mean().item()
     assert returns == pytest.approx(-0.3 * row["kl"], rel=1e-5)
@@ -322,7 +412,8 @@ def test_no_dropout_at_any_time():
 
 
 def test_a_minibatch_far_from_the_old_policy_gets_no_gradient():
-    trainer = make()
+    trainer = make(settings={"batch_size": 4, "minibatch_size": 4, "epochs": 1})
+    trainer.settings = replace(trainer.settings, learning_rate=0.0)
     stream = torch.Generator().manual_seed(0)
     ids = torch.randint(2, VOCABULARY, (4, 8), generator=stream)
     ones = torch.ones(4, 5)
@@ -334,10 +425,191 @@ def test_a_minibatch_far_from_the_old_policy_gets_no_gradient():
         batch = Experience(
             ids, torch.ones_like(ids), ones, log_probs - shift, ones, -ones, 2 * ones
         )
-        loss, _ = minibatch_loss(trainer.policy, trainer.value_head, batch, SETTINGS)
-        trainer.optimizer.zero_grad()
-        loss.backward()
+        trainer._update(0, ["a prompt"] * 4, batch)
         assert any(p.grad.any() for p in trainer.parameters.values()) == moves
+
+
+def test_each_samples_kl_is_penalised_by_its_own_coefficient_and_logged(monkeypatch):
+    coefficients = torch.linspace(0.1, 2.0, 8, dtype=torch.float64)
+    scores = []
+
+    def objective(rewards, head, beta):
+        scores.append(rewards[:, head])
+        return scores[-1], coefficients
+
+    calls = recorded_calls(monkeypatch, "gae")
+    trainer = exact(objective=objective, settings={"learning_rate": 0.0})
+    experience, row = one_step(trainer)
+    penalties = -calls[0][0].sum(dim=1) + scores[0]
+    log_probs, _ = response_statistics(
+        trainer.reference,
+        *(experience.ids, experience.attention_mask, experience.mask.shape[1], 1.0),
+    )
+    divergence = ((experience.log_probs - log_probs) * experience.mask).sum(dim=1)
+    torch.testing.assert_close(penalties / coefficients, divergence, rtol=1e-10, atol=1e-10)
+    assert row["kl"] == pytest.approx(divergence.mean().item(), rel=1e-10)
+    assert (divergence.abs() > 0.1).all()
+
+
+@pytest.mark.parametrize("sample", [0, 5])
+def test_a_samples_coefficient_changes_its_own_token_rewards_alone(monkeypatch, sample):
+    calls = recorded_calls(monkeypatch, "gae")
+    coefficients = torch.linspace(0.1, 2.0, 8)
+    doubled = torch.where(torch.arange(8) == sample, 2 * coefficients, coefficients)
+    for values in (coefficients, doubled):
+        trainer = make(
+            reward_fn=lambda p, r: torch.zeros(len(p), 2),
+            objective=lambda scores, head, beta, values=values: (scores[:, head], values),
+            settings={"steps": 1, "learning_rate": 0.0},
+        )
+        one_step(trainer)
+    before, after = (call[0] for call in calls)
+    expected = before.clone()
+    expected[sample] *= 2
+    assert expected[sample].any()
+    assert torch.equal(after, expected)
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_an_epoch_visits_every_response_exactly_once(monkeypatch, parts):
+    calls = recorded_calls(monkeypatch, "policy_loss")
+    settings = {"epochs": 3, "learning_rate": 0.0, "gradient_accumulation_steps": parts}
+    experience, _ = one_step(exact(settings=settings))
+    # Responses are known by the log-probability of their first token.
+    first = experience.log_probs[:, 0]
+    assert len(first.unique()) == 8
+    old = torch.cat([call[1] for call in calls]).view(3, 8, -1)[:, :, 0]
+    for epoch in old:
+        assert torch.equal(epoch.sort().values, first.sort().values)
+    assert not torch.equal(old[0], old[1])
+
+
+@pytest.mark.parametrize("value_network", ["shared", "separate"])
+@pytest.mark.parametrize("architecture", EXACT)
+def test_order_company_and_padding_of_a_minibatch_change_nothing(architecture, value_network):
+    trainer = exact(architecture, settings={"value_network": value_network})
+    experience, _ = one_step(trainer)  # the policy has moved, so ratios and values have too
+    rows, width = experience.mask.shape
+    order = torch.randperm(rows, generator=torch.Generator().manual_seed(0))
+
+    def padded(before: int, behind: int) -> Experience:
+        """With more columns of padding, in which anything may stand."""
+        values = {"ids": 7, "attention_mask": 0, "mask": 0}
+        return Experience(
+            **{
+                name: torch.nn.functional.pad(
+                    getattr(experience, name),
+                    (before if name in ("ids", "attention_mask") else 0, behind),
+                    value=values.get(name, -3.0),
+                )
+                for name in vars(experience)
+            }
+        )
+
+    def outcome(*parts: Experience) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Terms and gradients of all parts together."""
+        tokens = experience.mask.sum()
+        trainer.optimizer.zero_grad()
+        history = []
+        for part in parts:
+            loss, terms = minibatch_loss(
+                trainer.policy, trainer.value, part, trainer.settings, tokens
+            )
+            loss.backward()
+            history.append(torch.stack([loss.detach(), *terms.values()]))
+        return sum(history), [p.grad.clone() for p in trainer.parameters.values()]
+
+    terms, gradients = outcome(experience)
+    assert terms.all(), "a term is 0: the test shows nothing"
+    for parts in (
+        [experience.rows(order)],
+        [padded(3, 0)],
+        [padded(0, 4)],
+        [experience.rows(row[None]) for row in order],
+        list(map(experience.rows, order.split(3))),
+    ):
+        found = outcome(*parts)
+        torch.testing.assert_close(found[0], terms, rtol=0, atol=1e-9)
+        same_gradients(found[1], gradients, 1e-9)
+
+
+def test_gradient_accumulation_changes_nothing():
+    """Also where the parts differ in tokens, and with clipping of the whole gradient."""
+    runs = {}
+    for parts in (1, 2, 4):
+        settings = {"steps": 3, "gradient_accumulation_steps": parts, "max_grad_norm": 0.3}
+        trainer = exact(settings=settings)
+        gradients = recorded_gradients(trainer)
+        log = trainer.train(PROMPTS)
+        assert log[0]["tokens"] < 8 * 5
+        runs[parts] = log, gradients
+    for parts in (2, 4):
+        for row, wanted in zip(runs[parts][0], runs[1][0], strict=True):
+            for name in row.keys() - {"seconds"}:
+                assert row[name] == pytest.approx(wanted[name], rel=1e-9, abs=1e-12), name
+        for found, wanted in zip(runs[parts][1], runs[1][1], strict=True):
+            same_gradients(found, wanted, 1e-10)
+
+
+def test_a_separate_value_network_and_the_policy_leave_each_other_alone():
+    def gradients(value_network: str, **changes) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """The policy's and the value function's."""
+        trainer = exact(settings={"value_network": value_network, "learning_rate": 0.0})
+        experience, _ = one_step(trainer)
+        settings = trainer.settings
+        if "advantages" in changes:
+            experience = replace(experience, advantages=0 * experience.advantages)
+        else:
+            settings = replace(settings, **changes)
+        trainer.optimizer.zero_grad()
+        loss, _ = minibatch_loss(
+            trainer.policy, trainer.value, experience, settings, experience.mask.sum()
+        )
+        loss.backward()
+        parts = trainer.policy.parameters(), trainer.value.parameters()
+        return tuple([p.grad.clone() for p in part] for part in parts)
+
+    policy, value = gradients("separate")
+    assert all(g.any() for g in policy + value)
+    without_values = gradients("separate", value_coefficient=0.0)
+    assert all(map(torch.equal, without_values[0], policy))
+    assert not any(g.any() for g in without_values[1])
+    without_advantages = gradients("separate", advantages=0)
+    assert not any(g.any() for g in without_advantages[0])
+    assert all(map(torch.equal, without_advantages[1], value))
+    # With a shared network it is otherwise.
+    shared, _ = gradients("shared")
+    assert any(g.any() for g in gradients("shared", advantages=0)[0])
+    assert not all(map(torch.equal, gradients("shared", value_coefficient=0.0)[0], shared))
+
+
+def test_a_separate_value_network_starts_as_the_policys_backbone():
+    settings = {"learning_rate": 0.0}
+    shared, _ = one_step(exact(settings=settings))
+    separate, _ = one_step(exact(settings=settings | {"value_network": "separate"}))
+    real = shared.mask.bool()
+    torch.testing.assert_close(separate.values[real], shared.values[real], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "factors"),
+    [
+        ("constant", [1, 1, 1, 1]),
+        ("linear", [1, 0.75, 0.5, 0.25]),
+        ("cosine", [1, 0.5 + 0.5**1.5, 0.5, 0.5 - 0.5**1.5]),
+    ],
+)
+def test_the_learning_rate_follows_its_schedule(schedule, factors):
+    """In the log, and at every update of the step."""
+    trainer = make(settings={"schedule": schedule, "steps": 4})
+    used: list[float] = []
+    trainer.optimizer.register_step_pre_hook(
+        lambda optimizer, *_: used.extend({group["lr"] for group in optimizer.param_groups})
+    )
+    log = trainer.train(PROMPTS)
+    expected = [SETTINGS.learning_rate * factor for factor in factors]
+    assert [row["learning_rate"] for row in log] == pytest.approx(expected, rel=1e-12)
+    assert used == pytest.approx([rate for rate in expected for _ in range(4)], rel=1e-12)
 
 
 # --- Streams --------------------------------------------------------------------------------------
@@ -368,7 +640,7 @@ def test_methods_of_one_seed_see_the_same_prompts_and_draws():
         settings = {"learning_rate": 0.0, "steps": 5}
         trainer = make(recording, objective, beta=beta, run_seed=run_seed, settings=settings)
         trainer.train(PROMPTS)
-        return seen, weights(trainer)["value_head.weight"]
+        return seen, weights(trainer)["value.head.weight"]
 
     vanilla, head = run(objectives.vanilla, 0.1, 3)
     aware, aware_head = run(objectives.variance_aware, 0.7, 3)
@@ -452,35 +724,103 @@ def test_an_interrupted_run_ends_bit_identical(tmp_path, uninterrupted, stop_at,
     assert [row["step"] for row in log] == list(range(6))
     found = weights(trainer)
     assert all(torch.equal(found[name], wanted) for name, wanted in uninterrupted[0].items())
-    trainer.remove_checkpoints()
-    assert not folder.exists()
 
 
-@pytest.mark.parametrize("damage", ["settings", "fingerprint", "prompts", "truncated"])
-def test_a_checkpoint_of_another_run_is_not_taken(tmp_path, caplog, damage):
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"settings": {"clip_range": 0.1}}, "ppo.clip_range: 0.2 in the checkpoint, 0.1 now"),
+        ({"objective": objectives.vanilla}, "objective: variance_aware in the checkpoint, vanilla"),
+        ({"beta": 0.4}, "beta: 0.3 in the checkpoint, 0.4 now"),
+        ({"run_seed": 4}, "run_seed: 3 in the checkpoint, 4 now"),
+        ({"fingerprint": {"code": "a"}}, "code: nothing in the checkpoint, a now"),
+        ({"prompts": PROMPTS[::-1]}, "prompts: "),
+        ({"damage": True}, "found one that cannot be read"),
+    ],
+)
+def test_a_checkpoint_of_another_run_or_a_damaged_one_is_refused(tmp_path, options, message):
     folder = tmp_path / "checkpoints"
     with pytest.raises(Preempted):
         make(CountingRewards(4), checkpoints=folder).train(PROMPTS)
-    options, prompts = {}, PROMPTS
-    if damage == "settings":
-        options["settings"] = {"clip_range": 0.1}
-    elif damage == "fingerprint":
-        options["fingerprint"] = "other code"
-    elif damage == "prompts":
-        prompts = PROMPTS[::-1]
-    else:
-        file = folder / "checkpoint.safetensors"
+    file = folder / "checkpoint.safetensors"
+    options = dict(options)
+    prompts = options.pop("prompts", PROMPTS)
+    if options.pop("damage", False):
         file.write_bytes(file.read_bytes()[:-100])
+    content = file.read_bytes()
     again = CountingRewards()
-    trainer = make(again, checkpoints=folder, **options)
-    fresh = make(**options)
-    with caplog.at_level(logging.WARNING):
-        log = trainer.train(prompts)
-    assert "starting afresh" in caplog.text
-    assert again.calls == 6
-    assert same_log(log, fresh.train(prompts))
-    # What it replaced it with is its own.
-    assert make(CountingRewards(), checkpoints=folder, **options).train(prompts)[:4] == log[:4]
+    with pytest.raises(InputError, match=re.escape(message)) as error:
+        make(again, checkpoints=folder, **options).train(prompts)
+    assert str(file) in str(error.value) and f"delete the folder {folder}" in str(error.value)
+    assert again.calls == 0
+    assert [path.name for path in folder.iterdir()] == [file.name]
+    assert file.read_bytes() == content
+
+
+@pytest.mark.parametrize("call", [3, 4])
+def test_sigterm_ends_the_run_after_the_step_and_a_checkpoint(
+    tmp_path, caplog, uninterrupted, call
+):
+    def terminated(prompts, responses):
+        if counting.calls + 1 == call:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return counting(prompts, responses)
+
+    counting = CountingRewards()
+    trainer = make(terminated, checkpoints=tmp_path)
+    saved = []
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.MonkeyPatch.context() as patch, caplog.at_level(logging.INFO):
+        save = CheckpointFolder.save
+        patch.setattr(
+            CheckpointFolder, "save", lambda *args: saved.append(len(args[2])) or save(*args)
+        )
+        with pytest.raises(SystemExit) as end:
+            trainer.train(PROMPTS)
+    assert end.value.code == 143
+    assert f"SIGTERM: checkpoint written after step {call}" in caplog.text
+    assert saved == [2, call], "one each, also where the step has one anyway"
+    assert signal.getsignal(signal.SIGTERM) == before
+    again = CountingRewards()
+    trainer = make(again, checkpoints=tmp_path)
+    log = trainer.train(PROMPTS)
+    assert again.calls == 6 - call
+    assert same_log(log, uninterrupted[1])
+    found = weights(trainer)
+    assert all(torch.equal(found[name], wanted) for name, wanted in uninterrupted[0].items())
+
+
+def test_sigterm_in_the_last_step_lets_the_run_finish(tmp_path):
+    def terminated(prompts, responses):
+        if counting.calls == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return counting(prompts, responses)
+
+    counting = CountingRewards()
+    assert len(make(terminated, checkpoints=tmp_path).train(PROMPTS)) == 6
+
+
+def test_without_checkpoints_sigterm_does_what_it_did():
+    def looking(prompts, responses):
+        seen.add(signal.getsignal(signal.SIGTERM))
+        return rewards(prompts, responses)
+
+    seen = set()
+    make(looking).train(PROMPTS)
+    assert seen == {signal.getsignal(signal.SIGTERM)}
+
+
+def test_what_is_not_finite_leaves_the_last_checkpoint(tmp_path, uninterrupted):
+    def broken(prompts, responses):
+        values = counting(prompts, responses)
+        return values * float("nan") if counting.calls == 4 else values
+
+    counting = CountingRewards()
+    with pytest.raises(NonFiniteError, match="step 3: the reward"):
+        make(broken, checkpoints=tmp_path).train(PROMPTS)
+    again = CountingRewards()
+    assert same_log(make(again, checkpoints=tmp_path).train(PROMPTS), uninterrupted[1])
+    assert again.calls == 4
 
 
 # --- Refusals -------------------------------------------------------------------------------------
@@ -525,16 +865,24 @@ def test_what_is_not_finite_stops_the_run_with_step_and_term():
     with pytest.raises(NonFiniteError, match="step 2: the reward is not finite") as error:
         make(broken).train(PROMPTS)
     assert repr(calls[-1][5]) in str(error.value)
-    with pytest.raises(NonFiniteError, match="step 0: the policy loss is not"):
+    with pytest.raises(NonFiniteError, match="step 0, epoch 0, minibatch 0: the policy loss is"):
         make(lambda p, r: torch.full((len(p), 2), 1e30)).train(PROMPTS)
-    with pytest.raises(NonFiniteError, match="step 0: the objective's KL coefficient"):
+    wild = make(settings={"learning_rate": 1e30})
+    with pytest.raises(NonFiniteError, match="step 0, epoch 0, minibatch 1") as error:
+        wild.train(PROMPTS)
+    batch = prompt_rows(len(PROMPTS), 8, 0, SEED, RUN_SEED)[wild._order(0, 0)]
+    assert all(repr(PROMPTS[row]) in str(error.value) for row in batch[4:7])
+    assert "and 1 more" in str(error.value)
+    with pytest.raises(NonFiniteError, match="step 0: the objective's KL coefficient") as error:
         make(beta=float("inf")).train(PROMPTS)
+    assert repr(PROMPTS[prompt_rows(len(PROMPTS), 8, 0, SEED, RUN_SEED)[0]]) in str(error.value)
 
 
 # --- The script -----------------------------------------------------------------------------------
 
 
-def test_the_script_writes_a_policy_that_loads_and_its_log(tmp_path):
+def script_args(tmp_path, **settings) -> train_policy.Args:
+    """Arguments of the script, and the files that they name."""
     tokenizer = tiny_tokenizer()
     tiny_model("gpt2", 0).save_pretrained(tmp_path / "reference")
     tokenizer.save_pretrained(tmp_path / "reference")
@@ -550,7 +898,7 @@ def test_the_script_writes_a_policy_that_loads_and_its_log(tmp_path):
     prompts.loc[20:, "split"] = "test"
     write_parquet(prompts, tmp_path / "prompts.parquet", "prompts")
 
-    args = train_policy.Args(
+    return train_policy.Args(
         reference=tmp_path / "reference",
         ensemble=tmp_path / "ensemble",
         prompts=tmp_path / "prompts.parquet",
@@ -560,12 +908,17 @@ def test_the_script_writes_a_policy_that_loads_and_its_log(tmp_path):
         beta=0.1,
         head=2,
         settings={"batch_size": 8, "minibatch_size": 8, "steps": 3, "checkpoint_every": 2}
-        | {"learning_rate": 1e-3},
+        | {"learning_rate": 1e-3, **settings},
         sampling={"response_length": 5, "temperature": 1.0},
         checkpoints=tmp_path / "checkpoints",
         run_seed=2,
         seed=0,
+        threads=torch.get_num_threads(),
     )
+
+
+def test_the_script_writes_a_policy_that_loads_and_its_log(tmp_path):
+    args = script_args(tmp_path)
     train_policy.main(args)
 
     log = pd.read_csv(args.training_log)
@@ -596,3 +949,68 @@ def test_the_script_writes_a_policy_that_loads_and_its_log(tmp_path):
     train_policy.main(again)
     for file in args.policy.iterdir():
         assert file.read_bytes() == (tmp_path / "again" / file.name).read_bytes()
+
+
+def test_the_script_killed_and_terminated_ends_with_the_same_policy(tmp_path):
+    args = script_args(tmp_path, steps=16, checkpoint_every=1)
+    train_policy.main(args)
+    again = replace(args, policy=tmp_path / "again", training_log=tmp_path / "again.csv")
+    command = [sys.executable, train_policy.__file__]
+    for field in fields(again):
+        value = getattr(again, field.name)
+        text = json.dumps(value) if isinstance(value, dict) else str(value)
+        command += [f"--{field.name.replace('_', '-')}", text]
+
+    def stopped(number: int) -> tuple[int, str]:
+        """Status and output of a process that is sent a signal after its first checkpoint."""
+        before = {path.stat().st_mtime_ns for path in args.checkpoints.glob("*/checkpoint*")}
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+            while {path.stat().st_mtime_ns for path in args.checkpoints.glob("*/check*")} == before:
+                assert process.poll() is None, process.stderr.read()
+                time.sleep(0.001)
+            process.send_signal(number)
+            return process.wait(), process.stderr.read()
+
+    assert stopped(signal.SIGKILL)[0] == -signal.SIGKILL
+    status, output = stopped(signal.SIGTERM)
+    assert status == 143
+    assert "taken over from process" in output and "the process has ended" in output
+    step = re.search(r"SIGTERM: checkpoint written after step (\d+)", output)[1]
+    assert not again.policy.exists()
+    output = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=True).stderr
+    assert f"going on after step {step}" in output
+    for file in args.policy.iterdir():
+        assert file.read_bytes() == (again.policy / file.name).read_bytes()
+    logs = [pd.read_csv(a.training_log).drop(columns="seconds") for a in (args, again)]
+    pd.testing.assert_frame_equal(*logs, check_exact=True)
+    assert not args.checkpoints.exists()
+
+
+def test_after_an_edit_of_the_settings_the_script_starts_afresh(tmp_path, monkeypatch):
+    args = script_args(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr("prudent.ensemble.RewardEnsemble.__call__", CountingRewards(3))
+        with pytest.raises(Preempted):
+            train_policy.main(args)
+    assert len(list(args.checkpoints.iterdir())) == 1
+    train_policy.main(replace(args, settings=args.settings | {"learning_rate": 1e-4}))
+    assert pd.read_csv(args.training_log)["step"].tolist() == [0, 1, 2]
+    assert not args.checkpoints.exists(), "nor is the checkpoint of the first run left"
+
+
+# --- The example ----------------------------------------------------------------------------------
+
+
+def test_the_docstrings_example_runs_as_it_stands_and_stands_in_the_readme(tmp_path):
+    _, example = inspect.getdoc(PPOTrainer).split("::\n\n")
+    code = textwrap.dedent(example.split("\n\n``policy``")[0]).strip()
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    assert code in readme
+
+    tiny_model().save_pretrained(tmp_path / "gpt2")
+    tiny_tokenizer().save_pretrained(tmp_path / "gpt2")
+    names: dict = {}
+    code = code.replace('"gpt2"', repr(str(tmp_path / "gpt2")))
+    exec(code.replace("steps=100", "steps=2"), names)
+    assert [row["step"] for row in names["log"]] == [0, 1]
+    assert names["log"][0]["sigma"] > 0

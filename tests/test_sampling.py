@@ -5,8 +5,10 @@ import torch
 from tiny_models import (
     CONFIGS,
     EOS,
+    EXACT,
     PAD,
     VOCABULARY,
+    exact_model,
     metaspace_tokenizer,
     tiny_model,
     tiny_prompts,
@@ -102,6 +104,56 @@ def test_order_company_and_padding_of_the_rows_change_nothing(architecture):
     wider = torch.cat([torch.full((len(ids), 5), 7), ids], dim=1)
     wider_mask = torch.cat([torch.zeros(len(ids), 5, dtype=torch.long), mask], dim=1)
     same(sample(model, wider, wider_mask, uniforms, 1.0, EOS, PAD), slice(None))
+
+
+@pytest.mark.parametrize("architecture", EXACT)
+def test_statistics_of_a_row_are_its_own(architecture):
+    """To rounding in float64: other rows, padding on the left and columns behind change nothing."""
+    model = exact_model(architecture)
+    ids, mask, uniforms = prompts_and_uniforms()
+    rollout = sample(model, ids, mask, uniforms, 1.0, EOS, PAD)
+    assert not mask.all() and not rollout.mask.all(), "no padding: the test shows nothing"
+    ids, mask = (
+        torch.cat(parts, dim=1)
+        for parts in ((ids, rollout.response_ids), (mask, rollout.mask.long()))
+    )
+    width = rollout.mask.shape[1]
+    every = torch.arange(len(ids))
+    order = torch.randperm(len(ids), generator=torch.Generator().manual_seed(2))
+
+    def check(ids, mask, width, rows):
+        """Against what was sampled."""
+        log_probs, hidden = response_statistics(model, ids, mask, width, 1.0)
+        real = rollout.mask[rows].bool()
+        for found, wanted in ((log_probs, rollout.log_probs), (hidden, rollout.hidden_states)):
+            found = found[:, : real.shape[1]][real]
+            torch.testing.assert_close(found, wanted[rows][real], rtol=0, atol=1e-9)
+
+    with torch.no_grad():
+        check(ids, mask, width, every)
+        check(ids[order], mask[order], width, order)
+        for row in every:
+            check(ids[row, None], mask[row, None], width, row[None])
+        sevens = torch.full((len(ids), 4), 7)
+        nothing = torch.zeros_like(sevens)
+        check(torch.cat([sevens, ids], 1), torch.cat([nothing, mask], 1), width, every)
+        check(torch.cat([ids, sevens], 1), torch.cat([mask, nothing], 1), width + 4, every)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("temperature", [1.0, 0.1, 0.01, 0.001])
+def test_entropy_is_never_negative_however_sure_the_policy(temperature, dtype):
+    model = tiny_model(spread=15.0).to(dtype)
+    ids, mask, uniforms = prompts_and_uniforms(40)
+    rollout = sample(model, ids, mask, uniforms, temperature, EOS, PAD)
+    assert not mask.all() and not rollout.mask.all(), "no padding: the test shows nothing"
+    assert (rollout.entropies >= 0).all()
+    assert not rollout.entropies[rollout.mask == 0].any()
+    # It is near 0 because the policy is sure, and not where it is not.
+    unsure = rollout.log_probs < -1e-3
+    assert (rollout.entropies[unsure] > 1e-3).all()
+    if temperature == 0.001:
+        assert (rollout.entropies < 1e-3).sum() > 100
 
 
 def test_eos_ends_a_response_and_belongs_to_it():

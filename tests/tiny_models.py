@@ -4,9 +4,12 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
+    Gemma2Config,
     GPT2Config,
+    GPTNeoXConfig,
     LlamaConfig,
     MistralConfig,
+    OPTConfig,
     PreTrainedTokenizerFast,
     Qwen2Config,
 )
@@ -40,7 +43,33 @@ CONFIGS = {
     "llama": LlamaConfig(**_BLOCKS),
     "qwen2": Qwen2Config(**_BLOCKS),
     "mistral": MistralConfig(**_BLOCKS, sliding_window=64),
+    # A token sees itself and the two in front of it.
+    "mistral_window": MistralConfig(**_BLOCKS, sliding_window=3),
+    # Its logits are bent, so they are no linear layer of the hidden states.
+    "gemma2": Gemma2Config(
+        **_BLOCKS,
+        head_dim=4,
+        query_pre_attn_scalar=4,
+        sliding_window=3,
+        attn_logit_softcapping=2.0,
+        final_logit_softcapping=2.0,
+    ),
+    "gpt_neox": GPTNeoXConfig(**{k: v for k, v in _BLOCKS.items() if k != "num_key_value_heads"}),
+    "opt": OPTConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=16,
+        ffn_dim=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=64,
+        word_embed_proj_dim=16,
+        bos_token_id=EOS,
+        eos_token_id=EOS,
+        pad_token_id=PAD,
+    ),
 }
+# Gemma 2 has eager attention alone, and in that the mask's value for float64 overflows.
+EXACT = [name for name in CONFIGS if name != "gemma2"]
 
 
 def tiny_model(architecture: str = "gpt2", seed: int = 0, spread: float = 6.0):
@@ -55,6 +84,13 @@ def tiny_model(architecture: str = "gpt2", seed: int = 0, spread: float = 6.0):
                 if parameter.ndim > 1:
                     parameter.mul_(spread)
     return model.eval()
+
+
+def exact_model(architecture: str = "gpt2", seed: int = 0):
+    """A tiny model in float64, of one of ``EXACT``, that is surer of its tokens."""
+    model = tiny_model(architecture, seed, spread=15.0).double()
+    model.set_attn_implementation("sdpa")
+    return model
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:

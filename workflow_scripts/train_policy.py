@@ -1,5 +1,6 @@
 """Train one policy with PPO: one method, one seed."""
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from prudent.ensemble import RewardEnsemble
 from prudent.errors import InputError
 from prudent.models import load_causal_lm, load_tokenizer
 from prudent.ppo import PPOSettings, PPOTrainer
-from prudent.tables import atomic_path, metadata, read_table, write_csv, write_json
+from prudent.tables import atomic_path, metadata, read_table, remove, write_csv, write_json
 
 
 @dataclass
@@ -52,6 +53,10 @@ def main(args: Args) -> None:
         effective, reference=args.reference, ensemble=args.ensemble, prompts=args.prompts
     )
 
+    # A folder of its own for each variant of a run: after an edit of the configuration the new one
+    # starts afresh, and meets no checkpoint that it would have to refuse.
+    fingerprint = {"code": args.code, **sheet}
+
     policy, tokenizer = load_causal_lm(args.reference), load_tokenizer(args.reference)
     trainer = PPOTrainer(
         policy,
@@ -59,13 +64,14 @@ def main(args: Args) -> None:
         tokenizer,
         RewardEnsemble.load(args.ensemble),
         getattr(objectives, args.objective),
-        args.head,
-        args.beta,
-        settings,
-        args.seed,
-        args.run_seed,
-        args.checkpoints,
-        json.dumps([args.code, sheet]),
+        beta=args.beta,
+        head=args.head,
+        settings=settings,
+        seed=args.seed,
+        run_seed=args.run_seed,
+        checkpoints=args.checkpoints
+        / hashlib.sha256(json.dumps(fingerprint).encode()).hexdigest()[:16],
+        fingerprint=fingerprint,
     )
     log = trainer.train(prompts)
 
@@ -74,7 +80,7 @@ def main(args: Args) -> None:
         policy.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
         write_json(sheet, temporary / "metadata.json")
-    trainer.remove_checkpoints()
+    remove(args.checkpoints)
 
 
 if __name__ == "__main__":

@@ -62,37 +62,30 @@ def gae(
 
 
 def policy_loss(
-    log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, mask: Tensor, clip_range: float
+    log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, clip_range: float
 ) -> tuple[Tensor, Tensor]:
-    """PPO's clipped surrogate (1707.06347, Eq 7), and the share of tokens where clipping binds."""
+    """PPO's clipped surrogate of each token (1707.06347, Eq 7), and 1 where clipping binds."""
     ratio = torch.exp(log_probs - old_log_probs)
     unclipped = -advantages * ratio
     clipped = -advantages * ratio.clamp(1 - clip_range, 1 + clip_range)
-    loss = masked_mean(torch.maximum(unclipped, clipped), mask)
-    return loss, masked_mean((clipped > unclipped).to(loss.dtype), mask)
+    return torch.maximum(unclipped, clipped), (clipped > unclipped).to(log_probs.dtype)
 
 
-def value_loss(
-    values: Tensor, old_values: Tensor, returns: Tensor, mask: Tensor, clip_range: float
-) -> tuple[Tensor, Tensor]:
-    """Half the squared error of the values, which may leave the old ones by ``clip_range`` only.
-
-    Returns the loss and the share of tokens where clipping binds.
-    """
+def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, clip_range: float) -> Tensor:
+    """Half the squared error of each value, which may leave the old ones by ``clip_range`` only."""
     near = torch.clamp(values, old_values - clip_range, old_values + clip_range)
-    unclipped, clipped = (values - returns) ** 2, (near - returns) ** 2
-    loss = 0.5 * masked_mean(torch.maximum(unclipped, clipped), mask)
-    return loss, masked_mean((clipped > unclipped).to(loss.dtype), mask)
+    return 0.5 * torch.maximum((values - returns) ** 2, (near - returns) ** 2)
 
 
-def entropy(log_probs: Tensor) -> Tensor:
+def entropy(log_probs: Tensor, probabilities: Tensor | None = None) -> Tensor:
     """Entropy in nats over the last axis, from log-probabilities (log-softmax of the logits).
 
     Each term is at least 0, so the sum is never negative by rounding; a token that was ruled out
-    (log-probability minus infinity) adds 0.
+    (log-probability minus infinity) adds 0. ``probabilities`` are computed unless they are at hand.
     """
+    probabilities = log_probs.exp() if probabilities is None else probabilities
     finite = log_probs.clamp(min=torch.finfo(log_probs.dtype).min)
-    return -(log_probs.exp() * finite).sum(dim=-1)
+    return -finite.mul_(probabilities).sum(dim=-1)
 
 
 def bradley_terry(margins: Tensor) -> Tensor:

@@ -8,14 +8,19 @@ rounding.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from prudent.errors import InputError
+from prudent.lm_head import chosen_log_probs, fused_loss, linear_head, log_softmax
 from prudent.losses import entropy
+
+BLOCK = 256
+"""Tokens of the vocabulary that the sampler sums at once."""
 
 
 @dataclass
@@ -32,6 +37,10 @@ class Rollout:
     """[B, T] of the distributions that the tokens were drawn from; 0 outside the mask."""
     hidden_states: Tensor
     """[B, T, d] last hidden states in which the tokens were chosen, i.e. one position before."""
+
+    def columns(self, count: int) -> Rollout:
+        """The first tokens of each response."""
+        return Rollout(*(getattr(self, field.name)[:, :count] for field in fields(self)))
 
 
 @torch.no_grad()
@@ -51,30 +60,26 @@ def sample(
     ``uniforms`` [B, T] has columns; sampling stops when all have ended. ``prompt_ids`` and
     ``prompt_mask`` [B, P] are padded on the left.
     """
+    head = linear_head(model)
     mask, positions = prompt_mask, position_ids(prompt_mask)
     inputs, cache = prompt_ids, None
     alive = torch.ones_like(prompt_mask[:, 0], dtype=torch.bool)
     columns: list[tuple[Tensor, ...]] = []
     for t in range(uniforms.shape[1]):
-        output = model(
-            input_ids=inputs,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-            output_hidden_states=True,
+        states, logits, cache = _forward(
+            model, inputs, mask, positions, keep=1, use_cache=True, past_key_values=cache
         )
-        cache = output.past_key_values
-        log_probs = _log_softmax(output.logits[:, -1], temperature)
-        tokens = inverse_cdf(log_probs.exp(), uniforms[:, t])
+        states = states[:, -1]
+        log_probs = log_softmax(logits[:, -1] if head is None else head(states), temperature)
+        probabilities = log_probs.exp()
+        tokens = inverse_cdf(probabilities, uniforms[:, t])
         columns.append(
             (
                 tokens.masked_fill(~alive, pad_token_id),
                 alive.to(log_probs.dtype),
                 log_probs.gather(1, tokens[:, None]).squeeze(1) * alive,
-                entropy(log_probs) * alive,
-                output.hidden_states[-1][:, -1],
+                entropy(log_probs, probabilities) * alive,
+                states,
             )
         )
         inputs = columns[-1][0][:, None]
@@ -82,9 +87,11 @@ def sample(
         positions = positions[:, -1:] + 1
         if eos_token_id is not None:
             alive = alive & (tokens != eos_token_id)
-            if not alive.any():
+            # To ask a GPU is to wait for it, so it is asked now and then only.
+            if (alive.device.type == "cpu" or t % 16 == 15) and not alive.any():
                 break
-    return Rollout(*(torch.stack(column, dim=1) for column in zip(*columns, strict=True)))
+    rollout = Rollout(*(torch.stack(column, dim=1) for column in zip(*columns, strict=True)))
+    return rollout.columns(int(rollout.mask.sum(dim=1).max()))
 
 
 def response_statistics(
@@ -97,33 +104,115 @@ def response_statistics(
     token chooses nothing, so the model does not read it, and logits are computed for the T
     positions that chose the responses alone. What stands outside the mask means nothing.
     """
-    output = model(
+    states, log_probs = _read(model, ids, mask, response_length, temperature)
+    if log_probs is None:
+        tokens = ids[:, -response_length:]
+        log_probs = chosen_log_probs(
+            linear_head(model), states.flatten(0, 1), tokens.flatten(), temperature
+        ).view(tokens.shape)
+    return log_probs, states
+
+
+def response_loss(
+    model: Any,
+    ids: Tensor,
+    mask: Tensor,
+    response_length: int,
+    temperature: float,
+    loss_of: Callable[[Tensor, slice], Tensor],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """A loss of the responses' log-probabilities, a scalar with gradient.
+
+    With it come the log-probabilities [B, T] without and the hidden states [B, T, d] with gradient;
+    see ``response_statistics``. ``loss_of(log_probs [n], rows)`` is the part of the loss that the
+    tokens of a slice add, counted through all rows, [B * T].
+    """
+    states, log_probs = _read(model, ids, mask, response_length, temperature)
+    tokens = ids[:, -response_length:]
+    if log_probs is not None:
+        return loss_of(log_probs.flatten(), slice(None)), log_probs.detach(), states
+    loss, log_probs = fused_loss(
+        linear_head(model), states.flatten(0, 1), tokens.flatten(), temperature, loss_of
+    )
+    return loss, log_probs.view(tokens.shape), states
+
+
+def response_states(model: Any, ids: Tensor, mask: Tensor, response_length: int) -> Tensor:
+    """The last hidden states [B, T, d] in which the tokens of given responses were chosen.
+
+    ``model`` is a causal LM or its backbone.
+    """
+    output = model.base_model(
         input_ids=ids[:, :-1],
         attention_mask=mask[:, :-1],
         position_ids=position_ids(mask)[:, :-1],
         use_cache=False,
-        logits_to_keep=response_length,
-        output_hidden_states=True,
     )
-    log_probs = _log_softmax(output.logits, temperature)
+    return output.last_hidden_state[:, -response_length:]
+
+
+def _read(
+    model: Any, ids: Tensor, mask: Tensor, response_length: int, temperature: float
+) -> tuple[Tensor, Tensor | None]:
+    """Hidden states, and log-probabilities where the model's own forward pass has to make them."""
+    states, logits, _ = _forward(
+        model,
+        ids[:, :-1],
+        mask[:, :-1],
+        position_ids(mask)[:, :-1],
+        keep=response_length,
+        use_cache=False,
+    )
+    states = states[:, -response_length:]
+    if logits is None:
+        return states, None
     chosen = ids[:, -response_length:, None]
-    return (
-        log_probs.gather(2, chosen).squeeze(2),
-        output.hidden_states[-1][:, -response_length:],
-    )
+    return states, log_softmax(logits, temperature).gather(2, chosen).squeeze(2)
+
+
+def _forward(
+    model: Any, ids: Tensor, mask: Tensor, positions: Tensor, keep: int, **options: Any
+) -> tuple[Tensor, Tensor | None, Any]:
+    """Last hidden states [B, S, d] and the KV cache.
+
+    Between them the logits of the last ``keep`` positions, if they are not a linear layer of the
+    hidden states.
+    """
+    inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions, **options}
+    if linear_head(model) is not None:
+        output = model.base_model(**inputs)
+        return output.last_hidden_state, None, output.past_key_values
+    output = model(**inputs, logits_to_keep=keep, output_hidden_states=True)
+    return output.hidden_states[-1], output.logits, output.past_key_values
 
 
 def inverse_cdf(probabilities: Tensor, uniforms: Tensor) -> Tensor:
     """The first index whose cumulative probability exceeds the uniform: [B, V], [B] -> [B].
 
     Uniforms are scaled by the sum, which rounding leaves near 1, and kept below it: an index of
-    probability 0 is never chosen.
+    probability 0 is never chosen. Sums of blocks are accumulated first, then the probabilities of
+    the one block, which is cheaper than to accumulate all, and more accurate.
     """
-    cumulative = probabilities.cumsum(dim=-1)
+    size = probabilities.shape[1]
+    whole = size // BLOCK * BLOCK
+    sums = probabilities[:, :whole].unflatten(1, (-1, BLOCK)).sum(dim=2)
+    if whole < size:
+        sums = torch.cat([sums, probabilities[:, whole:].sum(dim=1, keepdim=True)], dim=1)
+    block, rest = _invert(sums, uniforms.to(sums)[:, None] * sums.sum(dim=1, keepdim=True))
+    places = block * BLOCK + torch.arange(BLOCK, device=block.device)
+    inside = probabilities.gather(1, places.clamp(max=size - 1)) * (places < size)
+    place, _ = _invert(inside, rest)
+    return (block * BLOCK + place).squeeze(1)
+
+
+def _invert(weights: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """The first index whose cumulative weight exceeds the target [B, 1], and what is left of it."""
+    cumulative = weights.cumsum(dim=1)
     total = cumulative[:, -1:]
-    target = uniforms.to(cumulative)[:, None] * total
     target = torch.minimum(target, torch.nextafter(total, torch.zeros_like(total)))
-    return torch.searchsorted(cumulative, target, right=True).squeeze(1)
+    index = torch.searchsorted(cumulative, target, right=True)
+    before = torch.where(index > 0, cumulative.gather(1, (index - 1).clamp(min=0)), 0)
+    return index, target - before
 
 
 def position_ids(mask: Tensor) -> Tensor:
@@ -182,9 +271,3 @@ def decode_responses(
         whole[len(head) :] if whole.startswith(head) else decode([response])[0]
         for head, whole, response in zip(heads, wholes, responses, strict=True)
     ]
-
-
-def _log_softmax(logits: Tensor, temperature: float) -> Tensor:
-    """In float32 at least, whatever the model computes in."""
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    return (logits if temperature == 1 else logits / temperature).log_softmax(dim=-1)

@@ -1,0 +1,380 @@
+"""Checkpoints of a run that may be stopped at any moment, and started again anywhere.
+
+One file holds all that the rest of the run depends on. It is replaced in one step, so a run that is
+killed leaves the last good one, and it is loaded whole and into the same run or not at all. A lock
+keeps a second process out of the folder while the first one lives; nothing in it needs more than
+atomic renames, which network file systems have too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import logging
+import os
+import re
+import shutil
+import signal
+import socket
+import threading
+import time
+import uuid
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from prudent.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+HEARTBEAT = 5.0
+"""Seconds between an owner's signs of life."""
+HEARTBEAT_TIMEOUT = 60.0
+"""Seconds without one after which an owner whose process cannot be looked at counts as gone."""
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+Log = list[dict[str, float]]
+
+
+class CheckpointFolder:
+    """The folder of one run's checkpoint, held by one process between entering and leaving.
+
+    ``fingerprint`` says what the run's outcome depends on: a nested dictionary of JSON values,
+    legible enough to tell a user what differs. Entering raises InputError where another process
+    holds the folder.
+    """
+
+    def __init__(self, folder: Path, fingerprint: dict[str, Any]) -> None:
+        self.folder, self.path = folder, folder / "checkpoint.safetensors"
+        # Through JSON, so that it equals what will be read back (tuples become lists).
+        self.fingerprint = _flat(json.loads(json.dumps(fingerprint)))
+        self.lock = Lock(folder)
+
+    def __enter__(self) -> Self:
+        self.lock.acquire()
+        for leftover in self.folder.glob(".*.tmp"):  # of a process that was killed
+            shutil.rmtree(leftover, ignore_errors=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.lock.release()
+
+    def save(self, tensors: dict[str, Tensor], log: Log) -> None:
+        """Replaces the checkpoint, in one step and durably.
+
+        Raises InputError, and leaves the last checkpoint as it is, where the disk is full or the
+        lock was lost.
+        """
+        metadata = {"fingerprint": json.dumps(self.fingerprint), "log": json.dumps(log)}
+        # A folder, because safetensors puts temporary files of its own beside what it writes.
+        temporary = self.folder / f".{self.lock.token}.tmp"
+        try:
+            self.lock.require()
+            temporary.mkdir()
+            save_file(
+                {name: tensor.detach().contiguous() for name, tensor in tensors.items()},
+                temporary / self.path.name,
+                metadata=metadata,
+            )
+            _sync(temporary / self.path.name)
+            self.lock.require()
+            os.replace(temporary / self.path.name, self.path)
+        except (OSError, SafetensorError) as error:
+            full = _error_number(error) in FULL
+            raise InputError(
+                f"{self.path}: the checkpoint could not be written: "
+                f"{'no space left: ' if full else ''}{error}; the last one that was, if any, is "
+                "kept, and the same command goes on from it"
+            ) from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        with contextlib.suppress(OSError):  # some network file systems cannot sync a folder
+            _sync(self.folder)
+
+    def load(self, tensors: dict[str, Tensor]) -> Log:
+        """Copies the checkpoint into ``tensors`` and returns its log; [] where there is none.
+
+        Raises InputError, and changes no tensor, where the checkpoint cannot be read, is of another
+        fingerprint, or holds other tensors than these (names, shapes or types).
+        """
+        if not self.path.exists():
+            return []
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                found = {name: file.get_tensor(name) for name in file.keys()}
+        except (OSError, SafetensorError) as error:
+            raise self._refusal(
+                "expected a whole safetensors file, found one that cannot be read", [str(error)]
+            ) from error
+        try:
+            fingerprint = dict(json.loads(metadata["fingerprint"]))
+            log = list(json.loads(metadata["log"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._refusal(
+                "expected this trainer's fingerprint and log in its metadata, found",
+                [", ".join(f"{name} {_short(text)}" for name, text in metadata.items()) or "none"],
+            ) from error
+        differences = _differences(fingerprint, self.fingerprint)
+        if differences:
+            raise self._refusal("it is of other settings, code or inputs", differences)
+        differences = _differences(
+            {name: _form(tensor) for name, tensor in found.items()},
+            {name: _form(tensor) for name, tensor in tensors.items()},
+        )
+        if differences:
+            raise self._refusal("its tensors are not this run's", differences)
+        with torch.no_grad():
+            for name, tensor in tensors.items():
+                tensor.copy_(found[name])
+        logger.info("%s: going on after step %d", self.path, len(log))
+        return log
+
+    def _refusal(self, what: str, details: list[str]) -> InputError:
+        rest = f"; and {len(details) - 10} more" if len(details) > 10 else ""
+        return InputError(
+            f"{self.path}: the checkpoint is not taken: {what}: {'; '.join(details[:10])}{rest}; "
+            f"to start afresh, delete the folder {self.folder}"
+        )
+
+
+class Lock:
+    """A hold on a folder that tells two processes apart, also on two machines, and across crashes.
+
+    It is the folder ``lock`` with one file in it, ``<token>.json``, which says whose it is. Both
+    come into being by one rename of a folder prepared beside it, which fails while ``lock`` has a
+    file in it, so exactly one of several processes gets it. Tokens are never used twice: deleting
+    the file of an owner that is gone can therefore never hit the lock of the next one, however late
+    it happens.
+
+    An owner on the same machine is gone when its process is. Any other owner shows that it lives by
+    touching its file; whether it does is judged by watching the file's time change, so that no two
+    clocks are compared.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "lock"
+        self.token = uuid.uuid4().hex
+        self.file = self.folder / f"{self.token}.json"
+        self.released = threading.Event()
+
+    def acquire(self) -> None:
+        """Takes the lock; InputError where a process that lives has it, or it cannot be made."""
+        try:
+            for _ in range(100):
+                if self._create():
+                    threading.Thread(target=self._beat, daemon=True).start()
+                    return
+                for file in self._files():
+                    owner = _read(file)
+                    gone = _why_gone(file, owner)
+                    if gone is None:
+                        raise InputError(
+                            f"{self.folder.parent}: another process keeps its checkpoints there: "
+                            f"{_name(owner)}; wait until it ends, or stop it"
+                        )
+                    logger.info("%s: taken over from %s: %s", self.folder, _name(owner), gone)
+                    file.unlink(missing_ok=True)
+                time.sleep(0.05)
+        except OSError as error:
+            raise InputError(f"{self.folder}: the lock cannot be made: {error}") from error
+        raise InputError(
+            f"{self.folder}: the lock cannot be made, there is something else in its place; "
+            "delete it if no process uses it"
+        )
+
+    def require(self) -> None:
+        """InputError where the lock is not this process's any more."""
+        try:
+            # Unlike a look at the file this asks the server, also where attributes are cached.
+            os.utime(self.file)
+        except FileNotFoundError as error:
+            owners = ", ".join(_name(_read(file)) for file in self._files()) or "nobody"
+            raise InputError(
+                f"{self.folder}: the lock on the checkpoints is not this process's any more, it is "
+                f"held by {owners}; no checkpoint was written"
+            ) from error
+
+    def release(self) -> None:
+        """Gives the lock back, if it is still this process's."""
+        self.released.set()
+        with contextlib.suppress(OSError):  # somebody else may have it by now
+            self.file.unlink(missing_ok=True)
+            self.folder.rmdir()
+
+    def _create(self) -> bool:
+        temporary = self.folder.with_name(f".{self.token}.tmp")
+        try:
+            temporary.mkdir(parents=True, exist_ok=True)
+            with (temporary / self.file.name).open("w", encoding="utf-8") as stream:
+                json.dump(_identity(), stream)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.rename(temporary, self.folder)
+        except OSError as error:
+            # Not found: its owner cleans up in there. We come back and find out who that is.
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOENT):
+                raise
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        # A network file system may do the rename and report a failure, after a repeated request.
+        return self.file.exists()
+
+    def _files(self) -> list[Path]:
+        try:
+            return [
+                self.folder / name for name in os.listdir(self.folder) if name.endswith(".json")
+            ]
+        except FileNotFoundError:
+            return []
+
+    def _beat(self) -> None:
+        while not self.released.wait(HEARTBEAT):
+            try:
+                os.utime(self.file)
+            except FileNotFoundError:
+                return
+            except OSError:
+                pass  # a hiccup of the file system; the next beat may do
+
+
+def _identity() -> dict[str, Any]:
+    """Who this process is: enough to find out later, on the same machine, whether it lives."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        pids = os.readlink("/proc/self/ns/pid")  # containers of one machine may share its name
+    except OSError:
+        boot = pids = None
+    return {
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "started": _start_time(os.getpid()),
+        "boot": boot,
+        "pids": pids,
+        "job": os.environ.get("SLURM_JOB_ID"),
+    }
+
+
+def _start_time(pid: int) -> int | None:
+    """When a process started, in clock ticks after the boot; None where it has ended."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[0] in "ZX" else int(fields[19])
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """A lock's owner; {} where it is not legible."""
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    except (FileNotFoundError, TypeError, ValueError):
+        return {}
+
+
+def _why_gone(file: Path, owner: dict[str, Any]) -> str | None:
+    """Why a lock's owner does not live any more, or None where it does; may take a minute."""
+    me = _identity()
+    if me["boot"] and me["host"] == owner.get("host"):
+        if me["boot"] != owner.get("boot"):
+            return "the machine was started anew since"
+        if me["pids"] == owner.get("pids"):
+            started = _start_time(owner["pid"])
+            lives = started is not None and started == owner["started"]
+            return None if lives else "the process has ended"
+    logger.info("%s: held by %s; waiting for a sign of life", file.parent, _name(owner))
+    before, start = _touched(file), time.monotonic()
+    while time.monotonic() < start + HEARTBEAT_TIMEOUT:
+        time.sleep(HEARTBEAT / 5)
+        if _touched(file) != before:
+            # No time: the file is gone, so whoever held it does not any more.
+            return "it was released" if _touched(file) is None else None
+    return f"no sign of life in {HEARTBEAT_TIMEOUT:g} s"
+
+
+def _touched(file: Path) -> int | None:
+    """A file's time of modification; opened for it, which network file systems do not cache."""
+    try:
+        with file.open("rb") as stream:
+            return os.fstat(stream.fileno()).st_mtime_ns
+    except FileNotFoundError:
+        return None
+
+
+def _name(owner: dict[str, Any]) -> str:
+    job = f" (SLURM job {owner['job']})" if owner.get("job") else ""
+    return f"process {owner.get('pid', '?')} on {owner.get('host', '?')}{job}"
+
+
+class Termination:
+    """Makes SIGTERM, which preemption sends, a flag while entered; a second one ends the process.
+
+    Python allows handlers in the main thread alone; elsewhere SIGTERM does what it did.
+    """
+
+    asked = False
+
+    def __enter__(self) -> Self:
+        self.main = threading.current_thread() is threading.main_thread()
+        if self.main:
+            self.before = signal.signal(signal.SIGTERM, self._ask)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.main:
+            signal.signal(signal.SIGTERM, self.before or signal.SIG_DFL)
+
+    def _ask(self, number: int, frame: Any) -> None:
+        self.asked = True
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested dictionary as a flat one with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, part in value.items():
+        flat |= _flat(part, f"{prefix}{key}.") if isinstance(part, dict) else {prefix + key: part}
+    return flat
+
+
+def _differences(found: dict[str, Any], expected: dict[str, Any]) -> list[str]:
+    """What differs between a checkpoint and the run, a phrase a key."""
+    phrases = []
+    for key in sorted(found.keys() | expected.keys()):
+        there, now = (
+            _short(values[key]) if key in values else "nothing" for values in (found, expected)
+        )
+        if found.get(key) != expected.get(key) or (key in found) != (key in expected):
+            phrases.append(f"{key}: {there} in the checkpoint, {now} now")
+    return phrases
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 40 else f"{text[:40]}..."
+
+
+def _form(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
+
+
+def _error_number(error: Exception) -> int | None:
+    """The operating system's number of an error; safetensors has it in the text alone."""
+    match = re.search(r"os error (\d+)", str(error))
+    return int(match[1]) if match else getattr(error, "errno", None)
+
+
+def _sync(path: Path) -> None:
+    """Has a file or folder written to the disk itself."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
