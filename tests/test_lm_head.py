@@ -11,10 +11,11 @@ N, WIDTH, VOCABULARY = 21, 8, 37
 
 
 def case(bias: bool, dtype=torch.float64) -> tuple[nn.Linear, torch.Tensor, torch.Tensor]:
-    torch.manual_seed(0)
-    head = nn.Linear(WIDTH, VOCABULARY, bias=bias, dtype=dtype)
-    states = torch.randn(N, WIDTH, dtype=dtype, requires_grad=True)
-    return head, states, torch.randint(0, VOCABULARY, (N,))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        head = nn.Linear(WIDTH, VOCABULARY, bias=bias, dtype=dtype)
+        states = torch.randn(N, WIDTH, dtype=dtype, requires_grad=True)
+        return head, states, torch.randint(0, VOCABULARY, (N,))
 
 
 def plain(head, states, tokens, temperature):

@@ -175,7 +175,7 @@ def test_the_final_linear_layer_is_the_last_that_runs(kind, name):
         if linear.bias is not None:
             linear.bias.zero_()
         assert not model(input_ids=torch.tensor([[3, 4, 5]])).logits.any()
-        linear.weight.fill_(1.0)
+        linear.weight.copy_(torch.arange(1.0, linear.weight.numel() + 1).view_as(linear.weight))
         assert model(input_ids=torch.tensor([[3, 4, 5]])).logits.any()
 
 

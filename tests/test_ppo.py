@@ -873,6 +873,10 @@ def test_what_is_not_finite_stops_the_run_with_step_and_term():
     batch = prompt_rows(len(PROMPTS), 8, 0, SEED, RUN_SEED)[wild._order(0, 0)]
     assert all(repr(PROMPTS[row]) in str(error.value) for row in batch[4:7])
     assert "and 1 more" in str(error.value)
+    # The last update of a step breaks the policy, and the next step's sampling meets it.
+    wild = make(settings={"learning_rate": 1e30, "epochs": 1, "minibatch_size": 8})
+    with pytest.raises(NonFiniteError, match="step 1: the policy's log-probability is not finite"):
+        wild.train(PROMPTS)
     with pytest.raises(NonFiniteError, match="step 0: the objective's KL coefficient") as error:
         make(beta=float("inf")).train(PROMPTS)
     assert repr(PROMPTS[prompt_rows(len(PROMPTS), 8, 0, SEED, RUN_SEED)[0]]) in str(error.value)

@@ -73,7 +73,7 @@ EXACT = [name for name in CONFIGS if name != "gemma2"]
 
 
 def tiny_model(architecture: str = "gpt2", seed: int = 0, spread: float = 6.0):
-    """A random model whose next-token distributions are far from uniform."""
+    """A random model whose next-token distributions are not uniform."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(

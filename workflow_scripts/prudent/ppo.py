@@ -372,6 +372,7 @@ class PPOTrainer:
                 self.tokenizer.eos_token_id,
                 pad_token(self.tokenizer),
             )
+        _require_finite(step, texts, "policy's log-probability", rollout.log_probs.sum(dim=1))
         all_ids = torch.cat([prompt_ids, rollout.response_ids], dim=1)
         all_mask = torch.cat([prompt_mask, rollout.mask.to(prompt_mask.dtype)], dim=1)
 
@@ -553,7 +554,7 @@ class PPOTrainer:
 
 def _value_head(policy: Any, stream: torch.Generator) -> nn.Linear:
     """A linear head in float32 at least, with nn.Linear's own initialisation, from a stream."""
-    width = policy.config.hidden_size
+    width = policy.get_output_embeddings().weight.shape[1]
     dtype = torch.promote_types(policy.dtype, torch.float32)
     head = nn.utils.skip_init(nn.Linear, width, 1, device=policy.device, dtype=dtype)
     with torch.no_grad():

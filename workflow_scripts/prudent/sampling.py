@@ -202,7 +202,7 @@ def inverse_cdf(probabilities: Tensor, uniforms: Tensor) -> Tensor:
     places = block * BLOCK + torch.arange(BLOCK, device=block.device)
     inside = probabilities.gather(1, places.clamp(max=size - 1)) * (places < size)
     place, _ = _invert(inside, rest)
-    return (block * BLOCK + place).squeeze(1)
+    return (block * BLOCK + place).clamp(max=size - 1).squeeze(1)
 
 
 def _invert(weights: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -210,7 +210,8 @@ def _invert(weights: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     cumulative = weights.cumsum(dim=1)
     total = cumulative[:, -1:]
     target = torch.minimum(target, torch.nextafter(total, torch.zeros_like(total)))
-    index = torch.searchsorted(cumulative, target, right=True)
+    # Kept inside where weights are NaN, too: that is the caller's to notice.
+    index = torch.searchsorted(cumulative, target, right=True).clamp(max=weights.shape[1] - 1)
     before = torch.where(index > 0, cumulative.gather(1, (index - 1).clamp(min=0)), 0)
     return index, target - before
 
