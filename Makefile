@@ -1,27 +1,39 @@
 # make run    sets everything up and runs a scenario; ends by naming the report and the figures
 # make test   sets everything up and passes every test
+# make bench  compares PPO with TRL 1.12's and measures the rest, into results/bench (about an hour)
+# make resume goes on after Snakemake was killed on a cluster while its jobs ran
 # make clean  removes all results
 #
 # Another scenario:  make run SCENARIO=imdb ARGS="--config data_root=FOLDER"
+# On a cluster:      make resume ARGS="--cancel --configfile scenarios/imdb.yaml"
+# Slow tests, too:   make test TESTS="-m ''"
 # Another Python:    make test PYTHON=python3.12
+# GPT-2's size too:  make bench BENCH="--only steps --sizes 12x768"
 
 SHELL := /bin/bash
 SCENARIO ?= embedded
 ARGS ?=
+TESTS ?=
 PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 # Without an NVIDIA driver torch comes from its CPU index, which saves some gigabytes.
 TORCH_INDEX ?= $(if $(shell command -v nvidia-smi),,https://download.pytorch.org/whl/cpu)
 
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check install -c envs/constraints.txt
+INSTALL := python -m pip --disable-pip-version-check install
+PIP := $(BIN)/$(INSTALL) -c envs/constraints.txt
+TORCH := torch $(if $(TORCH_INDEX),--retries 0 --extra-index-url $(TORCH_INDEX))
+# The benchmark's environment has the last TRL with PPO; all other versions are the project's.
+BENCH_BIN := .venv-bench/bin
+BENCH_PIP := $(BENCH_BIN)/$(INSTALL) -c .venv-bench/constraints.txt
+BENCH ?=
 OVERLAY := $(if $(filter-out embedded,$(SCENARIO)),--configfile scenarios/$(SCENARIO).yaml)
 RESULTS := results/$(SCENARIO)
 # The environment's packages alone are seen.
 export PYTHONNOUSERSITE := 1
 unexport PYTHONPATH
 
-.PHONY: run test setup lint report rulegraph config-table clean
+.PHONY: run test bench resume setup slurm lint report rulegraph config-table clean
 
 run: setup
 	$(BIN)/snakemake --cores all $(OVERLAY) $(ARGS)
@@ -31,16 +43,45 @@ run: setup
 	@echo "The figures:"
 	@ls $(RESULTS)/figures/*.png | sed 's/^/  /'
 
-test: lint
-	$(BIN)/python -m pytest
+test: lint slurm
+	$(BIN)/python -m pytest $(TESTS)
+
+bench: setup .venv-bench/.installed
+	$(BENCH_BIN)/python tests/bench/trl_equality.py
+	$(BENCH_BIN)/python tests/bench/run.py $(BENCH)
+	$(BIN)/python tests/bench/learns.py
+
+# Waits for the jobs that were left, or with --cancel in ARGS ends them; see the script.
+resume: setup
+	$(BIN)/python profiles/slurm/resume.py $(OVERLAY) $(ARGS)
 
 setup: .venv/.installed
+
+# A SLURM for the tests to start, on Debian as root; elsewhere those tests are skipped.
+slurm:
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! command -v slurmctld >/dev/null; then \
+		echo "Installing SLURM for the tests"; \
+		export DEBIAN_FRONTEND=noninteractive; \
+		install="apt-get install -qq -y --no-install-recommends slurm-wlm munge"; \
+		$$install >/dev/null 2>&1 || { apt-get update -qq && $$install >/dev/null; } \
+			|| echo "It cannot be installed; the tests that need it are skipped"; \
+	fi
 
 .venv/.installed: pyproject.toml envs/constraints.txt
 	@test -n "$(PYTHON)" || { echo "Prudent needs Python 3.11 or newer: make PYTHON=python3.11"; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(PIP) torch $(if $(TORCH_INDEX),--retries 0 --extra-index-url $(TORCH_INDEX))
+	$(PIP) $(TORCH)
 	$(PIP) -e ".[test]"
+	@# Apart, for the test of its profile: Snakemake imports every plugin that it finds at each start.
+	$(PIP) -q --target .venv/kubernetes snakemake-executor-plugin-kubernetes snakemake-storage-plugin-fs
+	@touch $@
+
+.venv-bench/.installed: pyproject.toml envs/constraints.txt
+	$(PYTHON) -m venv .venv-bench
+	sed 's/^trl==.*/trl==1.12.0/' envs/constraints.txt > .venv-bench/constraints.txt
+	$(BENCH_PIP) $(TORCH)
+	$(BENCH_PIP) trl jsonschema matplotlib pandas pyarrow pyyaml scipy
+	$(BENCH_PIP) --no-deps -e .
 	@touch $@
 
 lint: setup

@@ -3,6 +3,9 @@
 The rules, one file per stage in the order of the pipeline, read as a paper's method section.
 """
 
+import os
+import socket
+
 from snakemake.utils import min_version
 
 min_version("9.27")
@@ -27,11 +30,22 @@ include: "rules/figures.smk"
 onstart:
     # The effective configuration lies beside the results.
     save_config(config, f"{R}/config.yaml")
+    # Who runs here, for profiles/slurm/resume.py.
+    with open(".snakemake/controller", "w") as controller:
+        print(socket.gethostname(), os.getpid(), file=controller)
 
 
+# Seconds each, so not worth a place in a cluster's queue.
 localrules:
     all,
     tabulate_variance,
+    plot_heads,
+    plot_variance,
+    plot_scores,
+    plot_losses,
+    plot_accuracy,
+    plot_kl,
+    plot_reward,
 
 
 rule all:

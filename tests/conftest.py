@@ -7,12 +7,13 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from cluster import Cluster, why_not
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = "tests/config/tiny.yaml"
@@ -35,22 +36,49 @@ def copy_project(folder: Path) -> Path:
     return folder
 
 
-def snakemake(folder: Path, *arguments: str, path: Path | None = None) -> Output:
-    """Runs Snakemake in ``folder``; nothing of the user's settings, and nothing from the net."""
-    environment = {
+def environment(folder: Path, path: Path | None = None) -> dict[str, str]:
+    """Snakemake's environment: nothing of the user's settings, and nothing from the net."""
+    kept = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(("SNAKEMAKE", "XDG", "PYTEST"))
     }
-    environment |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "MPLBACKEND": "agg"}
-    environment |= {"HOME": str(folder), "PYTHONPATH": str(path or "")}
+    kept |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "MPLBACKEND": "agg"}
+    return kept | {"HOME": str(folder), "PYTHONPATH": str(path or "")}
+
+
+def snakemake(folder: Path, *arguments: str, path: Path | None = None) -> Output:
+    """Runs Snakemake in ``folder``."""
     return subprocess.run(
         [sys.executable, "-m", "snakemake", *arguments],
         cwd=folder,
-        env=environment,
+        env=environment(folder, path),
         capture_output=True,
         text=True,
     )
+
+
+def start(cluster: Cluster, folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    """Starts Snakemake on the cluster; its output goes to the file snakemake.log."""
+    # Jobs here take seconds, so they are looked at more often than the profile says.
+    options = ("--profile", "slurm", "--slurm-init-seconds-before-status-checks", "3")
+    with (folder / "snakemake.log").open("a") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "snakemake", *options, *arguments],
+            cwd=folder,
+            env=environment(folder) | cluster.variables,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+
+def finish(process: subprocess.Popen[str], folder: Path, status: int = 0) -> str:
+    """Waits for the end of what ``start`` started, and returns its output."""
+    process.wait(timeout=400)
+    output = (folder / "snakemake.log").read_text()
+    assert process.returncode == status, output
+    return output
 
 
 def dry_run(folder: Path, *arguments: str, path: Path | None = None) -> dict[str, int]:
@@ -90,6 +118,16 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = snakemake(folder, "--cores", "2", "--configfile", TINY)
     assert output.returncode == 0, output.stdout + output.stderr
     return folder
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A SLURM cluster, for as long as the tests run."""
+    reason = why_not()
+    if reason:
+        pytest.skip(reason)
+    with Cluster() as running:
+        yield running
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,16 @@ def test_default_scenario(project, config, arguments):
     policies = len(config["methods"]) * config["seeds"]
     assert policies >= 2 * 10
     assert dry_run(project, *arguments) == jobs(policies, ONCE)
+
+
+def test_kubernetes_profile(project, config, tmp_path):
+    """With its plugins in sight, which `make setup` installs apart."""
+    plugins = Path(sys.prefix) / "kubernetes"
+    if not plugins.exists():
+        pytest.skip("its plugins are not installed: make setup")
+    arguments = ("--profile", "profiles/kubernetes", "--default-storage-prefix", str(tmp_path))
+    policies = len(config["methods"]) * config["seeds"]
+    assert dry_run(project, *arguments, path=plugins) == jobs(policies, ONCE)
 
 
 def test_slurm_profile_gives_gpus_to_the_rules_that_ask_for_one():

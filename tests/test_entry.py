@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from snakemake.iocontainers import InputFiles, Log, OutputFiles, Params, Wildcards
+from snakemake.iocontainers import InputFiles, Log, OutputFiles, Params, ResourceList, Wildcards
 
 from prudent import entry
 from prudent.errors import InputError
@@ -37,6 +37,7 @@ class Job:
         self.params = Params(fromdict={"settings": {"a": 1}, "rate": 1, **params})
         self.wildcards = Wildcards(fromdict={"seed": "3", "method": "vanilla"})
         self.log = Log([str(log)] if log else [])
+        self.resources = ResourceList(fromdict={})
         self.threads = 2
 
 

@@ -2,10 +2,13 @@
 
 import hashlib
 import json
+import os
 
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from prudent import tables
 from prudent.errors import InputError
@@ -73,6 +76,28 @@ def test_a_folder_is_replaced_whole(tmp_path):
             (temporary / name).write_text(name)
     assert [p.name for p in path.iterdir()] == ["second"]
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+def test_files_are_as_open_as_the_umask_says(tmp_path):
+    before = os.umask(0o027)
+    try:
+        with tables.atomic_path(tmp_path / "model") as temporary:
+            temporary.mkdir()
+            save_file({"a": torch.zeros(2)}, temporary / "a.safetensors")
+        with tables.atomic_path(tmp_path / "b.safetensors") as temporary:
+            save_file({"b": torch.zeros(2)}, temporary)
+    finally:
+        os.umask(before)
+    for file in ("model/a.safetensors", "b.safetensors"):
+        assert (tmp_path / file).stat().st_mode & 0o777 == 0o640
+
+
+def test_leftovers_of_a_killed_process_go(tmp_path):
+    (tmp_path / ".a.txt.1.tmp").mkdir()
+    (tmp_path / ".a.txt.2.tmp").write_text("half")
+    (tmp_path / ".b.txt.1.tmp").write_text("another's")
+    tables.write_text("whole", tmp_path / "a.txt")
+    assert {p.name for p in tmp_path.iterdir()} == {"a.txt", ".b.txt.1.tmp"}
 
 
 def test_digests_tell_contents_and_names(tmp_path):

@@ -14,11 +14,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from prudent import gpus
 from prudent.errors import InputError
 
 
 def run(main: Callable[[Any], None], args_class: type, snakemake: Any = None) -> None:
-    """Builds the arguments, sets up logging and threads, and calls ``main``.
+    """Builds the arguments, sets up logging, threads and GPUs, and calls ``main``.
 
     Under Snakemake each field of the dataclass is looked up by name among the rule's input, output,
     params, wildcards and threads, and everything printed also goes to the rule's log. On the
@@ -33,6 +34,8 @@ def run(main: Callable[[Any], None], args_class: type, snakemake: Any = None) ->
     log = Path(snakemake.log[0]) if snakemake is not None and snakemake.log else None
     with _Tee(log):
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)
+        if snakemake is not None:
+            gpus.take(snakemake.resources.get("gpu", 0))
         threads = getattr(args, "threads", None)
         if threads:
             set_threads(threads)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import importlib.metadata
 import json
@@ -73,14 +74,25 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    remove(temporary)
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):  # of a killed process
+        remove(leftover)
     try:
         yield temporary
+        _apply_umask(temporary)
         if path.is_dir():
             remove(path)
         os.replace(temporary, path)
     finally:
         remove(temporary)
+
+
+def _apply_umask(path: Path) -> None:
+    """Gives files the mode that others' have: safetensors makes them for the owner's eyes alone."""
+    umask = os.umask(0)
+    os.umask(umask)
+    for file in (path, *path.rglob("*")):
+        if file.is_file() and not file.is_symlink():
+            file.chmod(0o666 & ~umask)
 
 
 def remove(path: Path) -> None:

@@ -1,0 +1,160 @@
+"""The SLURM profile on a real cluster: what the jobs are granted, see and leave."""
+
+import re
+import signal
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from cluster import Cluster, wait_for
+from conftest import TINY, copy_project, dry_run, finish, start
+
+# What a job of each rule is granted: partition, GPUs, CPUs, memory in MB, minutes.
+GRANTED = {
+    "prepare_texts": ("cpu", 0, 1, 4000, 60),
+    "prepare_prompts": ("cpu", 0, 1, 4000, 60),
+    "prepare_preferences": ("gpu", 1, 8, 8000, 120),
+    "prepare_benchmark": ("cpu", 0, 1, 4000, 60),
+    "train_reference": ("gpu", 1, 8, 8000, 240),
+    "train_reward_base": ("gpu", 1, 8, 16000, 720),
+    "compute_features": ("gpu", 1, 8, 16000, 240),
+    "train_reward_heads": ("gpu", 1, 1, 16000, 120),
+    "diagnose_rewards": ("gpu", 1, 1, 16000, 120),
+    "score_benchmark": ("gpu", 1, 8, 16000, 120),
+    "train_policy": ("gpu", 1, 1, 16000, 480),
+    # One job judges the four policies and the reference, one after the other.
+    "judge": ("gpu", 1, 1, 16000, 5 * 60),
+    "compare_methods": ("cpu", 0, 1, 4000, 30),
+}
+
+Job = dict[str, str]
+
+
+def rule(job: Job) -> str:
+    """A job's rule or group, from the comment that the executor gives it."""
+    name = re.sub(r"_wildcards_.*", "", job["Comment"].removeprefix("rule_"))
+    return "judge" if name.startswith("judge_") else name
+
+
+def granted(job: Job) -> tuple[str, int, int, int, int]:
+    """What SLURM gave a job."""
+    gpus = re.fullmatch(r"gpu:a40:(\d+)", job["JOB_GRES"]) if "JOB_GRES" in job else None
+    cpus, memory = re.match(r"cpu=(\d+),mem=(\d+)M,node=1,", job["TRES"]).groups()
+    days, hours, minutes = re.fullmatch(r"(?:(\d+)-)?(\d+):(\d+):00", job["TimeLimit"]).groups("0")
+    time = (24 * int(days) + int(hours)) * 60 + int(minutes)
+    return job["Partition"], int(gpus[1]) if gpus else 0, int(cpus), int(memory), time
+
+
+@pytest.fixture(scope="module")
+def run(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Job]]:
+    """The tiny scenario, stopped by Ctrl-C on the way and started again; its folder and jobs."""
+    folder = copy_project(tmp_path_factory.mktemp("cluster"))
+    process = start(cluster, folder, "--configfile", TINY)
+
+    def features_are_computed() -> bool:
+        states = {rule(job): job["JobState"] for job in jobs_of(cluster, folder)}
+        return states.get("compute_features") == "RUNNING" or process.poll() is not None
+
+    wait_for(features_are_computed, "the features' job", 300)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 1
+    finish(start(cluster, folder, "--configfile", TINY), folder)
+    return folder, jobs_of(cluster, folder)
+
+
+def runs_at(job: Job, time: str) -> bool:
+    return job["StartTime"] <= time < job["EndTime"]
+
+
+def jobs_of(cluster: Cluster, folder: Path) -> list[Job]:
+    return [job for job in cluster.jobs() if job["WorkDir"] == str(folder)]
+
+
+def test_a_run_that_was_stopped_goes_on_to_its_end(run):
+    folder, jobs = run
+    assert dry_run(folder, "--configfile", TINY) == {}
+    ended = Counter((rule(job), job["JobState"]) for job in jobs)
+    assert ended.pop(("compute_features", "CANCELLED")) == 1
+    expected = dict.fromkeys([(name, "COMPLETED") for name in GRANTED], 1)
+    # What had ended before was not done again, and figures and tables never were jobs.
+    assert ended == expected | {("train_policy", "COMPLETED"): 4}
+
+
+def test_every_job_was_granted_what_the_profile_says(run):
+    _, jobs = run
+    assert {(rule(job), granted(job)) for job in jobs} == set(GRANTED.items())
+    for job in jobs:
+        assert job["Requeue"] == "1" and job["JobName"].startswith("prudent_")
+
+
+def test_logs_and_benchmarks_came_back(run):
+    folder, _ = run
+    results = folder / "results/tiny"
+    for part, count in (("logs", 29 - 1), ("benchmarks", 29 - 1 - 7)):
+        files = [path for path in (results / part).rglob("*") if path.is_file()]
+        assert len(files) == count
+    for path in (results / "benchmarks").rglob("*.tsv"):
+        header, values = path.read_text().splitlines()
+        assert header.startswith("s\t") and float(values.split("\t")[0]) > 0
+    assert "step 2 of 2" in (results / "logs/train_policy/vanilla/seed1.log").read_text()
+    left = list((folder / ".snakemake/slurm_logs").rglob("*.log"))
+    assert all("compute_features" in str(path) for path in left), "a log of a job that went well"
+
+
+SEEN = """
+rule train_policy:
+    output: "{n}.policy"
+    resources: gpu=1
+    shell: "sleep 5; echo $SLURMD_NODENAME $CUDA_VISIBLE_DEVICES > {output}"
+rule train_reward_base:
+    output: "base"
+    resources: gpu=2
+    shell: "sleep 5; echo $SLURMD_NODENAME $CUDA_VISIBLE_DEVICES > {output}"
+rule plain:
+    output: "plain"
+    shell: "echo $SLURMD_NODENAME $CUDA_VISIBLE_DEVICES > {output}"
+"""
+
+
+def seen(path: Path) -> set[tuple[str, str]]:
+    """The GPUs that a job of SEEN saw, each with its node."""
+    node, *devices = path.read_text().split()
+    return {(node, device) for device in ",".join(devices).split(",") if device}
+
+
+def target(job: Job) -> str:
+    return f"{job['Comment'][-1]}.policy" if rule(job) == "train_policy" else "base"
+
+
+def test_jobs_see_their_own_gpus_and_no_more_at_once_than_the_cap(cluster, tmp_path):
+    folder = copy_project(tmp_path / "project")
+    (folder / "seen.smk").write_text(SEEN)
+    arguments = ["--snakefile", "seen.smk", "--resources", "gpu=3", "turn=1", "--"]
+    names = ["base", "1.policy", "2.policy", "plain"]
+    finish(start(cluster, folder, *arguments, *names), folder)
+    devices = {name: seen(folder / name) for name in names}
+    assert [len(devices[name]) for name in names] == [2, 1, 1, 0]
+    jobs = [job for job in jobs_of(cluster, folder) if granted(job)[1]]
+    most = 0
+    for job in jobs:
+        at_once = [other for other in jobs if runs_at(other, job["StartTime"])]
+        shown = set.union(*(devices[target(other)] for other in at_once))
+        assert len(shown) == sum(granted(other)[1] for other in at_once), "a GPU for two jobs"
+        most = max(most, len(shown))
+    assert most == 3
+
+
+def test_a_cluster_that_takes_gres_alone(cluster, tmp_path):
+    """The change of the profile that its comment describes."""
+    folder = copy_project(tmp_path / "project")
+    (folder / "seen.smk").write_text(SEEN)
+    profile = folder / "profiles/slurm/config.yaml"
+    text = profile.read_text()
+    line = re.search(r"\{slurm_partition: gpu, gpu: 0, gres: .*?\}", text)[0]
+    changed = text.replace("&gpu {slurm_partition: gpu, gpu_model: a40}", f"&gpu {line}")
+    assert changed != text
+    profile.write_text(changed)
+    finish(start(cluster, folder, "--snakefile", "seen.smk", "--", "1.policy"), folder)
+    assert len(seen(folder / "1.policy")) == 1
+    (job,) = jobs_of(cluster, folder)
+    assert granted(job)[:2] == ("gpu", 1) and job["TresPerNode"] == "gres:gpu:a40:1"

@@ -1,0 +1,80 @@
+"""Jobs of one machine keep off each other's GPUs.
+
+SLURM and Kubernetes show a job its own GPUs alone. On a plain machine every job sees all of them
+and would take the first; here each takes as many as it asks for, of those that no other job has,
+and waits while there are too few.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import IO
+
+logger = logging.getLogger(__name__)
+
+SCHEDULERS = ("SLURM_JOB_ID", "KUBERNETES_SERVICE_HOST")
+LOCKS = Path(tempfile.gettempdir()) / f"prudent-gpus-{os.getuid()}"
+
+_held: list[IO[bytes]] = []  # for the life of the process, however it ends
+
+
+def take(count: int, seconds: float = 2.0) -> list[str]:
+    """Makes ``count`` free GPUs of this machine the only ones that CUDA will show this process.
+
+    Returns them: none where a scheduler gives them out, or where there are none. Looks every so
+    many seconds. To be called before CUDA is used.
+    """
+    if count < 1 or any(name in os.environ for name in SCHEDULERS):
+        return []
+    devices = visible()
+    if not devices:
+        return []
+    if count > len(devices):
+        logger.warning("%d GPUs were asked for, there are %d", count, len(devices))
+    LOCKS.mkdir(exist_ok=True)
+    while True:
+        taken = {device: lock for device in devices if (lock := _lock(device))}
+        if len(taken) >= min(count, len(devices)):
+            break
+        for lock in taken.values():
+            lock.close()
+        logger.info("waiting for a GPU: all are taken by other jobs")
+        time.sleep(seconds)
+    chosen = list(taken)[:count]
+    for device, lock in taken.items():
+        if device in chosen:
+            _held.append(lock)
+        else:
+            lock.close()
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(chosen)
+    return chosen
+
+
+def visible() -> list[str]:
+    """The GPUs that this process may use: CUDA_VISIBLE_DEVICES, or else all."""
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if given is not None:
+        return [device for device in given.split(",") if device]
+    command = shutil.which("nvidia-smi")
+    if command is None:
+        return []
+    query = [command, "--query-gpu=index", "--format=csv,noheader"]
+    return subprocess.run(query, capture_output=True, text=True).stdout.split()
+
+
+def _lock(device: str) -> IO[bytes] | None:
+    """A lock on a GPU, or None where another process has it."""
+    file = (LOCKS / device).open("ab")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    return file
