@@ -161,13 +161,13 @@ class Cluster:
             )
         return set()
 
-    def jobs(self) -> list[dict[str, str]]:
-        """All jobs, also those that have ended, as scontrol shows them; the oldest first."""
+    def jobs(self, folder: Path) -> list[dict[str, str]]:
+        """A folder's jobs, also those that have ended, as scontrol shows them; the oldest first."""
         shown = self.run("scontrol", "show", "job", "--oneliner", "--details")
         jobs = [
             dict(re.findall(r"(\S+?)=(.*?) *(?= \S+?=|$)", line))
             for line in shown.splitlines()
-            if line.startswith("JobId=")
+            if f" WorkDir={folder} " in line
         ]
         return sorted(jobs, key=lambda job: int(job["JobId"]))
 

@@ -52,22 +52,18 @@ def run(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
     process = start(cluster, folder, "--configfile", TINY)
 
     def features_are_computed() -> bool:
-        states = {rule(job): job["JobState"] for job in jobs_of(cluster, folder)}
+        states = {rule(job): job["JobState"] for job in cluster.jobs(folder)}
         return states.get("compute_features") == "RUNNING" or process.poll() is not None
 
     wait_for(features_are_computed, "the features' job", 300)
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=60) == 1
     finish(start(cluster, folder, "--configfile", TINY), folder)
-    return folder, jobs_of(cluster, folder)
+    return folder, cluster.jobs(folder)
 
 
 def runs_at(job: Job, time: str) -> bool:
     return job["StartTime"] <= time < job["EndTime"]
-
-
-def jobs_of(cluster: Cluster, folder: Path) -> list[Job]:
-    return [job for job in cluster.jobs() if job["WorkDir"] == str(folder)]
 
 
 def test_a_run_that_was_stopped_goes_on_to_its_end(run):
@@ -134,7 +130,7 @@ def test_jobs_see_their_own_gpus_and_no_more_at_once_than_the_cap(cluster, tmp_p
     finish(start(cluster, folder, *arguments, *names), folder)
     devices = {name: seen(folder / name) for name in names}
     assert [len(devices[name]) for name in names] == [2, 1, 1, 0]
-    jobs = [job for job in jobs_of(cluster, folder) if granted(job)[1]]
+    jobs = [job for job in cluster.jobs(folder) if granted(job)[1]]
     most = 0
     for job in jobs:
         at_once = [other for other in jobs if runs_at(other, job["StartTime"])]
@@ -156,5 +152,5 @@ def test_a_cluster_that_takes_gres_alone(cluster, tmp_path):
     profile.write_text(changed)
     finish(start(cluster, folder, "--snakefile", "seen.smk", "--", "1.policy"), folder)
     assert len(seen(folder / "1.policy")) == 1
-    (job,) = jobs_of(cluster, folder)
+    (job,) = cluster.jobs(folder)
     assert granted(job)[:2] == ("gpu", 1) and job["TresPerNode"] == "gres:gpu:a40:1"

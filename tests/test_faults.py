@@ -86,9 +86,9 @@ def assert_resumed(folder: Path, policy: str, undisturbed: dict[str, str]) -> No
     assert outcome(folder, policy) == undisturbed[policy]
 
 
-def last_job(cluster: Cluster, policy: str) -> dict[str, str]:
+def last_job(cluster: Cluster, folder: Path, policy: str) -> dict[str, str]:
     name = f"rule_train_policy_wildcards_{policy.replace('/seed', '_')}"
-    return [job for job in cluster.jobs() if job["Comment"] == name][-1]
+    return [job for job in cluster.jobs(folder) if job["Comment"] == name][-1]
 
 
 # --- One policy is hit --------------------------------------------------------------------------
@@ -106,7 +106,7 @@ def struck(
     os.kill(int(owner(folder, POLICIES[1])["pid"]), signal.SIGKILL)
     cluster.run("scontrol", "requeue", str(owner(folder, POLICIES[2])["job"]))
     finish(process, folder)
-    return folder, {policy: last_job(cluster, policy) for policy in POLICIES[:3]}
+    return folder, {policy: last_job(cluster, folder, policy) for policy in POLICIES[:3]}
 
 
 @pytest.mark.parametrize(
@@ -124,14 +124,14 @@ def test_a_policy_survives_preemption(cluster, project, undisturbed):
     """A job of a partition with priority takes all GPUs of the node; the policy is requeued."""
     process = start(cluster, project, *LONG, *targets(POLICIES[0]))
     owner(project, POLICIES[0])
-    node = last_job(cluster, POLICIES[0])["NodeList"]
+    node = last_job(cluster, project, POLICIES[0])["NodeList"]
     urgent = cluster.run(
         *("sbatch", "--parsable", "--partition=urgent", f"--nodelist={node}", "--gpus=a40:4"),
         *("--output=/dev/null", "--wrap=sleep 5"),
     )
     finish(process, project)
     assert_resumed(project, POLICIES[0], undisturbed)
-    assert last_job(cluster, POLICIES[0])["Restarts"] == "1"
+    assert last_job(cluster, project, POLICIES[0])["Restarts"] == "1"
     state = cluster.run("squeue", "--noheader", "--states=all", "--format=%T", f"--jobs={urgent}")
     assert state.strip() == "COMPLETED"
 
@@ -145,12 +145,12 @@ def test_a_policy_survives_its_time_limit(cluster, project, undisturbed):
     rule.write_text(text.replace("480 * attempt", "1 * attempt"))  # minutes, SLURM's unit
     process = start(cluster, project, *LONG, *targets(POLICIES[0]))
     os.kill(int(owner(project, POLICIES[0])["pid"]), signal.SIGSTOP)
-    first = last_job(cluster, POLICIES[0])
+    first = last_job(cluster, project, POLICIES[0])
     finish(process, project)
     assert_resumed(project, POLICIES[0], undisturbed)
-    states = {job["JobId"]: job["JobState"] for job in cluster.jobs()}
+    states = {job["JobId"]: job["JobState"] for job in cluster.jobs(project)}
     assert states[first["JobId"]] == "TIMEOUT" and first["TimeLimit"] == "00:01:00"
-    assert last_job(cluster, POLICIES[0])["TimeLimit"] > "00:01:00"
+    assert last_job(cluster, project, POLICIES[0])["TimeLimit"] > "00:01:00"
 
 
 # --- The cluster is hit -------------------------------------------------------------------------
@@ -159,7 +159,7 @@ def test_a_policy_survives_its_time_limit(cluster, project, undisturbed):
 def test_policies_survive_the_loss_of_their_node(cluster, project, undisturbed):
     process = start(cluster, project, *LONG, *targets(POLICIES[0]))
     owner(project, POLICIES[0])
-    node = last_job(cluster, POLICIES[0])["NodeList"]
+    node = last_job(cluster, project, POLICIES[0])["NodeList"]
     cluster.crash(node)
     try:
         finish(process, project)
@@ -167,7 +167,7 @@ def test_policies_survive_the_loss_of_their_node(cluster, project, undisturbed):
         cluster.start_slurmd(node)
         wait_for(lambda: node in cluster.idle_nodes(), f"{node}'s return", 60)
     assert_resumed(project, POLICIES[0], undisturbed)
-    job = last_job(cluster, POLICIES[0])
+    job = last_job(cluster, project, POLICIES[0])
     assert job["Restarts"] == "1" and job["NodeList"] != node
 
 
