@@ -9,6 +9,8 @@ import pytest
 from cluster import Cluster, wait_for
 from conftest import TINY, copy_project, dry_run, finish, start
 
+pytestmark = pytest.mark.slow
+
 # What a job of each rule is granted: partition, GPUs, CPUs, memory in MB, minutes.
 GRANTED = {
     "prepare_texts": ("cpu", 0, 1, 4000, 60),

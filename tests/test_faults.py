@@ -20,6 +20,8 @@ import pytest
 from cluster import Cluster, wait_for
 from conftest import TINY, environment, finish, snakemake, start
 
+pytestmark = pytest.mark.slow
+
 LONG = ("--configfile", TINY, "tests/config/faults.yaml")
 POLICIES = [f"{method}/seed{seed}" for method in ("vanilla", "variance_aware") for seed in (0, 1)]
 PATIENCE = 300
@@ -120,6 +122,7 @@ def test_a_policy_survives(struck, undisturbed, policy, restarts):
     assert jobs[policy]["JobState"] == "COMPLETED" and jobs[policy]["Restarts"] == restarts
 
 
+@pytest.mark.slow
 def test_a_policy_survives_preemption(cluster, project, undisturbed):
     """A job of a partition with priority takes all GPUs of the node; the policy is requeued."""
     process = start(cluster, project, *LONG, *targets(POLICIES[0]))
@@ -171,6 +174,7 @@ def test_policies_survive_the_loss_of_their_node(cluster, project, undisturbed):
     assert job["Restarts"] == "1" and job["NodeList"] != node
 
 
+@pytest.mark.slow
 def test_policies_survive_half_a_minute_without_slurmctld(cluster, project, undisturbed):
     process = start(cluster, project, *LONG, *targets(POLICIES[0]))
     owner(project, POLICIES[0])
@@ -234,6 +238,7 @@ def test_two_at_once(cluster, project):
     assert refused.returncode == 1 and "was started here on elsewhere" in refused.stderr
 
 
+@pytest.mark.slow
 def test_snakemake_killed_and_its_jobs_cancelled(cluster, project, undisturbed):
     arguments = (*LONG, *targets(POLICIES[0]))
     process = start(cluster, project, *arguments)
@@ -279,6 +284,7 @@ def fill(disk: Path) -> Path:
             return filler
 
 
+@pytest.mark.slow
 def test_a_full_disk_for_the_checkpoints(cluster, project, undisturbed, small_disk):
     disk = small_disk("checkpoints")
     arguments = (*LONG, "--retries", "0", *targets(POLICIES[0]))
@@ -298,6 +304,7 @@ def test_a_full_disk_for_the_checkpoints(cluster, project, undisturbed, small_di
     assert_resumed(project, POLICIES[0], undisturbed)
 
 
+@pytest.mark.slow
 def test_a_full_disk_for_the_policy(cluster, project, undisturbed, small_disk):
     disk = small_disk("results/tiny/policies")
     filler = fill(disk)
