@@ -22,7 +22,7 @@ from conftest import TINY, environment, finish, snakemake, start
 
 pytestmark = pytest.mark.slow
 
-LONG = ("--configfile", TINY, "tests/config/faults.yaml")
+LONG = ("--configfile", TINY, "tests/faults.yaml")
 POLICIES = [f"{method}/seed{seed}" for method in ("vanilla", "variance_aware") for seed in (0, 1)]
 PATIENCE = 300
 """Seconds; this machine may be a busy one."""
