@@ -18,11 +18,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from cluster import Cluster, wait_for
-from conftest import TINY, environment, finish, snakemake, start
+from conftest import ROOT, TINY, environment, finish, snakemake, start
 
 pytestmark = pytest.mark.slow
 
-LONG = ("--configfile", TINY, "tests/faults.yaml")
+LONG = ("--configfile", TINY, str(ROOT / "tests/faults.yaml"))
 POLICIES = [f"{method}/seed{seed}" for method in ("vanilla", "variance_aware") for seed in (0, 1)]
 PATIENCE = 300
 """Seconds; this machine may be a busy one."""

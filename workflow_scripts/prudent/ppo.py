@@ -233,8 +233,10 @@ class PPOTrainer:
         from prudent.objectives import variance_aware
         from prudent.ppo import PPOSettings, PPOTrainer
 
+
         def rewards(prompts, responses):
             return torch.tensor([[len(r), 9.0 * r.count("good")] for r in responses])
+
 
         policy, reference = (AutoModelForCausalLM.from_pretrained("gpt2") for _ in range(2))
         tokenizer = AutoTokenizer.from_pretrained("gpt2")
