@@ -30,12 +30,12 @@ def pairs(part: str) -> list[dict[str, pd.Series]]:
     rows = read(part)
     if rows.empty:
         return []
+    rows["share"] = rows["least_gflop"] / rows["seconds"] / rows["peak_gflops"]
     groups = rows.groupby([*CONFIGURATION, "trainer"])
     table = groups["seconds"].agg(["median", "min", "max", "count"])
     table["gb"] = groups["peak_mb"].max() / 1000
     table["gflop"] = groups["least_gflop"].first()
-    if "peak_gflops" in rows:
-        table["share"] = table["gflop"] / table["median"] / groups["peak_gflops"].first()
+    table["share"] = groups["share"].median()
     table = table.reset_index()
     table["low"] = table["dtype"] != "float32"
     table = table.sort_values(["low", "gflop"], kind="stable")
@@ -74,7 +74,7 @@ def markdown() -> str:
                 for side in both
             ]
             cells += [number(ratio(sides)), " / ".join(f"{side['gb']:.1f}" for side in both)]
-            cells.append(" / ".join(f"{side['share']:.0%}" for side in both if "share" in side))
+            cells.append(" / ".join(f"{side['share']:.0%}" for side in both))
             lines.append("| " + " | ".join(map(str, cells)) + " |")
     lines += ["", "| what | value |", "|---|---|", *others()]
     return "\n".join(lines) + "\n"
@@ -84,8 +84,9 @@ def others() -> list[str]:
     """Rows on what is Prudent's alone, and on the machine."""
     lines = []
     if not (steps := read("steps")).empty:
-        for dtype, peak in steps.groupby("dtype")["peak_gflops"].max().items():
-            lines.append(f"| products of {dtype} matrices, GFLOP/s | {number(peak)} |")
+        for dtype, peaks in steps.groupby("dtype")["peak_gflops"]:
+            span = f"{number(peaks.median())} ({number(peaks.min())}–{number(peaks.max())})"
+            lines.append(f"| products of {dtype} matrices, GFLOP/s | {span} |")
     for part, what, over, under in (
         ("heads", "rewards of 10 heads, time over that of 1", 10, 1),
         ("tokenizer", "a batch's texts tokenised again, share of a step", "tokenizers", "step"),
@@ -146,7 +147,8 @@ def picture() -> Figure:
         f"Medians over steps, of both trainers in turn. {machine()['processor']}, "
         f"{machine()['threads']} threads, PyTorch {machine()['torch']}. Models of GPT-2's form and "
         "vocabulary, layers × width; 8 tokens of prompt, 10 new ones, batch 128, 4 epochs, unless "
-        "said otherwise. Peak: the greatest speed of matrix products in that precision."
+        "said otherwise. Peak: square matrix products in that precision, timed before each pair of "
+        "steps."
     )
     note = textwrap.fill(note, 155)
     figure.supxlabel(note, x=0.012, ha="left", fontsize=8.5, color=INK)

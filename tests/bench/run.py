@@ -98,33 +98,30 @@ def alone(part: str, threads: int, **options: Any) -> list[dict[str, Any]]:
 
 
 def side_by_side(works: Sequence[Work], repeats: int, threads: int, log: IO[str]) -> Rows:
-    """Steps of both trainers in turn, after a step of each to warm up."""
+    """Steps of both trainers and the machine's peak in turn, after a step of each to warm up."""
     for work in works:
         with ExitStack() as stack:
             workers = [stack.enter_context(Worker(name, work, threads, log)) for name in TRAINERS]
-            for repeat in range(-1, repeats):
+            for worker in workers:
+                worker.step()
+            for repeat in range(repeats):
+                products = alone("matmul", threads, dtype=work.dtype)
                 for worker in workers:
-                    measured = worker.step()
-                    if repeat >= 0:
-                        yield {
-                            **dataclasses.asdict(work),
-                            "threads": threads,
-                            "trainer": worker.trainer,
-                            "repeat": repeat,
-                            **measured,
-                            "least_gflop": work.least_flops() / 1e9,
-                        }
+                    yield {
+                        **dataclasses.asdict(work),
+                        "threads": threads,
+                        "trainer": worker.trainer,
+                        "repeat": repeat,
+                        **worker.step(),
+                        "least_gflop": work.least_flops() / 1e9,
+                        "peak_gflops": max(row["gflops"] for row in products),
+                    }
 
 
 def steps(options: argparse.Namespace, log: IO[str]) -> Rows:
-    """A step at each size and in each precision, and the machine's peak at that time."""
-    for dtype in options.dtypes:
-        works = [Work(size=size, dtype=dtype) for size in options.sizes]
-        peaks = alone("matmul", options.threads, dtype=dtype)
-        rows = list(side_by_side(works, options.repeats, options.threads, log))
-        peaks += alone("matmul", options.threads, dtype=dtype)
-        peak = max(row["gflops"] for row in peaks)
-        yield from ({**row, "peak_gflops": peak} for row in rows)
+    """A step at each size and in each precision."""
+    works = [Work(size=size, dtype=dtype) for dtype in options.dtypes for size in options.sizes]
+    yield from side_by_side(works, options.repeats, options.threads, log)
 
 
 def length(options: argparse.Namespace, log: IO[str]) -> Rows:
