@@ -7,6 +7,7 @@
 # Another scenario:  make run SCENARIO=imdb ARGS="--config data_root=FOLDER"
 # On a cluster:      make resume ARGS="--cancel --configfile scenarios/imdb.yaml"
 # Slow tests, too:   make test TESTS="-m ''"
+# With a cache:      make run SNAKEMAKE_OUTPUT_CACHE=FOLDER
 # Another Python:    make test PYTHON=python3.12
 # GPT-2's size too:  make bench BENCH="--only steps --sizes 12x768"
 
@@ -27,6 +28,7 @@ TORCH := torch $(if $(TORCH_INDEX),--retries 0 --extra-index-url $(TORCH_INDEX))
 BENCH_BIN := .venv-bench/bin
 BENCH_PIP := $(BENCH_BIN)/$(INSTALL) -c .venv-bench/constraints.txt
 BENCH ?=
+CACHE := $(if $(SNAKEMAKE_OUTPUT_CACHE),--cache)
 OVERLAY := $(if $(filter-out embedded,$(SCENARIO)),--configfile scenarios/$(SCENARIO).yaml)
 RESULTS := results/$(SCENARIO)
 # The environment's packages alone are seen.
@@ -36,7 +38,7 @@ unexport PYTHONPATH
 .PHONY: run test bench resume setup slurm lint report rulegraph config-table clean
 
 run: setup
-	$(BIN)/snakemake --cores all $(OVERLAY) $(ARGS)
+	$(BIN)/snakemake --cores all $(CACHE) $(OVERLAY) $(ARGS)
 	@$(MAKE) --no-print-directory report
 	@echo
 	@echo "The report:  $(RESULTS)/report.html"

@@ -1,11 +1,16 @@
 # What all rules share: the checked configuration, the paths and the wildcards.
 
+import os
 import sys
 
 from snakemake.logging import logger
 
-sys.path.insert(0, f"{workflow.basedir}/workflow_scripts")
+SCRIPTS = f"{workflow.basedir}/workflow_scripts"
+sys.path.insert(0, SCRIPTS)
+# Jobs take this clone's modules, too, wherever the environment was installed from.
+os.environ.update(PYTHONPATH=f"{SCRIPTS}:{os.environ.get('PYTHONPATH', '')}")
 
+from prudent import paths
 from prudent.config import (
     effective_config,
     is_labelled,
@@ -25,6 +30,18 @@ try:
 except InputError as error:
     # The message alone: an exception would come with the place in this file.
     logger.error(str(error))
+    sys.exit(1)
+
+# Profiles name the rules to cache, but only this variable says where. Without it Snakemake would
+# fail at the first of them, and with a bad one at its end, when its work is done.
+CACHE = os.environ.get("SNAKEMAKE_OUTPUT_CACHE", "")
+if not CACHE:
+    workflow.workflow_settings.cache = None
+elif workflow.enable_cache and "://" not in CACHE and not os.access(CACHE, os.W_OK):
+    logger.error(
+        f"SNAKEMAKE_OUTPUT_CACHE: {CACHE} is no folder that can be written to; create it, or "
+        "name another"
+    )
     sys.exit(1)
 
 R = f"results/{config['scenario']}"
@@ -48,8 +65,15 @@ def backbone(settings):
 
 
 def local(checkpoint):
-    """A checkpoint as an input if it is a folder."""
-    return checkpoint if is_local(checkpoint) else []
+    """A checkpoint's files as an input if it is a folder: the cache's key needs their contents."""
+    return (
+        list(map(str, paths.folder_files(checkpoint))) if is_local(checkpoint) else []
+    )
+
+
+def portable(settings):
+    """Settings as parameters of a job that is cached, without this machine's paths."""
+    return paths.portable(settings, config["data_root"])
 
 
 def judge_model():

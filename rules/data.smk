@@ -10,14 +10,14 @@ rule prepare_texts:
         card=f"{R}/data/texts.card.json",
     log:
         f"{R}/logs/prepare_texts.log",
-    cache: True
+    cache: bool(CACHE)
     conda:
         ENVIRONMENT
     resources:
         mem_mb=lambda wildcards, attempt: 4000 * attempt,
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
-        sources=config["texts"]["sources"],
+        sources=portable(config["texts"]["sources"]),
         validation=config["texts"]["validation"],
         bad_rows=config["bad_rows"],
         seed=config["seed"],
@@ -38,14 +38,14 @@ rule prepare_prompts:
         card=f"{R}/data/prompts.card.json",
     log:
         f"{R}/logs/prepare_prompts.log",
-    cache: True
+    cache: bool(CACHE)
     conda:
         ENVIRONMENT
     resources:
         mem_mb=lambda wildcards, attempt: 4000 * attempt,
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
-        settings=config["prompts"],
+        settings=portable(config["prompts"]),
         bad_rows=config["bad_rows"],
         seed=config["seed"],
         code=code_digest("prepare_prompts"),
@@ -67,7 +67,7 @@ rule prepare_preferences:
         card=f"{R}/data/preferences.card.json",
     log:
         f"{R}/logs/prepare_preferences.log",
-    cache: True
+    cache: bool(CACHE)
     conda:
         ENVIRONMENT
     threads: 8
@@ -76,7 +76,7 @@ rule prepare_preferences:
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
         runtime=lambda wildcards, attempt: 120 * attempt,
     params:
-        settings=config["preferences"],
+        settings=portable(config["preferences"]),
         bad_rows=config["bad_rows"],
         sampling=config["sampling"],
         seed=config["seed"],
@@ -96,14 +96,14 @@ rule prepare_benchmark:
         card=f"{R}/data/benchmark.card.json",
     log:
         f"{R}/logs/prepare_benchmark.log",
-    cache: True
+    cache: bool(CACHE)
     conda:
         ENVIRONMENT
     resources:
         mem_mb=lambda wildcards, attempt: 4000 * attempt,
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
-        settings=config["benchmark"],
+        settings=portable(config["benchmark"]),
         bad_rows=config["bad_rows"],
         seed=config["seed"],
         code=code_digest("prepare_benchmark"),

@@ -13,7 +13,7 @@ if config["judge"]["scorer"] == "trained":
         log:
             f"{R}/logs/train_judge.log",
         params:
-            settings=judge_reward_settings(config),
+            settings=portable(judge_reward_settings(config)),
             split="judge",
         message:
             "Training the judge"

@@ -11,7 +11,7 @@ rule train_reference:
         loss=f"{R}/reference_loss.csv",
     log:
         f"{R}/logs/train_reference.log",
-    cache: True
+    cache: bool(CACHE)
     conda:
         ENVIRONMENT
     threads: 8
@@ -20,7 +20,7 @@ rule train_reference:
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:
-        settings=config["reference"],
+        settings=portable(config["reference"]),
         seed=config["seed"],
         code=code_digest("train_reference"),
     message:

@@ -11,7 +11,7 @@ rule train_reward_base:
         loss=f"{R}/reward/base_loss.csv",
     log:
         f"{R}/logs/train_reward_base.log",
-    cache: True
+    cache: bool(CACHE)
     conda:
         ENVIRONMENT
     threads: 8
@@ -20,7 +20,7 @@ rule train_reward_base:
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
         runtime=lambda wildcards, attempt: 720 * attempt,
     params:
-        settings=config["reward"],
+        settings=portable(config["reward"]),
         split="train",
         seed=config["seed"],
         code=code_digest("train_reward_base"),
@@ -40,7 +40,7 @@ rule compute_features:
         sidecar=f"{R}/reward/features.json",
     log:
         f"{R}/logs/compute_features.log",
-    cache: True
+    cache: bool(CACHE)
     conda:
         ENVIRONMENT
     threads: 8

@@ -188,11 +188,10 @@ class Cluster:
             "AutoDetect=off\n"
             f"NodeName=gpu[1-2] Name=gpu Type=a40 File={self.folder}/dev/nvidia[0-3]\n"
         )
-        # All commands but sacct: without an accounting database it has nothing to tell.
         for place in ("/usr/sbin", *os.environ["PATH"].split(":")):
             for command in Path(place).glob("*"):
                 link = self.folder / "bin" / command.name
-                if command.name not in ("sacct", "srun") and not link.is_symlink():
+                if command.name != "srun" and not link.is_symlink():
                     link.symlink_to(command)
         # The executor's job step drops SLURM_CONF, which a cluster in /etc/slurm does not need.
         srun = self.folder / "bin/srun"

@@ -47,18 +47,20 @@ def environment(folder: Path, path: Path | None = None) -> dict[str, str]:
     return kept | {"HOME": str(folder), "PYTHONPATH": str(path or "")}
 
 
-def snakemake(folder: Path, *arguments: str, path: Path | None = None) -> Output:
-    """Runs Snakemake in ``folder``."""
+def snakemake(folder: Path, *arguments: str, path: Path | None = None, **variables: str) -> Output:
+    """Runs Snakemake in ``folder``, with some more variables in its environment."""
     return subprocess.run(
         [sys.executable, "-m", "snakemake", *arguments],
         cwd=folder,
-        env=environment(folder, path),
+        env=environment(folder, path) | variables,
         capture_output=True,
         text=True,
     )
 
 
-def start(cluster: Cluster, folder: Path, *arguments: str) -> subprocess.Popen[str]:
+def start(
+    cluster: Cluster, folder: Path, *arguments: str, **variables: str
+) -> subprocess.Popen[str]:
     """Starts Snakemake on the cluster; its output goes to the file snakemake.log."""
     # Jobs here take seconds, so they are looked at more often than the profile says.
     options = ("--profile", "slurm", "--slurm-init-seconds-before-status-checks", "3")
@@ -66,7 +68,7 @@ def start(cluster: Cluster, folder: Path, *arguments: str) -> subprocess.Popen[s
         return subprocess.Popen(
             [sys.executable, "-m", "snakemake", *options, *arguments],
             cwd=folder,
-            env=environment(folder) | cluster.variables,
+            env=environment(folder) | cluster.variables | variables,
             stdout=log,
             stderr=subprocess.STDOUT,
             text=True,
@@ -118,6 +120,18 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = snakemake(folder, "--cores", "2", "--configfile", TINY)
     assert output.returncode == 0, output.stdout + output.stderr
     return folder
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache of Snakemake's with all of the tiny scenario that can be in it."""
+    store = tmp_path_factory.mktemp("cache")
+    folder = copy_project(tmp_path_factory.mktemp("first"))
+    targets = ("results/tiny/reward/features.safetensors", "results/tiny/data/benchmark.parquet")
+    arguments = ("--cores", "2", "--cache", "--configfile", TINY, "--", *targets)
+    output = snakemake(folder, *arguments, SNAKEMAKE_OUTPUT_CACHE=str(store))
+    assert output.returncode == 0, output.stdout + output.stderr
+    return store
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ import signal
 from collections import Counter
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from cluster import Cluster, wait_for
 from conftest import TINY, copy_project, dry_run, finish, start
@@ -18,7 +19,7 @@ GRANTED = {
     "prepare_preferences": ("gpu", 1, 8, 8000, 120),
     "prepare_benchmark": ("cpu", 0, 1, 4000, 60),
     "train_reference": ("gpu", 1, 8, 8000, 240),
-    "train_reward_base": ("gpu", 1, 8, 16000, 720),
+    "train_reward_base": ("gpu", 2, 8, 16000, 720),
     "compute_features": ("gpu", 1, 8, 16000, 240),
     "train_reward_heads": ("gpu", 1, 1, 16000, 120),
     "diagnose_rewards": ("gpu", 1, 1, 16000, 120),
@@ -83,6 +84,19 @@ def test_every_job_was_granted_what_the_profile_says(run):
     assert {(rule(job), granted(job)) for job in jobs} == set(GRANTED.items())
     for job in jobs:
         assert job["Requeue"] == "1" and job["JobName"].startswith("prudent_")
+
+
+def test_the_base_model_was_trained_in_as_many_processes_as_gpus(run, finished):
+    folder, _ = run
+    log = (folder / "results/tiny/logs/train_reward_base.log").read_text()
+    assert "training in 2 processes" in log
+    shared, alone = (
+        pd.read_csv(place / "results/tiny/reward/base_loss.csv") for place in (folder, finished)
+    )
+    # The last batch of the epoch is not full, and the two processes fill it.
+    full = (alone["split"] == "train") & (alone["step"] < alone["step"].max())
+    assert full.any()
+    pd.testing.assert_frame_equal(shared[full], alone[full], rtol=1e-3)
 
 
 def test_logs_and_benchmarks_came_back(run):
@@ -156,3 +170,17 @@ def test_a_cluster_that_takes_gres_alone(cluster, tmp_path):
     assert len(seen(folder / "1.policy")) == 1
     (job,) = cluster.jobs(folder)
     assert granted(job)[:2] == ("gpu", 1) and job["TresPerNode"] == "gres:gpu:a40:1"
+
+
+def test_results_come_from_the_cache(cluster, cache, tmp_path):
+    folder = copy_project(tmp_path / "project")
+    target = "results/tiny/data/preferences.parquet"
+    arguments = ("--configfile", TINY, "--", target)
+    finish(start(cluster, folder, *arguments, SNAKEMAKE_OUTPUT_CACHE=str(cache)), folder)
+    jobs = [rule(job) for job in cluster.jobs(folder)]
+    assert sorted(jobs) == [
+        *("prepare_preferences", "prepare_prompts", "prepare_texts", "train_reference")
+    ]
+    assert (folder / target).resolve().is_relative_to(cache.resolve())
+    logs = list((folder / "results/tiny/logs").glob("*.log"))
+    assert not any(path.stat().st_size for path in logs), "a script ran"

@@ -140,6 +140,13 @@ def test_a_figure_brings_back_figures(finished, edit):
     assert counts == jobs(0, PLOTS)
 
 
+def test_another_version_of_a_package_brings_back_what_imports_it(finished, tmp_path):
+    metadata = tmp_path / "matplotlib-99.0.dist-info/METADATA"
+    metadata.parent.mkdir()
+    metadata.write_text("Metadata-Version: 2.1\nName: matplotlib\nVersion: 99.0\n")
+    assert dry_run(finished, "--configfile", TINY, path=tmp_path) == jobs(0, PLOTS)
+
+
 def test_a_seed_brings_only_its_own_jobs(finished):
     counts = dry_run(finished, "--configfile", TINY, "--config", "seeds=3")
     assert counts == jobs(2, READERS)
@@ -188,6 +195,8 @@ def test_a_rule_is_complete(name, text):
     assert directives == [part for part in ORDER if part in directives], "out of order"
     assert {"input", "output", "log", "conda", "params", "message", "script"} <= set(directives)
     assert ("benchmark" in directives) != ("cache" in directives)
+    if "cache" in directives:  # whose key would not tell one wildcard from another
+        assert "{{" not in text and "wildcards." not in text, "a wildcard"
     assert f'"../workflow_scripts/{name}.py"' in text
     assert re.search(rf'code=[^=]*code_digest\(\s*"{name}"', text)
     for directive in ("input", "output", "params"):

@@ -4,10 +4,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas
 import pytest
 from conftest import ROOT
 
-from prudent.digest import SCRIPTS, code_digest, imported_files
+from prudent.digest import SCRIPTS, code_digest, imported_files, package_versions
 from prudent.errors import InputError
 
 FILES = {
@@ -151,6 +152,32 @@ def test_the_digest_is_the_same_in_every_process_and_place(folder, tmp_path):
         (copied / name).parent.mkdir(parents=True, exist_ok=True)
         (copied / name).write_text(text)
     assert code_digest("train", copied) == code_digest("train", folder)
+
+
+def test_versions_of_the_imported_packages_count(folder, tmp_path):
+    before = code_digest("train", folder), code_digest("other", folder)
+    replace(folder, "ours/late.py", "VALUE = 1", "import pandas as pd\n\nVALUE = 1")
+    with_pandas = code_digest("train", folder)
+    assert package_versions(imported_files(folder / "train.py", folder)) == {
+        "pandas": pandas.__version__
+    }
+    another = tmp_path / "packages/pandas-99.0.dist-info"
+    another.mkdir(parents=True)
+    (another / "METADATA").write_text("Metadata-Version: 2.1\nName: pandas\nVersion: 99.0\n")
+    program = (
+        "import sys; from pathlib import Path; from prudent.digest import code_digest\n"
+        f"print(*(code_digest(name, Path({str(folder)!r})) for name in ('train', 'other')))"
+    )
+    for place, same in ((ROOT, True), (another.parent, False)):
+        printed = subprocess.run(
+            [sys.executable, "-c", program],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={"PYTHONPATH": f"{place}:{ROOT / 'workflow_scripts'}"},
+        ).stdout.split()
+        assert (printed[0] == with_pandas) == same
+        assert printed[1] == before[1], "it imports no package"
 
 
 def test_only_what_an_objective_needs_counts(tmp_path):

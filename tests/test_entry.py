@@ -11,6 +11,7 @@ from snakemake.iocontainers import InputFiles, Log, OutputFiles, Params, Resourc
 
 from prudent import entry
 from prudent.errors import InputError
+from prudent.paths import portable
 
 
 @dataclass
@@ -38,6 +39,7 @@ class Job:
         self.wildcards = Wildcards(fromdict={"seed": "3", "method": "vanilla"})
         self.log = Log([str(log)] if log else [])
         self.resources = ResourceList(fromdict={})
+        self.config = {"data_root": "."}
         self.threads = 2
 
 
@@ -97,6 +99,28 @@ def test_arguments_on_the_command_line():
     assert entry.from_command_line(Args, main, [*COMMAND, "--revision=null"]).revision is None
     with pytest.raises(SystemExit):
         entry.from_command_line(Args, main, COMMAND[1:])
+
+
+def test_arguments_become_options_and_arguments_again():
+    args = entry.from_command_line(Args, main, [*COMMAND, "--judge=a b/c", "--names=[]"])
+    assert entry.from_command_line(Args, main, entry.to_command_line(args)) == args
+    assert "--revision" not in "".join(entry.to_command_line(args))
+
+
+def test_paths_below_the_folder_of_the_data():
+    job = Job(settings={"sources": [{"path": "{data_root}/a.csv"}], "rows": 3})
+    job.config = {"data_root": "/data/./here"}
+    args = entry.from_snakemake(Args, job)
+    assert args.settings == {"sources": [{"path": "/data/here/a.csv"}], "rows": 3}
+    assert portable(args.settings, "/data/here/") == job.params.settings
+    assert portable("/data/hereafter", "/data/here") == "/data/hereafter"
+
+
+def test_a_folder_given_as_its_files():
+    job = Job()
+    files = ["/models/m/config.json", "/models/m/deep/model.safetensors"]
+    job.input = InputFiles(fromdict={"data": "d.parquet", "members": ["m0"], "judge": files})
+    assert entry.from_snakemake(Args, job).judge == Path("/models/m")
 
 
 def test_a_jobs_output_goes_to_its_log(tmp_path, capsys):

@@ -1,12 +1,17 @@
 """Base reward models on toy pairs that one word tells apart."""
 
-from dataclasses import replace
+import json
+import subprocess
+import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import ROOT, environment
+from safetensors.torch import load_file
 from tiny_models import tiny_model, tiny_tokenizer
 from tiny_rewards import REWARD_CONFIGS, bert_tokenizer
 from transformers import AutoModelForSequenceClassification, BertModel
@@ -17,7 +22,7 @@ from prudent.losses import bradley_terry
 from prudent.models import encode, load_tokenizer, new_reward_model, reward_tokenizer
 from prudent.reward_training import RewardSettings, tokenized_pairs, train_reward_model
 from prudent.seeding import derive_seed
-from prudent.tables import file_digest
+from prudent.tables import file_digest, write_parquet
 
 SETTINGS = RewardSettings(
     template="continuation",
@@ -213,3 +218,64 @@ def test_an_end_that_the_model_would_take_for_padding_is_refused(tmp_path):
     tiny_model().save_pretrained(tmp_path / "gpt2")
     with pytest.raises(InputError, match="'<eos>', which is also the padding"):
         train_reward_model(PAIRS, "train", tmp_path / "gpt2", SETTINGS, 0, tmp_path / "r")
+
+
+def start_script(
+    folder: Path, backbone: Path, settings: RewardSettings, gpus: str
+) -> subprocess.Popen[str]:
+    """Starts the script by hand, as a job that was given these GPUs."""
+    folder.mkdir()
+    pairs = PAIRS.assign(source="toy", probability=float("nan"))
+    write_parquet(pairs, folder / "preferences.parquet", "preferences")
+    options = {
+        "preferences": folder / "preferences.parquet",
+        "checkpoint": folder / "base",
+        "loss": folder / "loss.csv",
+        "settings": json.dumps(asdict(settings)),
+        "split": "train",
+        "seed": 0,
+        "backbone": backbone,
+        "threads": 2,
+    }
+    return subprocess.Popen(
+        [
+            *(sys.executable, ROOT / "workflow_scripts/train_reward_base.py"),
+            *(f"--{name}={value}" for name, value in options.items()),
+        ],
+        env=environment(folder) | {"CUDA_VISIBLE_DEVICES": gpus},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the GPUs are made up")
+def test_two_processes_train_as_one(backbone, tmp_path):
+    """Also two such jobs at once on one machine, each at a port of its own."""
+    jobs = {"alone": "", "two": "0,1", "two more": "2,3"}
+    running = [
+        start_script(tmp_path / name, backbone, SETTINGS, gpus) for name, gpus in jobs.items()
+    ]
+    printed = [process.communicate(timeout=300)[0] for process in running]
+    assert [process.returncode for process in running] == [0, 0, 0], printed
+    alone, *others = (pd.read_csv(tmp_path / name / "loss.csv") for name in jobs)
+    assert len(alone) > 10
+    for name, output, losses in zip(list(jobs)[1:], printed[1:], others, strict=True):
+        assert "training in 2 processes" in output
+        assert output.count("step 5 of 36: train loss") == 1, "both report"
+        pd.testing.assert_frame_equal(losses[:1], alone[:1], rtol=1e-6)
+        pd.testing.assert_frame_equal(losses, alone, rtol=1e-3)  # Adam makes rounding larger
+        weights = [
+            load_file(tmp_path / place / "base/model.safetensors") for place in ("alone", name)
+        ]
+        for key, tensor in weights[0].items():
+            torch.testing.assert_close(weights[1][key], tensor, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the GPUs are made up")
+def test_processes_that_cannot_share_a_batch(backbone, tmp_path):
+    process = start_script(tmp_path / "job", backbone, SETTINGS, "0,1,2")
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 1
+    assert "reward.batch_size: 8 pairs cannot be shared by 3 processes" in output
+    assert "Traceback" not in output

@@ -1,10 +1,11 @@
-"""Train a base reward model on one split of the preference pairs."""
+"""Train a base reward model on one split of the preference pairs, with all GPUs of the job."""
 
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from prudent import entry
+from prudent import entry, training
 from prudent.reward_training import RewardSettings, train_reward_model
 from prudent.tables import metadata, read_table, write_csv, write_json
 
@@ -23,6 +24,15 @@ class Args:
 
 def main(args: Args) -> None:
     settings = RewardSettings(**args.settings)
+    processes = training.processes()
+    if processes > 1 and not training.is_launched():
+        settings.check_processes(processes)
+        script = Path(entry.__file__).parents[1] / "train_reward_base.py"
+        share = replace(args, threads=max(1, args.threads // processes))
+        training.launch(script, entry.to_command_line(share), processes)
+        return
+    if not training.is_first():
+        logging.getLogger().setLevel(logging.WARNING)
     losses = train_reward_model(
         read_table(args.preferences, "preferences"),
         args.split,
@@ -31,6 +41,8 @@ def main(args: Args) -> None:
         args.seed,
         args.checkpoint,
     )
+    if not training.is_first():
+        return
     inputs = {"preferences": args.preferences}
     if args.backbone:
         inputs["backbone"] = args.backbone

@@ -133,7 +133,7 @@ def picture() -> Figure:
     dumbbells(panels["share"], steps, "share", "share of the machine's peak")
     dumbbells(panels["memory"], steps, "gb", "peak memory, GB")
     for name, right in (("share", 1), ("memory", panels["memory"].get_xlim()[1])):
-        panels[name].set_xlim(-0.15 * right, right)  # room for the numbers
+        panels[name].set_xlim(-0.2 * right, right)  # room for the numbers
         panels[name].xaxis.set_major_locator(MaxNLocator(5, prune="lower"))
         panels[name].axvline(0, color=INK, linewidth=0.8)
         panels[name].spines["left"].set_visible(False)

@@ -11,7 +11,6 @@ import copy
 import difflib
 import importlib.util
 import math
-import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +20,7 @@ import jsonschema
 import yaml
 
 from prudent.errors import InputError
+from prudent.paths import resolve
 
 ROOT = Path(__file__).resolve().parents[2]
 SCHEMA = ROOT / "rules" / "schemas" / "config.schema.yaml"
@@ -51,7 +51,7 @@ def effective_config(config: dict[str, Any]) -> dict[str, Any]:
     Raises ``InputError`` with one message at the first mistake.
     """
     check_schema(config)
-    effective = _substitute(copy.deepcopy(dict(config)), config["data_root"])
+    effective = resolve(copy.deepcopy(dict(config)), config["data_root"])
     for section, key in ((effective["reward"], "reward"), (effective["judge"]["reward"], "judge")):
         if section.get("checkpoint") == "minilm":
             name = "reward.checkpoint" if key == "reward" else "judge.reward.checkpoint"
@@ -478,17 +478,6 @@ def _size_complaints(config: dict[str, Any]) -> Iterator[str]:
                 f"`reference.context` is {reference['context']}; expected at least "
                 f"`prompts.max_tokens` + `sampling.response_length`, {longest}"
             )
-
-
-def _substitute(value: Any, data_root: str) -> Any:
-    """``{data_root}`` replaced in every text."""
-    if isinstance(value, dict):
-        return {key: _substitute(item, data_root) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_substitute(item, data_root) for item in value]
-    if isinstance(value, str) and "{data_root}" in value:
-        return os.path.normpath(value.replace("{data_root}", data_root))
-    return value
 
 
 # --- The README's table -------------------------------------------------------------------------

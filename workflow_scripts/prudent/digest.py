@@ -2,8 +2,9 @@
 
 Snakemake does not see the modules that a script imports: an edit there would rerun nothing, and a
 cached rule would even return its old result. The digest covers the syntax trees of the script and
-of every module of this project that it imports, directly or not. Comments, formatting and
-docstrings do not count; a change of behaviour reruns that stage and those below it.
+of every module of this project that it imports, directly or not, and the installed versions of the
+packages that these import. Comments, formatting and docstrings do not count; a change of behaviour,
+or another version of a package, reruns that stage and those below it.
 """
 
 from __future__ import annotations
@@ -11,14 +12,16 @@ from __future__ import annotations
 import ast
 import functools
 import hashlib
+import importlib.metadata
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from prudent.errors import InputError
 
 SCRIPTS = Path(__file__).resolve().parents[1]
-
-
 OBJECTIVES = "prudent/objectives.py"
+OTHER_NAMES = {*sys.stdlib_module_names, "prudent", "tqdm"}
 
 
 def code_digest(script: str, folder: Path = SCRIPTS, objective: str | None = None) -> str:
@@ -31,12 +34,14 @@ def code_digest(script: str, folder: Path = SCRIPTS, objective: str | None = Non
     if not path.is_file():
         raise InputError(f"{path}: there is no such script")
     digest = hashlib.sha256()
-    for module in sorted(imported_files(path, folder)):
+    modules = sorted(imported_files(path, folder))
+    for module in modules:
         name = module.relative_to(folder).as_posix()
         text, _ = _parsed(module, _stamp(module))
         if objective is not None and name == OBJECTIVES:
             text = _needed(module, _stamp(module), objective)
         digest.update(name.encode() + b"\0" + text.encode() + b"\0")
+    digest.update(repr(sorted(package_versions(modules).items())).encode())
     return digest.hexdigest()[:16]
 
 
@@ -54,6 +59,30 @@ def imported_files(path: Path, folder: Path = SCRIPTS) -> set[Path]:
             base = package[: len(package) - level + 1] if level else ()
             waiting.extend(_files_of((*base, *module), names, folder))
     return found
+
+
+def package_versions(files: Iterable[Path]) -> dict[str, str]:
+    """The installed versions of the packages that some files import, by name.
+
+    Those that are installed under the name by which they are imported, so not the standard
+    library's; and neither ours, whose code counts, nor what only shows progress.
+    """
+    names = {
+        module[0]
+        for file in files
+        for level, module, _ in _parsed(file, _stamp(file))[1]
+        if level == 0
+    }
+    versions = {name: _version(name) for name in names - OTHER_NAMES}
+    return {name: version for name, version in versions.items() if version is not None}
+
+
+@functools.cache
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _files_of(module: tuple[str, ...], names: tuple[str, ...], folder: Path) -> list[Path]:

@@ -16,6 +16,7 @@ from typing import Any
 
 from prudent import gpus
 from prudent.errors import InputError
+from prudent.paths import resolve
 
 
 def run(main: Callable[[Any], None], args_class: type, snakemake: Any = None) -> None:
@@ -54,13 +55,17 @@ def set_threads(threads: int) -> None:
 
 
 def from_snakemake(args_class: type, snakemake: Any) -> Any:
-    """The arguments of a job; a field without a value and without a default is an error."""
+    """The arguments of a job; a field without a value and without a default is an error.
+
+    Settings are parameters with ``{data_root}`` in their paths, which is resolved here.
+    """
     values: dict[str, Any] = {}
     types_of = typing.get_type_hints(args_class)
     for field in dataclasses.fields(args_class):
         for part in (snakemake.input, snakemake.output, snakemake.params, snakemake.wildcards):
             if field.name in part.keys():
-                values[field.name] = _convert(getattr(part, field.name), types_of[field.name])
+                value = resolve(getattr(part, field.name), snakemake.config.get("data_root", ""))
+                values[field.name] = _convert(value, types_of[field.name])
                 break
         else:
             if field.name == "threads":
@@ -92,6 +97,20 @@ def from_command_line(
     return args_class(**values)
 
 
+def to_command_line(args: Any) -> list[str]:
+    """The options that give a script these arguments: what ``from_command_line`` undoes."""
+    options = []
+    for field in dataclasses.fields(args):
+        value = getattr(args, field.name)
+        if value is None:
+            continue
+        text = value if isinstance(value, str) else json.dumps(value, default=str)
+        if isinstance(value, Path):
+            text = str(value)
+        options.append(f"--{field.name.replace('_', '-')}={text}")
+    return options
+
+
 def _from_text(text: str, kind: Any) -> Any:
     if Path in _leaves(kind) and not text.startswith("["):
         return text
@@ -119,7 +138,10 @@ def _convert(value: Any, kind: Any) -> Any:
         return [Path(value)]
     if Path in leaves:
         # Snakemake hands over an optional input that is absent as an empty list.
-        return None if value is None or value == [] or value == "" else Path(value)
+        if value is None or value == [] or value == "":
+            return None
+        # A folder that no rule made is given as its files, whose contents Snakemake looks at.
+        return Path(value if isinstance(value, str) else os.path.commonpath(value))
     if int in leaves and isinstance(value, str):
         return int(value)
     if float in leaves and isinstance(value, str | int) and not isinstance(value, bool):

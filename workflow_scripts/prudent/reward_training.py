@@ -3,6 +3,10 @@
 Pairs are tokenized before they reach the trainer, by the same template and with the same
 truncation as at scoring time. Two defaults of RewardTrainer are switched off: activation
 checkpointing, which costs one more forward pass, and bfloat16, which is a setting here.
+
+Several processes (see ``training.launch``) share each batch, so the losses are those of one process
+within rounding; but where the last batch of an epoch is not full, they fill it with pairs of the
+first.
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ from prudent.errors import InputError
 from prudent.models import encode, new_reward_model, reward_tokenizer
 from prudent.seeding import derive_seed
 from prudent.tables import atomic_path
-from prudent.training import LossRecorder, common_arguments
+from prudent.training import LossRecorder, common_arguments, is_first
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +53,14 @@ class RewardSettings:
     weight_decay: float = 0.001
     stop_loss: float = 0.3
     bfloat16: bool = False
+
+    def check_processes(self, processes: int) -> None:
+        """Raises InputError unless so many processes can share a batch."""
+        if self.batch_size % processes:
+            raise InputError(
+                f"reward.batch_size: {self.batch_size} pairs cannot be shared by {processes} "
+                "processes, one for each GPU; expected a multiple"
+            )
 
 
 def train_reward_model(
@@ -99,6 +111,7 @@ def train_reward_model(
                 activation_checkpointing=False,
                 train_sampling_strategy="group_by_length",
                 remove_unused_columns=False,  # the sampler reads "length"
+                accelerator_config={"split_batches": True},
                 logging_steps=5,
                 eval_strategy="steps" if len(validation) else "no",
                 eval_steps=max(1, steps // 4),
@@ -114,9 +127,10 @@ def train_reward_model(
         if len(validation):
             trainer.evaluate()
     model.eval()
-    with atomic_path(output) as temporary:
-        model.save_pretrained(temporary)
-        tokenizer.save_pretrained(temporary)
+    if is_first():
+        with atomic_path(output) as temporary:
+            model.save_pretrained(temporary)
+            tokenizer.save_pretrained(temporary)
     frame = recorder.frame()
     return frame.drop_duplicates(["step", "split"], keep="last")[
         ["step", "loss", "accuracy", "split"]

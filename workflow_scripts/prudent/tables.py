@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prudent.errors import InputError
+from prudent.paths import folder_files
 
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 
@@ -154,11 +155,13 @@ def read_table(path: str | Path, schema: str) -> pd.DataFrame:
 
 
 def file_digest(path: str | Path) -> str:
-    """SHA-256 of a file, or of the names and contents of all files of a folder."""
+    """SHA-256 of a file, or of the names and contents of a folder's files that are not hidden.
+
+    Snakemake puts a hidden file of its own into folders that are results.
+    """
     path = Path(path)
     digest = hashlib.sha256()
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    for file in files:
+    for file in folder_files(path) if path.is_dir() else [path]:
         if path.is_dir():
             digest.update(str(file.relative_to(path)).encode() + b"\0")
         with file.open("rb") as stream:

@@ -1,14 +1,21 @@
-"""What every training with a Hugging Face trainer shares: quiet arguments, and recorded losses."""
+"""What trainings with a Hugging Face trainer share: arguments, recorded losses, processes."""
 
 from __future__ import annotations
 
 import logging
+import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 from transformers import TrainerCallback
+
+from prudent import gpus
+from prudent.errors import InputError
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +33,44 @@ def common_arguments(seed: int, bfloat16: bool) -> dict[str, Any]:
         "disable_tqdm": True,
         "dataloader_pin_memory": cuda,
     }
+
+
+def processes() -> int:
+    """How many processes a training is to have: one for each GPU that the job was given."""
+    return max(1, len(gpus.visible()))
+
+
+def is_launched() -> bool:
+    """Whether this process is one of several that ``launch`` started."""
+    return "LOCAL_RANK" in os.environ
+
+
+def is_first() -> bool:
+    """Whether this process is the one of its training that reports and writes."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def launch(script: Path, arguments: list[str], processes: int) -> None:
+    """Runs a script in several processes under ``accelerate launch``, and prints what they print.
+
+    They meet at a free port, so two jobs on one machine do not collide. Raises InputError if one
+    fails; it has said why by then.
+    """
+    command = [
+        *(sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu"),
+        *("--num_machines", "1", "--num_processes", str(processes)),
+        *("--main_process_port", "0", "--mixed_precision", "no", "--dynamo_backend", "no"),
+        *(str(script), *arguments),
+    ]
+    logger.info("training in %d processes", processes)
+    # What a process prints itself would not reach the job's log.
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        for line in process.stdout:
+            print(line, end="", flush=True)
+    if process.returncode:
+        raise InputError(f"one of the training's {processes} processes failed, as said above")
 
 
 class LossRecorder(TrainerCallback):

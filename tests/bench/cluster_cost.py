@@ -1,0 +1,146 @@
+"""What SLURM and Snakemake add to a run: python tests/bench/cluster_cost.py, as root.
+
+On the tests' own cluster, under the profile: a chain of jobs one after the other, and forty
+policies of twenty seconds on eight GPUs, for which a hundred seconds are ideal. The policies sleep,
+since this machine has no eight GPUs; all else is real. Writes results/bench/cluster.csv.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pandas as pd
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from cluster import Cluster, why_not
+from conftest import copy_project, environment
+
+POLICIES, SECONDS, GPUS, CHAIN = 40, 20, 8, 5
+RESULTS = Path("results/bench")
+
+RULES = f"""
+rule link:
+    input: lambda wildcards: f"chain/{{int(wildcards.n) - 1}}" if wildcards.n > "1" else []
+    output: "chain/{{n}}"
+    wildcard_constraints: n="[1-9]"
+    shell: "date +%s.%N > {{output}}; sleep 1; date +%s.%N >> {{output}}"
+
+rule train_policy:
+    output: "policies/{{n}}"
+    resources: gpu=1, turn=1
+    shell: "date +%s.%N > {{output}}; sleep {SECONDS}; date +%s.%N >> {{output}}"
+"""
+
+# What is tried in place of the profile's own settings.
+GROUPS = ("--groups", "train_policy=policy", "--set-resource-scopes", "turn=local")
+SETTINGS = {
+    "the profile": (),
+    "first look after 3 s": ("--slurm-init-seconds-before-status-checks", "3"),
+    "first look after 40 s": ("--slurm-init-seconds-before-status-checks", "40"),
+    "five policies a job": (*GROUPS, "--group-components", "policy=5"),
+}
+
+
+def measure(cluster: Cluster, folder: Path, options: tuple[str, ...], targets: list[str]) -> dict:
+    """Runs Snakemake for the targets; returns its seconds, and each job's waits."""
+    start, seen = time.time(), {}
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-u", "-m", "snakemake", "--profile", "slurm", "--snakefile"),
+            *("cost.smk", "--resources", f"gpu={GPUS}", "turn=1", *options, "--", *targets),
+        ],
+        cwd=folder,
+        env=environment(folder) | cluster.variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    names, rule_lines = {}, []
+    output = []
+    for line in process.stdout:
+        output.append(line)
+        if found := re.match(r"\s+output: (\S+)", line):
+            rule_lines.append(found[1])
+        if (found := re.match(r"\s+jobid: (\d+)", line)) and rule_lines:
+            names[found[1]] = rule_lines[-1]
+        if found := re.match(r"Finished jobid: (\d+)", line):
+            seen[names[found[1]]] = time.time()
+    if process.wait():
+        raise SystemExit("".join(output))
+    seconds = time.time() - start
+    spans = {name: [float(t) for t in (folder / name).read_text().split()] for name in seen}
+    jobs = {job["JobId"]: job for job in cluster.jobs(folder)}
+    return {"seconds": seconds, "seen": seen, "spans": spans, "jobs": jobs, "start": start}
+
+
+def clock(text: str) -> float:
+    """A time as SLURM writes it, in whole seconds."""
+    return time.mktime(time.strptime(text, "%Y-%m-%dT%H:%M:%S"))
+
+
+def chain(cluster: Cluster, folder: Path) -> list[dict]:
+    """The waits of jobs that wait for each other."""
+    last = f"chain/{CHAIN}"
+    run = measure(cluster, folder, (), [last])
+    rows, ready = [], None
+    for job, number in zip(run["jobs"].values(), range(1, CHAIN + 1), strict=True):
+        name = f"chain/{number}"
+        begin, end = run["spans"][name]
+        submitted, started = clock(job["SubmitTime"]), clock(job["StartTime"])
+        rows.append(
+            {
+                "what": "chain",
+                "job": number,
+                "submitted to started": started - submitted,
+                "started to its command": begin - started,
+                "its end to seen": run["seen"][name] - end,
+                "whole": run["seen"][name] - ready if ready else float("nan"),
+            }
+        )
+        ready = run["seen"][name]
+    return rows
+
+
+def main() -> None:
+    if reason := why_not():
+        raise SystemExit(reason)
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    rows = []
+    with tempfile.TemporaryDirectory() as temporary, Cluster() as cluster:
+
+        def project(name: str) -> Path:
+            folder = copy_project(Path(temporary, name.replace(" ", "-")))
+            (folder / "cost.smk").write_text(RULES)
+            return folder
+
+        rows += chain(cluster, project("chain"))
+        links = pd.DataFrame(rows)
+        print("A job that does a second of work, seconds (median):")
+        print(links.drop(columns=["what", "job"]).median().round(1).to_string(), flush=True)
+        ideal = POLICIES * SECONDS / GPUS
+        print(f"\n{POLICIES} policies of {SECONDS} s on {GPUS} GPUs; ideal {ideal:g} s:")
+        for name, options in SETTINGS.items():
+            targets = [f"policies/{n}" for n in range(POLICIES)]
+            run = measure(cluster, project(name), options, targets)
+            busy = sum(end - begin for begin, end in run["spans"].values())
+            row = {"what": name, "jobs": len(run["jobs"]), "seconds": run["seconds"]}
+            row |= {"over ideal": run["seconds"] / ideal, "GPUs busy": busy / GPUS / run["seconds"]}
+            rows.append(row)
+            print(
+                f"{name}: {row['seconds']:.0f} s in {row['jobs']} jobs, "
+                f"{row['over ideal']:.2f} times the ideal",
+                flush=True,
+            )
+    pd.DataFrame(rows).to_csv(RESULTS / "cluster.csv", index=False)
+    load = os.getloadavg()[0]
+    print(f"\n{os.cpu_count()} cores, load {load:.1f} at the end")
+
+
+if __name__ == "__main__":
+    main()

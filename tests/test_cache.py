@@ -1,0 +1,219 @@
+"""Snakemake's cache between checkouts: what hits, what misses, and what comes of it."""
+
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT, TINY, copy_project, snakemake
+
+# The rules that are cached, in order, each with what stands in its first output's path.
+CACHED = {
+    "prepare_texts": "data/texts",
+    "train_reference": "reference",
+    "prepare_prompts": "data/prompts",
+    "prepare_preferences": "data/preferences",
+    "prepare_benchmark": "data/benchmark",
+    "train_reward_base": "reward/base",
+    "compute_features": "reward/features",
+}
+WORLD = {"prepare_texts", "prepare_benchmark"}
+BELOW_REFERENCE = set(CACHED) - WORLD
+
+
+def misses(folder: Path, store: Path, *arguments: str, path: Path | None = None) -> set[str]:
+    """The cached rules whose results would not come from the cache, in an empty checkout."""
+    output = snakemake(
+        *(folder, "--dry-run", "--forceall", "--cache", "--configfile", TINY, *arguments),
+        path=path,
+        SNAKEMAKE_OUTPUT_CACHE=str(store),
+    )
+    text = output.stdout + output.stderr
+    assert output.returncode == 0, text
+    fates = re.findall(r"Output file results/tiny/([\w/]+)\S* will be (\w+)", text)
+    rules = {place: name for name, place in CACHED.items()}
+    found = {rules[place]: fate for place, fate in fates}
+    assert set(found) == set(CACHED) and set(found.values()) <= {"obtained", "written"}, text
+    return {name for name, fate in found.items() if fate == "written"}
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    return copy_project(tmp_path / "another" / "checkout")
+
+
+def install(folder: Path, name: str) -> Path:
+    """A folder with another version of a package, as far as its metadata say."""
+    metadata = folder / f"{name}-99.0.dist-info/METADATA"
+    metadata.parent.mkdir(parents=True)
+    metadata.write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 99.0\n")
+    return folder
+
+
+def test_a_second_checkout_takes_what_there_is_and_ends_alike(cache, checkout, finished):
+    arguments = ("--cores", "2", "--configfile", TINY)
+    output = snakemake(checkout, "--cache", *arguments, SNAKEMAKE_OUTPUT_CACHE=str(cache))
+    assert output.returncode == 0, output.stdout + output.stderr
+    results, uncached = checkout / "results/tiny", finished / "results/tiny"
+    # A job that came from the cache ran no script: its log is empty.
+    empty = {path.stem for path in (results / "logs").glob("*.log") if not path.stat().st_size}
+    assert empty == set(CACHED)
+    for table in ("summary/summary.csv", "summary/policies.csv", "benchmark/accuracy.csv"):
+        assert (results / table).read_bytes() == (uncached / table).read_bytes()
+    assert (results / "reward/features.safetensors").resolve().is_relative_to(cache.resolve())
+    again = snakemake(
+        *(checkout, "--dry-run", "--cache", *arguments), SNAKEMAKE_OUTPUT_CACHE=str(cache)
+    )
+    assert "Nothing to be done" in again.stdout + again.stderr
+    # Links into a cache that was cleared lead nowhere: these stages are made again.
+    shutil.rmtree(results)
+    assert misses(checkout, cache) == set()
+    cleared = checkout.parent / "cleared"
+    cleared.mkdir()
+    assert misses(checkout, cleared) == set(CACHED)
+
+
+def edit(folder: Path, name: str, change: Callable[[str], str]) -> None:
+    path = folder / "workflow_scripts" / name
+    before = path.read_text()
+    path.write_text(change(before))
+    assert path.read_text() != before
+
+
+def test_comments_hit(cache, checkout):
+    for name in ("prudent/world.py", "prudent/tables.py", "train_reward_base.py"):
+        edit(checkout, name, lambda text: text + "\n# A comment.\n")
+    edit(checkout, "prudent/models.py", lambda text: text.replace('"""', '"""Once. ', 1))
+    # The script's own text is in Snakemake's key, comments and all.
+    assert misses(checkout, cache) == {"train_reward_base", "compute_features"}
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ("seed=1", set(CACHED)),
+        ("texts={validation: 0.2}", BELOW_REFERENCE | {"prepare_texts"}),
+        ("reference={epochs: 2}", BELOW_REFERENCE),
+        ("sampling={temperature: 0.9}", {"prepare_preferences"}),
+        ("preferences={validation: 0.3}", {"prepare_preferences"}),
+        ("benchmark={sources: [{world: benchmark, rows: 25}]}", {"prepare_benchmark"}),
+        ("reward={learning_rate: 0.01}", {"train_reward_base"}),
+        ("bad_rows=drop", set(CACHED)),
+        # What these stages do not read.
+        ("seeds=3", set()),
+        ("heads={epochs: 1}", set()),
+    ],
+)
+def test_settings(cache, checkout, tmp_path, change, expected):
+    overlay = tmp_path / "overlay.yaml"
+    name, _, value = change.partition("=")
+    overlay.write_text(yaml.safe_dump({name: yaml.safe_load(value)}))
+    if "prepare_preferences" in expected:
+        expected = expected | {"train_reward_base"}
+    if "train_reward_base" in expected:
+        expected = expected | {"compute_features"}
+    assert misses(checkout, cache, str(overlay)) == expected
+
+
+@pytest.mark.parametrize(
+    ("module", "expected"),
+    [
+        ("prudent/world.py", set(CACHED)),
+        ("prudent/reference.py", BELOW_REFERENCE),
+        ("prudent/reward_training.py", {"train_reward_base", "compute_features"}),
+        ("prudent/features.py", BELOW_REFERENCE),
+        ("compute_features.py", {"compute_features"}),
+        ("prudent/ppo.py", set()),
+    ],
+)
+def test_imported_modules(cache, checkout, module, expected):
+    edit(checkout, module, lambda text: text + "\n\nUNUSED = 1\n")
+    assert misses(checkout, cache) == expected
+
+
+@pytest.mark.parametrize(
+    ("package", "expected"),
+    [
+        ("torch", set(CACHED)),
+        ("trl", {"train_reward_base", "compute_features"}),
+        ("matplotlib", set()),
+    ],
+)
+def test_versions_of_libraries(cache, checkout, tmp_path, package, expected):
+    packages = install(tmp_path / "packages", package)
+    assert misses(checkout, cache, path=packages) == expected
+
+
+def test_data_files_count_by_content_and_not_by_place(checkout, finished, tmp_path):
+    """Texts from a file below data_root, and the start of the reference policy from a folder."""
+    store = tmp_path / "store"
+    store.mkdir()
+    for place in ("here", "there"):
+        shutil.copytree(finished / "results/tiny/reference", tmp_path / place / "model")
+        (tmp_path / place / "texts.csv").write_text(
+            "text\n" + "".join(f"a film of number {i} that was good\n" for i in range(60))
+        )
+    overlay = tmp_path / "files.yaml"
+    overlay.write_text(
+        yaml.safe_dump(
+            {
+                "texts": {"sources": [{"path": "{data_root}/texts.csv"}]},
+                "reference": {"checkpoint": "{data_root}/model"},
+            }
+        )
+    )
+
+    def below(place: str) -> tuple[str, ...]:
+        return (str(overlay), "--config", f"data_root={tmp_path / place}")
+
+    target = "results/tiny/data/prompts.parquet"
+    arguments = ("--cores", "2", "--cache", "--configfile", TINY, *below("here"), "--", target)
+    output = snakemake(checkout, *arguments, SNAKEMAKE_OUTPUT_CACHE=str(store))
+    assert output.returncode == 0, output.stdout + output.stderr
+
+    def missed(place: str) -> set[str]:
+        output = snakemake(
+            *(checkout, "--dry-run", "--forceall", "--cache", "--configfile", TINY),
+            *(*below(place), "--", target),
+            SNAKEMAKE_OUTPUT_CACHE=str(store),
+        )
+        text = output.stdout + output.stderr
+        fates = re.findall(r"Output file results/tiny/([\w/]+)\S* will be (\w+)", text)
+        assert len(fates) == 3, text
+        return {place for place, fate in fates if fate == "written"}
+
+    assert missed("here") == missed("there") == set()
+    for path in (tmp_path / "there").rglob("*"):
+        os.utime(path)
+    assert missed("there") == set()
+    with (tmp_path / "there/texts.csv").open("a") as file:
+        file.write("one film more\n")
+    assert missed("there") == {"data/texts", "reference", "data/prompts"}
+    with (tmp_path / "here/model/generation_config.json").open("a") as file:
+        file.write("\n")
+    assert missed("here") == {"reference", "data/prompts"}
+
+
+def test_a_bad_folder_is_named_before_any_work(checkout):
+    arguments = ("--cores", "1", "--cache", "--configfile", TINY)
+    output = snakemake(checkout, *arguments, SNAKEMAKE_OUTPUT_CACHE="/nowhere")
+    assert output.returncode == 1 and not (checkout / "results").exists()
+    message = output.stderr.strip().splitlines()[-1]
+    assert message.startswith("SNAKEMAKE_OUTPUT_CACHE: /nowhere is no folder")
+
+
+def test_profiles_name_every_rule_that_is_cached():
+    rules = set()
+    for path in (ROOT / "rules").glob("*.smk"):
+        parts = re.split(r"^rule (\w+):\n", path.read_text(), flags=re.M)
+        rules |= {
+            name
+            for name, text in zip(parts[1::2], parts[2::2], strict=True)
+            if "    cache: " in text
+        }
+    assert rules == set(CACHED)
+    profile = yaml.safe_load((ROOT / "profiles/slurm/config.yaml").read_text())
+    assert set(profile["cache"]) == rules | {"train_judge"}
