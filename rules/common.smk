@@ -58,9 +58,9 @@ wildcard_constraints:
 
 
 def backbone(settings):
-    """The folder that a reward model starts from; nothing where it comes from the hub."""
+    """What a reward model starts from; nothing where it comes from the hub."""
     if settings["checkpoint"] == "reference":
-        return f"{R}/reference"
+        return f"{R}/reference.sha256"
     return local(settings["checkpoint"])
 
 

@@ -9,6 +9,7 @@ if config["judge"]["scorer"] == "trained":
             backbone=backbone(judge_reward_settings(config)),
         output:
             checkpoint=directory(f"{R}/judge/model"),
+            digest=f"{R}/judge/model.sha256",
             loss=f"{R}/judge/model_loss.csv",
         log:
             f"{R}/logs/train_judge.log",

@@ -8,6 +8,7 @@ rule train_reference:
         start=local(config["reference"]["checkpoint"]),
     output:
         checkpoint=directory(f"{R}/reference"),
+        digest=f"{R}/reference.sha256",
         loss=f"{R}/reference_loss.csv",
     log:
         f"{R}/logs/train_reference.log",

@@ -8,6 +8,7 @@ rule train_reward_base:
         backbone=backbone(config["reward"]),
     output:
         checkpoint=directory(f"{R}/reward/base"),
+        digest=f"{R}/reward/base.sha256",
         loss=f"{R}/reward/base_loss.csv",
     log:
         f"{R}/logs/train_reward_base.log",
@@ -33,7 +34,7 @@ rule train_reward_base:
 rule compute_features:
     """What enters the base model's final layer, for both responses of every pair."""
     input:
-        base=f"{R}/reward/base",
+        base=f"{R}/reward/base.sha256",
         preferences=f"{R}/data/preferences.parquet",
     output:
         features=f"{R}/reward/features.safetensors",

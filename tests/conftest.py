@@ -63,7 +63,7 @@ def start(
 ) -> subprocess.Popen[str]:
     """Starts Snakemake on the cluster; its output goes to the file snakemake.log."""
     # Jobs here take seconds, so they are looked at more often than the profile says.
-    options = ("--profile", "slurm", "--slurm-init-seconds-before-status-checks", "3")
+    options = ("--profile", "slurm", "--slurm-init-seconds-before-status-checks", "7")
     with (folder / "snakemake.log").open("a") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "snakemake", *options, *arguments],

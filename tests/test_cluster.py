@@ -93,10 +93,9 @@ def test_the_base_model_was_trained_in_as_many_processes_as_gpus(run, finished):
     shared, alone = (
         pd.read_csv(place / "results/tiny/reward/base_loss.csv") for place in (folder, finished)
     )
-    # The last batch of the epoch is not full, and the two processes fill it.
-    full = (alone["split"] == "train") & (alone["step"] < alone["step"].max())
-    assert full.any()
-    pd.testing.assert_frame_equal(shared[full], alone[full], rtol=1e-3)
+    train = alone["split"] == "train"  # the last batch of the others is not full
+    assert train.any()
+    pd.testing.assert_frame_equal(shared[train], alone[train], rtol=1e-5)
 
 
 def test_logs_and_benchmarks_came_back(run):
@@ -141,7 +140,7 @@ def target(job: Job) -> str:
 def test_jobs_see_their_own_gpus_and_no_more_at_once_than_the_cap(cluster, tmp_path):
     folder = copy_project(tmp_path / "project")
     (folder / "seen.smk").write_text(SEEN)
-    arguments = ["--snakefile", "seen.smk", "--resources", "gpu=3", "turn=1", "--"]
+    arguments = ["--snakefile", "seen.smk", "--cache", "--resources", "gpu=3", "turn=1", "--"]
     names = ["base", "1.policy", "2.policy", "plain"]
     finish(start(cluster, folder, *arguments, *names), folder)
     devices = {name: seen(folder / name) for name in names}
@@ -166,21 +165,23 @@ def test_a_cluster_that_takes_gres_alone(cluster, tmp_path):
     changed = text.replace("&gpu {slurm_partition: gpu, gpu_model: a40}", f"&gpu {line}")
     assert changed != text
     profile.write_text(changed)
-    finish(start(cluster, folder, "--snakefile", "seen.smk", "--", "1.policy"), folder)
+    finish(start(cluster, folder, "--cache", "--snakefile", "seen.smk", "--", "1.policy"), folder)
     assert len(seen(folder / "1.policy")) == 1
     (job,) = cluster.jobs(folder)
     assert granted(job)[:2] == ("gpu", 1) and job["TresPerNode"] == "gres:gpu:a40:1"
 
 
-def test_results_come_from_the_cache(cluster, cache, tmp_path):
-    folder = copy_project(tmp_path / "project")
-    target = "results/tiny/data/preferences.parquet"
-    arguments = ("--configfile", TINY, "--", target)
-    finish(start(cluster, folder, *arguments, SNAKEMAKE_OUTPUT_CACHE=str(cache)), folder)
-    jobs = [rule(job) for job in cluster.jobs(folder)]
-    assert sorted(jobs) == [
-        *("prepare_preferences", "prepare_prompts", "prepare_texts", "train_reference")
-    ]
-    assert (folder / target).resolve().is_relative_to(cache.resolve())
-    logs = list((folder / "results/tiny/logs").glob("*.log"))
-    assert not any(path.stat().st_size for path in logs), "a script ran"
+def test_results_come_from_the_cache(cluster, tmp_path):
+    """In a second checkout; jobs are submitted nevertheless, and run no script."""
+    store = tmp_path / "store"
+    store.mkdir()
+    target = "results/tiny/reward/base.sha256"
+    for name in ("first", "second"):
+        folder = copy_project(tmp_path / name)
+        arguments = ("--configfile", TINY, "--", target)
+        finish(start(cluster, folder, *arguments, SNAKEMAKE_OUTPUT_CACHE=str(store)), folder)
+        assert len(cluster.jobs(folder)) == 5
+        logs = list((folder / "results/tiny/logs").glob("*.log"))
+        ran = {path.stem for path in logs if path.stat().st_size}
+        assert len(ran) == (5 if name == "first" else 0), ran
+        assert (folder / target).resolve().is_relative_to(store.resolve())

@@ -121,6 +121,8 @@ def test_a_folder_given_as_its_files():
     files = ["/models/m/config.json", "/models/m/deep/model.safetensors"]
     job.input = InputFiles(fromdict={"data": "d.parquet", "members": ["m0"], "judge": files})
     assert entry.from_snakemake(Args, job).judge == Path("/models/m")
+    job.input = InputFiles(fromdict={"data": "d", "members": ["m0"], "judge": "models/m.sha256"})
+    assert entry.from_snakemake(Args, job).judge == Path("models/m")
 
 
 def test_a_jobs_output_goes_to_its_log(tmp_path, capsys):

@@ -6,7 +6,7 @@ from typing import Any
 
 from prudent import entry
 from prudent.reference import ReferenceSettings, make_reference
-from prudent.tables import metadata, read_table, write_csv, write_json
+from prudent.tables import file_digest, metadata, read_table, write_csv, write_json, write_text
 
 
 @dataclass
@@ -16,6 +16,7 @@ class Args:
     settings: dict[str, Any]
     seed: int
     texts: Path | None = None
+    digest: Path | None = None  # where to write the checkpoint's
     threads: int = 1
 
 
@@ -28,6 +29,8 @@ def main(args: Args) -> None:
         metadata({**args.settings, "seed": args.seed}, **inputs), args.checkpoint / "metadata.json"
     )
     write_csv(losses, args.loss)
+    if args.digest:
+        write_text(file_digest(args.checkpoint) + "\n", args.digest)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from typing import Any
 
 from prudent import entry, training
 from prudent.reward_training import RewardSettings, train_reward_model
-from prudent.tables import metadata, read_table, write_csv, write_json
+from prudent.tables import file_digest, metadata, read_table, write_csv, write_json, write_text
 
 
 @dataclass
@@ -19,6 +19,7 @@ class Args:
     split: str
     seed: int
     backbone: Path | None = None
+    digest: Path | None = None  # where to write the checkpoint's
     threads: int = 1
 
 
@@ -49,6 +50,8 @@ def main(args: Args) -> None:
     sheet = metadata({**args.settings, "split": args.split, "seed": args.seed}, **inputs)
     write_json(sheet, args.checkpoint / "metadata.json")
     write_csv(losses, args.loss)
+    if args.digest:
+        write_text(file_digest(args.checkpoint) + "\n", args.digest)
 
 
 if __name__ == "__main__":

@@ -65,7 +65,8 @@ def from_snakemake(args_class: type, snakemake: Any) -> Any:
         for part in (snakemake.input, snakemake.output, snakemake.params, snakemake.wildcards):
             if field.name in part.keys():
                 value = resolve(getattr(part, field.name), snakemake.config.get("data_root", ""))
-                values[field.name] = _convert(value, types_of[field.name])
+                given = part is snakemake.input
+                values[field.name] = _convert(value, types_of[field.name], given)
                 break
         else:
             if field.name == "threads":
@@ -129,8 +130,8 @@ def _leaves(kind: Any) -> set[Any]:
     return {kind}
 
 
-def _convert(value: Any, kind: Any) -> Any:
-    """A value of a job as the field's type: paths, lists of paths, numbers from wildcards."""
+def _convert(value: Any, kind: Any, given: bool = False) -> Any:
+    """A value as the field's type: paths, lists of paths, numbers from wildcards; or an input."""
     leaves = _leaves(kind)
     if list[Path] in leaves and not isinstance(value, str):
         return [Path(item) for item in value]
@@ -140,8 +141,10 @@ def _convert(value: Any, kind: Any) -> Any:
         # Snakemake hands over an optional input that is absent as an empty list.
         if value is None or value == [] or value == "":
             return None
-        # A folder that no rule made is given as its files, whose contents Snakemake looks at.
-        return Path(value if isinstance(value, str) else os.path.commonpath(value))
+        # The cache takes no folders. One that no rule made is given as its files, a checkpoint that
+        # a rule made as the digest beside it.
+        path = Path(value if isinstance(value, str) else os.path.commonpath(value))
+        return path.with_suffix("") if given and path.suffix == ".sha256" else path
     if int in leaves and isinstance(value, str):
         return int(value)
     if float in leaves and isinstance(value, str | int) and not isinstance(value, bool):

@@ -5,8 +5,8 @@ truncation as at scoring time. Two defaults of RewardTrainer are switched off: a
 checkpointing, which costs one more forward pass, and bfloat16, which is a setting here.
 
 Several processes (see ``training.launch``) share each batch, so the losses are those of one process
-within rounding; but where the last batch of an epoch is not full, they fill it with pairs of the
-first.
+within rounding; but where the last batch of an epoch, or of the validation pairs, is not full, they
+fill it with pairs of the first.
 """
 
 from __future__ import annotations
