@@ -123,7 +123,7 @@ rule train_reward_base:
     shell: "sleep 5; echo $SLURMD_NODENAME $CUDA_VISIBLE_DEVICES > {output}"
 rule plain:
     output: "plain"
-    shell: "echo $SLURMD_NODENAME $CUDA_VISIBLE_DEVICES > {output}"
+    shell: "echo $SLURMD_NODENAME ${{CUDA_VISIBLE_DEVICES:-}} > {output}"
 """
 
 
