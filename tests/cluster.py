@@ -141,8 +141,9 @@ class Cluster:
     def crash(self, node: str) -> None:
         """What a node's loss is for the others: its daemons and its jobs are gone at once."""
         lost = [p for p in self.processes() if _variable(p, "SLURMD_NODENAME") == node]
-        for process in sorted(lost, key=lambda p: not _name(p).startswith("slurm")):
-            _kill(process)  # the daemons first, so that they cannot tell of the jobs' end
+        order = ("slurmd", "slurmstepd")  # first, so that they cannot tell of the jobs' end
+        for process in sorted(lost, key=lambda p: [_name(p) != name for name in order]):
+            _kill(process)
 
     def crash_slurmctld(self) -> None:
         for process in self.processes():

@@ -11,7 +11,6 @@ import pandas as pd
 import pytest
 import torch
 from conftest import ROOT, environment
-from safetensors.torch import load_file
 from tiny_models import tiny_model, tiny_tokenizer
 from tiny_rewards import REWARD_CONFIGS, bert_tokenizer
 from transformers import AutoModelForSequenceClassification, BertModel
@@ -260,16 +259,11 @@ def test_two_processes_train_as_one(backbone, tmp_path):
     assert [process.returncode for process in running] == [0, 0, 0], printed
     alone, *others = (pd.read_csv(tmp_path / name / "loss.csv") for name in jobs)
     assert len(alone) > 10
-    for name, output, losses in zip(list(jobs)[1:], printed[1:], others, strict=True):
+    for output, losses in zip(printed[1:], others, strict=True):
         assert "training in 2 processes" in output
         assert output.count("step 5 of 36: train loss") == 1, "both report"
         pd.testing.assert_frame_equal(losses[:1], alone[:1], rtol=1e-6)
         pd.testing.assert_frame_equal(losses, alone, rtol=1e-3)  # Adam makes rounding larger
-        weights = [
-            load_file(tmp_path / place / "base/model.safetensors") for place in ("alone", name)
-        ]
-        for key, tensor in weights[0].items():
-            torch.testing.assert_close(weights[1][key], tensor, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the GPUs are made up")
