@@ -152,7 +152,7 @@ def test_jobs_see_their_own_gpus_and_no_more_at_once_than_the_cap(cluster, tmp_p
         shown = set.union(*(devices[target(other)] for other in at_once))
         assert len(shown) == sum(granted(other)[1] for other in at_once), "a GPU for two jobs"
         most = max(most, len(shown))
-    assert most == 3
+    assert 1 < most <= 3
 
 
 def test_a_cluster_that_takes_gres_alone(cluster, tmp_path):
