@@ -8,7 +8,9 @@ from snakemake.logging import logger
 SCRIPTS = f"{workflow.basedir}/workflow_scripts"
 sys.path.insert(0, SCRIPTS)
 # Jobs take this clone's modules, too, wherever the environment was installed from.
-os.environ.update(PYTHONPATH=f"{SCRIPTS}:{os.environ.get('PYTHONPATH', '')}")
+# No empty part: Python would take it for the working directory.
+theirs = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+os.environ.update(PYTHONPATH=os.pathsep.join(dict.fromkeys([SCRIPTS, *theirs])))
 
 from prudent import paths
 from prudent.config import (
@@ -34,7 +36,8 @@ except InputError as error:
 
 # Profiles name the rules to cache, but only this variable says where. Without it Snakemake would
 # fail at the first of them, and with a bad one at its end, when its work is done.
-CACHE = os.environ.get("SNAKEMAKE_OUTPUT_CACHE", "")
+STORED = workflow.storage_settings.default_storage_provider is not None
+CACHE = "" if STORED else os.environ.get("SNAKEMAKE_OUTPUT_CACHE", "")
 if not CACHE:
     workflow.workflow_settings.cache = None
 elif workflow.enable_cache and "://" not in CACHE and not os.access(CACHE, os.W_OK):
@@ -60,8 +63,16 @@ wildcard_constraints:
 def backbone(settings):
     """What a reward model starts from; nothing where it comes from the hub."""
     if settings["checkpoint"] == "reference":
-        return f"{R}/reference.sha256"
+        return made(f"{R}/reference")
     return local(settings["checkpoint"])
+
+
+def made(checkpoint):
+    """A rule's checkpoint as input of a cached rule: its digest, as the key hashes no folders.
+
+    Where jobs share no file system, they need the folder itself, and there is no cache.
+    """
+    return checkpoint if STORED else f"{checkpoint}.sha256"
 
 
 def local(checkpoint):

@@ -32,7 +32,7 @@ rule prepare_prompts:
     """The prompts: the first tokens of texts, some of them kept for judging."""
     input:
         files=local_files(config["prompts"]["sources"]),
-        reference=f"{R}/reference.sha256",
+        reference=made(f"{R}/reference"),
     output:
         prompts=f"{R}/data/prompts.parquet",
         card=f"{R}/data/prompts.card.json",
@@ -59,7 +59,7 @@ rule prepare_preferences:
     """Preference pairs, given or sampled from the reference policy, split by prompt."""
     input:
         files=local_files(config["preferences"]["sources"]),
-        reference=f"{R}/reference.sha256" if is_sampled(config) else [],
+        reference=made(f"{R}/reference") if is_sampled(config) else [],
         prompts=f"{R}/data/prompts.parquet" if is_sampled(config) else [],
         gold=local(config["preferences"]["gold"]) if is_labelled(config) else [],
     output:

@@ -34,7 +34,7 @@ rule train_reward_base:
 rule compute_features:
     """What enters the base model's final layer, for both responses of every pair."""
     input:
-        base=f"{R}/reward/base.sha256",
+        base=made(f"{R}/reward/base"),
         preferences=f"{R}/data/preferences.parquet",
     output:
         features=f"{R}/reward/features.safetensors",

@@ -101,6 +101,14 @@ def job_counts(text: str) -> dict[str, int]:
     return counts
 
 
+def install(folder: Path, package: str) -> Path:
+    """A folder with another version of a package, as far as its metadata say."""
+    metadata = folder / f"{package}-99.0.dist-info/METADATA"
+    metadata.parent.mkdir(parents=True)
+    metadata.write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 99.0\n")
+    return folder
+
+
 @pytest.fixture
 def config() -> dict[str, Any]:
     """The default configuration, to be changed by a test."""
@@ -120,18 +128,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = snakemake(folder, "--cores", "2", "--configfile", TINY)
     assert output.returncode == 0, output.stdout + output.stderr
     return folder
-
-
-@pytest.fixture(scope="session")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache of Snakemake's with all of the tiny scenario that can be in it."""
-    store = tmp_path_factory.mktemp("cache")
-    folder = copy_project(tmp_path_factory.mktemp("first"))
-    targets = ("results/tiny/reward/features.safetensors", "results/tiny/data/benchmark.parquet")
-    arguments = ("--cores", "2", "--cache", "--configfile", TINY, "--", *targets)
-    output = snakemake(folder, *arguments, SNAKEMAKE_OUTPUT_CACHE=str(store))
-    assert output.returncode == 0, output.stdout + output.stderr
-    return store
 
 
 @pytest.fixture(scope="session")

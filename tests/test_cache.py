@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT, TINY, copy_project, snakemake
+from conftest import TINY, copy_project, install, snakemake
 
 # The rules that are cached, in order, each with what stands in its first output's path.
 CACHED = {
@@ -22,6 +22,18 @@ CACHED = {
 }
 WORLD = {"prepare_texts", "prepare_benchmark"}
 BELOW_REFERENCE = set(CACHED) - WORLD
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache of Snakemake's with all of the tiny scenario that can be in it."""
+    store = tmp_path_factory.mktemp("cache")
+    folder = copy_project(tmp_path_factory.mktemp("first"))
+    targets = ("results/tiny/reward/features.safetensors", "results/tiny/data/benchmark.parquet")
+    arguments = ("--cores", "2", "--cache", "--configfile", TINY, "--", *targets)
+    output = snakemake(folder, *arguments, SNAKEMAKE_OUTPUT_CACHE=str(store))
+    assert output.returncode == 0, output.stdout + output.stderr
+    return store
 
 
 def misses(folder: Path, store: Path, *arguments: str, path: Path | None = None) -> set[str]:
@@ -43,14 +55,6 @@ def misses(folder: Path, store: Path, *arguments: str, path: Path | None = None)
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     return copy_project(tmp_path / "another" / "checkout")
-
-
-def install(folder: Path, name: str) -> Path:
-    """A folder with another version of a package, as far as its metadata say."""
-    metadata = folder / f"{name}-99.0.dist-info/METADATA"
-    metadata.parent.mkdir(parents=True)
-    metadata.write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 99.0\n")
-    return folder
 
 
 def test_a_second_checkout_takes_what_there_is_and_ends_alike(cache, checkout, finished):
@@ -206,17 +210,3 @@ def test_a_bad_folder_is_named_before_any_work(checkout):
     assert output.returncode == 1 and not (checkout / "results").exists()
     message = output.stderr.strip().splitlines()[-1]
     assert message.startswith("SNAKEMAKE_OUTPUT_CACHE: /nowhere is no folder")
-
-
-def test_profiles_name_every_rule_that_is_cached():
-    rules = set()
-    for path in (ROOT / "rules").glob("*.smk"):
-        parts = re.split(r"^rule (\w+):\n", path.read_text(), flags=re.M)
-        rules |= {
-            name
-            for name, text in zip(parts[1::2], parts[2::2], strict=True)
-            if "    cache: " in text
-        }
-    assert rules == set(CACHED)
-    profile = yaml.safe_load((ROOT / "profiles/slurm/config.yaml").read_text())
-    assert set(profile["cache"]) == rules | {"train_judge"}

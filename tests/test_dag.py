@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT, TINY, dry_run, snakemake
+from conftest import ROOT, TINY, copy_project, dry_run, install, job_counts, snakemake
 
 RULES = ROOT / "rules"
 SCRIPTS = ROOT / "workflow_scripts"
@@ -53,8 +53,13 @@ def test_kubernetes_profile(project, config, tmp_path):
     if not plugins.exists():
         pytest.skip("its plugins are not installed: make setup")
     arguments = ("--profile", "profiles/kubernetes", "--default-storage-prefix", str(tmp_path))
+    output = snakemake(project, "--dry-run", *arguments, path=plugins)
+    text = output.stdout + output.stderr
     policies = len(config["methods"]) * config["seeds"]
-    assert dry_run(project, *arguments, path=plugins) == jobs(policies, ONCE)
+    assert job_counts(text) == jobs(policies, ONCE)
+    # A digest beside a checkpoint is enough for the cache alone: pods have to get the folder.
+    assert not re.findall(r"Input files updated by .*\.sha256", text)
+    assert re.search(r"Job \d+: Computing the features.*\n.*updated by .*/reward/base ", text)
 
 
 def test_slurm_profile_gives_gpus_to_the_rules_that_ask_for_one():
@@ -63,6 +68,12 @@ def test_slurm_profile_gives_gpus_to_the_rules_that_ask_for_one():
     asking |= {"train_judge", "judge_reference"}
     assert set(profile["set-resources"]) == asking
     assert all(given["gpu_model"] == "a40" for given in profile["set-resources"].values())
+
+
+def test_slurm_profile_names_every_rule_that_is_cached():
+    profile = yaml.safe_load((ROOT / "profiles/slurm/config.yaml").read_text(encoding="utf-8"))
+    cached = {name for name, text in rule_texts().items() if "    cache: " in text}
+    assert set(profile["cache"]) == cached | {"train_judge"}
 
 
 def test_imdb_scenario(project, tmp_path):
@@ -85,6 +96,15 @@ def test_a_mistake_is_one_message_and_no_job(project):
     assert message.startswith("config: unknown key `sceario`, did you mean `scenario`?")
     assert "Traceback" not in output.stderr and ".smk" not in output.stderr
     assert "Job" not in output.stderr
+
+
+def test_jobs_find_this_clones_modules_and_nothing_of_the_working_directory(tmp_path):
+    folder = copy_project(tmp_path / "clone")
+    rule = 'rule where:\n    output: "where"\n    shell: "echo $PYTHONPATH > {output}"\n'
+    (folder / "where.smk").write_text(f'include: "Snakefile"\n{rule}')
+    output = snakemake(folder, "--snakefile", "where.smk", "--cores", "1", "--", "where")
+    assert output.returncode == 0, output.stderr
+    assert (folder / "where").read_text() == f"{folder}/workflow_scripts\n"
 
 
 def test_lint_is_clean(project):
@@ -141,10 +161,8 @@ def test_a_figure_brings_back_figures(finished, edit):
 
 
 def test_another_version_of_a_package_brings_back_what_imports_it(finished, tmp_path):
-    metadata = tmp_path / "matplotlib-99.0.dist-info/METADATA"
-    metadata.parent.mkdir()
-    metadata.write_text("Metadata-Version: 2.1\nName: matplotlib\nVersion: 99.0\n")
-    assert dry_run(finished, "--configfile", TINY, path=tmp_path) == jobs(0, PLOTS)
+    packages = install(tmp_path, "matplotlib")
+    assert dry_run(finished, "--configfile", TINY, path=packages) == jobs(0, PLOTS)
 
 
 def test_a_seed_brings_only_its_own_jobs(finished):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas
 import pytest
-from conftest import ROOT
+from conftest import ROOT, install
 
 from prudent.digest import SCRIPTS, code_digest, imported_files, package_versions
 from prudent.errors import InputError
@@ -161,14 +161,12 @@ def test_versions_of_the_imported_packages_count(folder, tmp_path):
     assert package_versions(imported_files(folder / "train.py", folder)) == {
         "pandas": pandas.__version__
     }
-    another = tmp_path / "packages/pandas-99.0.dist-info"
-    another.mkdir(parents=True)
-    (another / "METADATA").write_text("Metadata-Version: 2.1\nName: pandas\nVersion: 99.0\n")
+    another = install(tmp_path / "packages", "pandas")
     program = (
         "import sys; from pathlib import Path; from prudent.digest import code_digest\n"
         f"print(*(code_digest(name, Path({str(folder)!r})) for name in ('train', 'other')))"
     )
-    for place, same in ((ROOT, True), (another.parent, False)):
+    for place, same in ((ROOT, True), (another, False)):
         printed = subprocess.run(
             [sys.executable, "-c", program],
             capture_output=True,
