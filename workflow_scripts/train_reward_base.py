@@ -1,7 +1,6 @@
 """Train a base reward model on one split of the preference pairs, with all GPUs of the job."""
 
-import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +25,10 @@ class Args:
 def main(args: Args) -> None:
     settings = RewardSettings(**args.settings)
     processes = training.processes()
-    if processes > 1 and not training.is_launched():
+    if processes > 1:
         settings.check_processes(processes)
-        script = Path(entry.__file__).parents[1] / "train_reward_base.py"
-        share = replace(args, threads=max(1, args.threads // processes))
-        training.launch(script, entry.to_command_line(share), processes)
+        training.launch("train_reward_base", args, processes)
         return
-    if not training.is_first():
-        logging.getLogger().setLevel(logging.WARNING)
     losses = train_reward_model(
         read_table(args.preferences, "preferences"),
         args.split,

@@ -162,7 +162,8 @@ class StopAtLoss(TrainerCallback):
         if "loss" in (logs or {}):
             self.recent.append(float(logs["loss"]))
             if len(self.recent) == 4 and sum(self.recent) / 4 < self.level:
-                logger.info(
-                    "training loss below %g at step %d: stop", self.level, state.global_step
-                )
+                if state.is_world_process_zero:
+                    logger.info(
+                        "training loss below %g at step %d: stop", self.level, state.global_step
+                    )
                 control.should_training_stop = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import subprocess
@@ -14,7 +15,7 @@ import pandas as pd
 import torch
 from transformers import TrainerCallback
 
-from prudent import gpus
+from prudent import entry, gpus
 from prudent.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -36,31 +37,32 @@ def common_arguments(seed: int, bfloat16: bool) -> dict[str, Any]:
 
 
 def processes() -> int:
-    """How many processes a training is to have: one for each GPU that the job was given."""
-    return max(1, len(gpus.visible()))
+    """How many processes a training is to start: one for each GPU that the job was given.
 
-
-def is_launched() -> bool:
-    """Whether this process is one of several that ``launch`` started."""
-    return "LOCAL_RANK" in os.environ
+    1 where there is nothing to start, as in the processes that ``launch`` started.
+    """
+    return 1 if "LOCAL_RANK" in os.environ else max(1, len(gpus.visible()))
 
 
 def is_first() -> bool:
-    """Whether this process is the one of its training that reports and writes."""
+    """Whether this process is the one of its training that writes."""
     return os.environ.get("RANK", "0") == "0"
 
 
-def launch(script: Path, arguments: list[str], processes: int) -> None:
+def launch(script: str, args: Any, processes: int) -> None:
     """Runs a script in several processes under ``accelerate launch``, and prints what they print.
 
-    They meet at a free port, so two jobs on one machine do not collide. Raises InputError if one
-    fails; it has said why by then.
+    script: its name. args: its arguments; the processes share the threads. They meet at a free
+    port, so two jobs on one machine do not collide. Raises InputError if one fails; it has said why
+    by then.
     """
+    path = Path(entry.__file__).parents[1] / f"{script}.py"
+    share = dataclasses.replace(args, threads=max(1, args.threads // processes))
     command = [
         *(sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu"),
         *("--num_machines", "1", "--num_processes", str(processes)),
         *("--main_process_port", "0", "--mixed_precision", "no", "--dynamo_backend", "no"),
-        *(str(script), *arguments),
+        *(str(path), *entry.to_command_line(share)),
     ]
     logger.info("training in %d processes", processes)
     # What a process prints itself would not reach the job's log.
@@ -90,14 +92,15 @@ class LossRecorder(TrainerCallback):
                     "accuracy": float(logs.get(f"{prefix}accuracy", float("nan"))),
                 }
                 self.rows.append(row)
-                logger.info(
-                    "step %d of %d: %s loss %.4f, %.0f s",
-                    row["step"],
-                    state.max_steps,
-                    split,
-                    row["loss"],
-                    time.monotonic() - self.started,
-                )
+                if state.is_world_process_zero:
+                    logger.info(
+                        "step %d of %d: %s loss %.4f, %.0f s",
+                        row["step"],
+                        state.max_steps,
+                        split,
+                        row["loss"],
+                        time.monotonic() - self.started,
+                    )
 
     def frame(self) -> pd.DataFrame:
         """The rows as a table: step, split, loss, accuracy."""
