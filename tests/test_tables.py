@@ -68,6 +68,17 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     assert [p.name for p in path.parent.iterdir()] == ["a.txt"]
 
 
+def test_a_full_disk_is_named(tmp_path):
+    path = tmp_path / "a.txt"
+    with (
+        pytest.raises(InputError, match="a.txt: no space left to write it"),
+        tables.atomic_path(path),
+        open("/dev/full", "wb", buffering=0) as full,
+    ):
+        full.write(b"0")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_folder_is_replaced_whole(tmp_path):
     path = tmp_path / "model"
     for name in ("first", "second"):

@@ -13,7 +13,6 @@ import errno
 import json
 import logging
 import os
-import re
 import shutil
 import signal
 import socket
@@ -28,7 +27,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from prudent.errors import InputError
+from prudent.errors import InputError, disk_is_full
 
 logger = logging.getLogger(__name__)
 
@@ -36,8 +35,6 @@ HEARTBEAT = 5.0
 """Seconds between an owner's signs of life."""
 HEARTBEAT_TIMEOUT = 60.0
 """Seconds without one after which an owner whose process cannot be looked at counts as gone."""
-
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 Log = list[dict[str, float]]
 
@@ -86,11 +83,10 @@ class CheckpointFolder:
             self.lock.require()
             os.replace(temporary / self.path.name, self.path)
         except (OSError, SafetensorError) as error:
-            full = _error_number(error) in FULL
+            full = "no space left: " if disk_is_full(error) else ""
             raise InputError(
-                f"{self.path}: the checkpoint could not be written: "
-                f"{'no space left: ' if full else ''}{error}; the last one that was, if any, is "
-                "kept, and the same command goes on from it"
+                f"{self.path}: the checkpoint could not be written: {full}{error}; the last one "
+                "that was, if any, is kept, and the same command goes on from it"
             ) from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -363,12 +359,6 @@ def _short(value: Any) -> str:
 
 def _form(tensor: Tensor) -> str:
     return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
-
-
-def _error_number(error: Exception) -> int | None:
-    """The operating system's number of an error; safetensors has it in the text alone."""
-    match = re.search(r"os error (\d+)", str(error))
-    return int(match[1]) if match else getattr(error, "errno", None)
 
 
 def _sync(path: Path) -> None:

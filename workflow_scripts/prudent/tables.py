@@ -18,7 +18,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from prudent.errors import InputError
+from prudent.errors import InputError, disk_is_full
 from prudent.paths import folder_files
 
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
@@ -71,7 +71,10 @@ PACKAGES = ("torch", "transformers", "trl", "datasets", "pandas", "pyarrow", "sn
 
 @contextlib.contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """A temporary sibling of ``path`` to write a file or folder to, renamed if all went well."""
+    """A temporary sibling of ``path`` to write a file or folder to, renamed if all went well.
+
+    Raises InputError where the disk is full.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -83,6 +86,12 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         if path.is_dir():
             remove(path)
         os.replace(temporary, path)
+    except Exception as error:
+        if not disk_is_full(error):
+            raise
+        raise InputError(
+            f"{path}: no space left to write it: {error}; make some, and run the same command again"
+        ) from error
     finally:
         remove(temporary)
 
