@@ -47,6 +47,23 @@ elif workflow.enable_cache and "://" not in CACHE and not os.access(CACHE, os.W_
     )
     sys.exit(1)
 
+
+def last_answer(ask):
+    """A function that asks, and answers as before where there is no answer."""
+    answers = [None]
+
+    def asked():
+        answers[0] = ask() or answers[0]
+        return answers[0]
+
+    return asked
+
+
+# At each look at the jobs the SLURM executor asks slurmctld for a setting. Where it got no answer, it
+# would turn to sacct, which may know of no jobs, and wait for ever: so the last answer is kept.
+if slurm := sys.modules.get("snakemake_executor_plugin_slurm"):
+    slurm.get_min_job_age = last_answer(slurm.get_min_job_age)
+
 R = f"results/{config['scenario']}"
 CHECKPOINTS = f"checkpoints/{config['scenario']}"
 ENVIRONMENT = f"../envs/{config['environment']}.yaml"

@@ -20,6 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Self
 
@@ -140,7 +141,7 @@ class Cluster:
 
     def crash(self, node: str) -> None:
         """What a node's loss is for the others: its daemons and its jobs are gone at once."""
-        lost = [p for p in self.processes() if _variable(p, "SLURMD_NODENAME") == node]
+        lost = [p for p in self.processes() if _node(p) == node]
         order = ("slurmd", "slurmstepd")  # first, so that they cannot tell of the jobs' end
         for process in sorted(lost, key=lambda p: [_name(p) != name for name in order]):
             _kill(process)
@@ -237,8 +238,24 @@ def _remove(folder: Path) -> None:
 def _processes(folder: str) -> Iterator[int]:
     """The processes of the cluster in that folder."""
     for entry in Path("/proc").glob("[0-9]*"):
-        if _variable(int(entry.name), MARK) == folder:
-            yield int(entry.name)
+        process = int(entry.name)
+        if _variable(process, MARK) == folder or (_log(process) or "").startswith(f"{folder}/"):
+            yield process
+
+
+def _node(process: int) -> str | None:
+    """The node whose daemon a process is, or whose job."""
+    log = _log(process)
+    return Path(log).stem if log else _variable(process, "SLURMD_NODENAME")
+
+
+def _log(process: int) -> str | None:
+    """The node's log that a job's daemon writes to; its title took its environment's place."""
+    if _name(process) == "slurmstepd":
+        with contextlib.suppress(OSError):
+            opened = map(os.readlink, Path(f"/proc/{process}/fd").iterdir())
+            return next((path for path in opened if fnmatch(path, f"{HOME}/*/log/*.log")), None)
+    return None
 
 
 def _name(process: int) -> str:

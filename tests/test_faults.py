@@ -20,10 +20,9 @@ import pytest
 from cluster import Cluster, wait_for
 from conftest import ROOT, TINY, environment, finish, snakemake, start
 
-pytestmark = pytest.mark.slow
-
 LONG = ("--configfile", TINY, str(ROOT / "tests/faults.yaml"))
-POLICIES = [f"{method}/seed{seed}" for method in ("vanilla", "variance_aware") for seed in (0, 1)]
+POLICIES = [f"{method}/seed{seed}" for method in ("vanilla", "variance_aware") for seed in range(3)]
+STEPS = 80
 PATIENCE = 300
 """Seconds; this machine may be a busy one."""
 
@@ -42,16 +41,10 @@ def prepared(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def project(prepared: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(prepared, tmp_path / "project", symlinks=True))
-
-
 @pytest.fixture(scope="module")
 def undisturbed(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """What every policy comes to."""
-    folder = tmp_path_factory.mktemp("undisturbed") / "project"
-    shutil.copytree(prepared, folder, symlinks=True)
+    folder = copied(prepared, tmp_path_factory)
     output = snakemake(folder, "--cores", "2", *LONG, *targets(*POLICIES))
     assert output.returncode == 0, output.stdout + output.stderr
     outcomes = {policy: outcome(folder, policy) for policy in POLICIES}
@@ -59,27 +52,35 @@ def undisturbed(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> dic
     return outcomes
 
 
+@pytest.fixture
+def project(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return copied(prepared, tmp_path_factory)
+
+
+def copied(prepared: Path, factory: pytest.TempPathFactory) -> Path:
+    return Path(shutil.copytree(prepared, factory.mktemp("faults") / "project", symlinks=True))
+
+
 def outcome(folder: Path, policy: str) -> str:
     """A policy's weights and training log, without the seconds that a step took, as a digest."""
     path = folder / f"results/tiny/policies/{policy}"
     digest = hashlib.sha256((path / "model.safetensors").read_bytes())
     log = pd.read_csv(f"{path}.csv", dtype=str)
-    assert len(log) == 200
+    assert len(log) == STEPS
     digest.update(log.drop(columns="seconds").to_csv().encode())
     return digest.hexdigest()
 
 
+def has_checkpoint(folder: Path, policy: str) -> bool:
+    checkpoints = folder / f"checkpoints/tiny/policies/{policy}"
+    return bool(list(checkpoints.glob("*/checkpoint.safetensors")))
+
+
 def owner(folder: Path, policy: str) -> dict[str, str | int]:
     """The process that trains a policy, once it has written a checkpoint."""
-    checkpoints = folder / f"checkpoints/tiny/policies/{policy}"
-    found: list[Path] = []
-
-    def written() -> bool:
-        found[:] = checkpoints.glob("*/lock/*.json")
-        return bool(found and list(checkpoints.glob("*/checkpoint.safetensors")))
-
-    wait_for(written, f"a checkpoint of {policy}", PATIENCE)
-    return json.loads(found[0].read_text())
+    wait_for(lambda: has_checkpoint(folder, policy), f"a checkpoint of {policy}", PATIENCE)
+    locks = (folder / f"checkpoints/tiny/policies/{policy}").glob("*/lock/*.json")
+    return json.loads(next(locks).read_text())
 
 
 def assert_resumed(folder: Path, policy: str, undisturbed: dict[str, str]) -> None:
@@ -88,72 +89,83 @@ def assert_resumed(folder: Path, policy: str, undisturbed: dict[str, str]) -> No
     assert outcome(folder, policy) == undisturbed[policy]
 
 
-def last_job(cluster: Cluster, folder: Path, policy: str) -> dict[str, str]:
+def jobs_of(cluster: Cluster, folder: Path, policy: str) -> list[dict[str, str]]:
+    """A policy's jobs as SLURM knows them, the oldest first."""
     name = f"rule_train_policy_wildcards_{policy.replace('/seed', '_')}"
-    return [job for job in cluster.jobs(folder) if job["Comment"] == name][-1]
+    return [job for job in cluster.jobs(folder) if job["Comment"] == name]
 
 
-# --- One policy is hit --------------------------------------------------------------------------
+# --- Policies are hit ---------------------------------------------------------------------------
+
+BLOWS = ("scancel", "kill -9", "scontrol requeue", "time limit", "preemption")
+
+
+def strike(cluster: Cluster, blow: str, held: dict[str, str | int], node: str) -> None:
+    """Hits the process that holds a policy's checkpoints, or its job on that node."""
+    if blow == "scancel":
+        cluster.run("scancel", str(held["job"]))
+    elif blow == "kill -9":
+        os.kill(int(held["pid"]), signal.SIGKILL)
+    elif blow == "scontrol requeue":
+        cluster.run("scontrol", "requeue", str(held["job"]))
+    elif blow == "time limit":  # of a process that hangs
+        os.kill(int(held["pid"]), signal.SIGSTOP)
+        cluster.run("scontrol", "update", f"JobId={held['job']}", "TimeLimit=1")
+    else:
+        urgent = ("sbatch", "--partition=urgent", "--gpus=a40:4", "--output=/dev/null")
+        cluster.run(*urgent, f"--nodelist={node}", "--wrap=sleep 5")
 
 
 @pytest.fixture(scope="module")
 def struck(
     cluster: Cluster, prepared: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, dict[str, dict[str, str]]]:
-    """Three policies of one run, each hit by another blow; the folder and their last jobs."""
-    folder = tmp_path_factory.mktemp("struck") / "project"
-    shutil.copytree(prepared, folder, symlinks=True)
-    process = start(cluster, folder, *LONG, *targets(*POLICIES[:3]))
-    cluster.run("scancel", str(owner(folder, POLICIES[0])["job"]))
-    os.kill(int(owner(folder, POLICIES[1])["pid"]), signal.SIGKILL)
-    cluster.run("scontrol", "requeue", str(owner(folder, POLICIES[2])["job"]))
+) -> tuple[Path, dict[str, str]]:
+    """Policies of one run, each hit by another blow; the folder, and which was hit by which."""
+    folder = copied(prepared, tmp_path_factory)
+    chosen = POLICIES[: len(BLOWS)]
+    process = start(cluster, folder, *LONG, *targets(*chosen))
+
+    def nodes() -> dict[str, str]:
+        jobs = {policy: jobs_of(cluster, folder, policy) for policy in chosen}
+        return {policy: job[0]["NodeList"] for policy, job in jobs.items() if job}
+
+    wait_for(lambda: sum(map(bool, nodes().values())) == len(chosen), "the jobs", PATIENCE)
+    placed = nodes()
+    # Four share a node; the one that is alone on its own is preempted there.
+    order = sorted(chosen, key=lambda policy: list(placed.values()).count(placed[policy]))[::-1]
+    hit = dict(zip(BLOWS, order, strict=True))
+    waiting = dict(hit)
+    while waiting:  # each at its own first checkpoint
+        wait_for(lambda: any(has_checkpoint(folder, p) for p in waiting.values()), "one", PATIENCE)
+        for blow, policy in list(waiting.items()):
+            if has_checkpoint(folder, policy):
+                strike(cluster, blow, owner(folder, policy), placed[policy])
+                del waiting[blow]
     finish(process, folder)
-    return folder, {policy: last_job(cluster, folder, policy) for policy in POLICIES[:3]}
+    return folder, hit
+
+
+DONE = ("COMPLETED", "0")
 
 
 @pytest.mark.parametrize(
-    ("policy", "restarts"),
-    [(POLICIES[0], "0"), (POLICIES[1], "0"), (POLICIES[2], "1")],
-    ids=["scancel", "kill -9", "scontrol requeue"],
+    ("blow", "jobs"),
+    [
+        ("scancel", [("CANCELLED", "0"), DONE]),
+        ("kill -9", [("FAILED", "0"), DONE]),
+        ("scontrol requeue", [("COMPLETED", "1")]),
+        ("time limit", [("TIMEOUT", "0"), DONE]),
+        ("preemption", [("COMPLETED", "1")]),
+    ],
 )
-def test_a_policy_survives(struck, undisturbed, policy, restarts):
-    folder, jobs = struck
-    assert_resumed(folder, policy, undisturbed)
-    assert jobs[policy]["JobState"] == "COMPLETED" and jobs[policy]["Restarts"] == restarts
-
-
-@pytest.mark.slow
-def test_a_policy_survives_preemption(cluster, project, undisturbed):
-    """A job of a partition with priority takes all GPUs of the node; the policy is requeued."""
-    process = start(cluster, project, *LONG, *targets(POLICIES[0]))
-    owner(project, POLICIES[0])
-    node = last_job(cluster, project, POLICIES[0])["NodeList"]
-    urgent = cluster.run(
-        *("sbatch", "--parsable", "--partition=urgent", f"--nodelist={node}", "--gpus=a40:4"),
-        *("--output=/dev/null", "--wrap=sleep 5"),
-    )
-    finish(process, project)
-    assert_resumed(project, POLICIES[0], undisturbed)
-    assert last_job(cluster, project, POLICIES[0])["Restarts"] == "1"
-    state = cluster.run("squeue", "--noheader", "--states=all", "--format=%T", f"--jobs={urgent}")
-    assert state.strip() == "COMPLETED"
-
-
-@pytest.mark.slow
-def test_a_policy_survives_its_time_limit(cluster, project, undisturbed):
-    """A process that hangs runs into the limit; the second attempt has twice the time."""
-    rule = project / "rules/policy.smk"
-    text = rule.read_text()
-    assert "runtime=lambda wildcards, attempt: 480 * attempt" in text
-    rule.write_text(text.replace("480 * attempt", "1 * attempt"))  # minutes, SLURM's unit
-    process = start(cluster, project, *LONG, *targets(POLICIES[0]))
-    os.kill(int(owner(project, POLICIES[0])["pid"]), signal.SIGSTOP)
-    first = last_job(cluster, project, POLICIES[0])
-    finish(process, project)
-    assert_resumed(project, POLICIES[0], undisturbed)
-    states = {job["JobId"]: job["JobState"] for job in cluster.jobs(project)}
-    assert states[first["JobId"]] == "TIMEOUT" and first["TimeLimit"] == "00:01:00"
-    assert last_job(cluster, project, POLICIES[0])["TimeLimit"] > "00:01:00"
+def test_a_policy_survives(cluster, struck, undisturbed, blow, jobs):
+    """In a job that Snakemake submits again, or in the same one, requeued by SLURM."""
+    folder, hit = struck
+    assert_resumed(folder, hit[blow], undisturbed)
+    seen = jobs_of(cluster, folder, hit[blow])
+    assert [(job["JobState"], job["Restarts"]) for job in seen] == jobs
+    if blow == "time limit":  # the second one has twice the profile's time
+        assert [job["TimeLimit"] for job in seen] == ["00:01:00", "16:00:00"]
 
 
 # --- The cluster is hit -------------------------------------------------------------------------
@@ -162,19 +174,18 @@ def test_a_policy_survives_its_time_limit(cluster, project, undisturbed):
 def test_policies_survive_the_loss_of_their_node(cluster, project, undisturbed):
     process = start(cluster, project, *LONG, *targets(POLICIES[0]))
     owner(project, POLICIES[0])
-    node = last_job(cluster, project, POLICIES[0])["NodeList"]
-    cluster.crash(node)
+    (job,) = jobs_of(cluster, project, POLICIES[0])
+    cluster.crash(job["NodeList"])
     try:
         finish(process, project)
     finally:
-        cluster.start_slurmd(node)
-        wait_for(lambda: node in cluster.idle_nodes(), f"{node}'s return", 60)
+        cluster.start_slurmd(job["NodeList"])
+        wait_for(lambda: job["NodeList"] in cluster.idle_nodes(), "the node's return", 60)
     assert_resumed(project, POLICIES[0], undisturbed)
-    job = last_job(cluster, project, POLICIES[0])
-    assert job["Restarts"] == "1" and job["NodeList"] != node
+    (again,) = jobs_of(cluster, project, POLICIES[0])
+    assert again["Restarts"] == "1" and again["NodeList"] != job["NodeList"]
 
 
-@pytest.mark.slow
 def test_policies_survive_half_a_minute_without_slurmctld(cluster, project, undisturbed):
     process = start(cluster, project, *LONG, *targets(POLICIES[0]))
     owner(project, POLICIES[0])
@@ -193,7 +204,7 @@ def test_policies_survive_half_a_minute_without_slurmctld(cluster, project, undi
 
 def resume(cluster: Cluster, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Runs what `make resume` runs."""
-    options = ("--slurm-init-seconds-before-status-checks", "3")
+    options = ("--slurm-init-seconds-before-status-checks", "5")
     return subprocess.run(
         [sys.executable, "profiles/slurm/resume.py", *options, *arguments],
         cwd=folder,
@@ -204,13 +215,18 @@ def resume(cluster: Cluster, folder: Path, *arguments: str) -> subprocess.Comple
     )
 
 
-def test_snakemake_killed_while_its_jobs_run(cluster, project, undisturbed):
-    """Its jobs go on without it; the way back waits for them, and has nothing to do again."""
+def test_two_at_once_and_snakemake_killed_while_its_jobs_run(cluster, project, undisturbed):
+    """A second one is refused. The jobs of a dead one go on, and the way back waits for them."""
     policies = POLICIES[:2]
     arguments = (*LONG, *targets(*policies))
     process = start(cluster, project, *arguments)
     for policy in policies:
         owner(project, policy)
+    refused = resume(cluster, project, *arguments)
+    assert refused.returncode == 1
+    assert f"Snakemake still runs here, process {process.pid}" in refused.stderr
+    output = finish(start(cluster, project, *arguments), project, status=1)
+    assert "make sure that no other Snakemake process is trying to create the same files" in output
     process.kill()
     process.wait()
     resumed = resume(cluster, project, *arguments)
@@ -219,26 +235,9 @@ def test_snakemake_killed_while_its_jobs_run(cluster, project, undisturbed):
     assert "Nothing to be done" in resumed.stdout + resumed.stderr
     for policy in policies:
         assert outcome(project, policy) == undisturbed[policy]
+        assert len(jobs_of(cluster, project, policy)) == 1
 
 
-def test_two_at_once(cluster, project):
-    """The second one is refused, and so is the way back while the first one lives."""
-    arguments = (*LONG, *targets(POLICIES[0]))
-    process = start(cluster, project, *arguments)
-    wait_for((project / ".snakemake/controller").exists, "Snakemake's start", PATIENCE)
-    output = finish(start(cluster, project, *arguments), project, status=1)
-    assert "make sure that no other Snakemake process is trying to create the same files" in output
-    refused = resume(cluster, project, *arguments)
-    assert refused.returncode == 1
-    assert f"Snakemake still runs here, process {process.pid}" in refused.stderr
-    process.send_signal(signal.SIGINT)
-    process.wait(timeout=PATIENCE)
-    (project / ".snakemake/controller").write_text("elsewhere 1\n")
-    refused = resume(cluster, project, *arguments)
-    assert refused.returncode == 1 and "was started here on elsewhere" in refused.stderr
-
-
-@pytest.mark.slow
 def test_snakemake_killed_and_its_jobs_cancelled(cluster, project, undisturbed):
     arguments = (*LONG, *targets(POLICIES[0]))
     process = start(cluster, project, *arguments)
@@ -251,16 +250,24 @@ def test_snakemake_killed_and_its_jobs_cancelled(cluster, project, undisturbed):
     assert_resumed(project, POLICIES[0], undisturbed)
 
 
+def test_no_way_back_beside_a_snakemake_on_another_machine(cluster, tmp_path):
+    (tmp_path / "profiles").symlink_to(ROOT / "profiles")
+    (tmp_path / ".snakemake").mkdir()
+    (tmp_path / ".snakemake/controller").write_text("elsewhere 1\n")
+    refused = resume(cluster, tmp_path)
+    assert refused.returncode == 1 and "was started here on elsewhere" in refused.stderr
+
+
 # --- The disk is hit ----------------------------------------------------------------------------
 
 
 @pytest.fixture
-def small_disk(project: Path) -> Iterator[Callable[[str], Path]]:
+def small_disk(project: Path) -> Iterator[Callable[[Path], Path]]:
     """A function that puts a disk of a megabyte in the place of a folder of the project."""
     places: list[Path] = []
 
-    def mount(name: str) -> Path:
-        place = project / name
+    def mount(folder: Path) -> Path:
+        place = project / folder
         place.mkdir(parents=True)
         command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place]
         if subprocess.run(command, capture_output=True).returncode:
@@ -284,33 +291,31 @@ def fill(disk: Path) -> Path:
             return filler
 
 
-@pytest.mark.slow
-def test_a_full_disk_for_the_checkpoints(cluster, project, undisturbed, small_disk):
-    disk = small_disk("checkpoints")
-    arguments = (*LONG, "--retries", "0", *targets(POLICIES[0]))
-    process = start(cluster, project, *arguments)
-    owner(project, POLICIES[0])
-    filler = fill(disk)
-    log = project / f"results/tiny/logs/train_policy/{POLICIES[0]}.log"
+def test_full_disks(cluster, project, undisturbed, small_disk):
+    """One policy's checkpoints and another's end find no place, until somebody makes some."""
+    saving, ending = POLICIES[0], POLICIES[-1]
+    checkpoints = small_disk(Path("checkpoints/tiny/policies", saving).parent)
+    policies = small_disk(Path("results/tiny/policies", ending).parent)
+    filler = fill(policies)
+    process = start(cluster, project, *LONG, *targets(saving, ending))
+    owner(project, saving)
 
-    def refused() -> bool:
-        fill(disk)  # again, where a checkpoint under way has left some space
-        return "no space left" in log.read_text()
+    def has_failed(policy: str) -> bool:
+        return jobs_of(cluster, project, policy)[0]["JobState"] == "FAILED"
 
-    wait_for(refused, "the trainer's message", PATIENCE)
-    finish(process, project, status=1)
-    filler.unlink()
-    finish(start(cluster, project, *arguments), project)
-    assert_resumed(project, POLICIES[0], undisturbed)
+    def saving_has_failed() -> bool:
+        fill(checkpoints)  # again, where a checkpoint under way has left some space
+        return has_failed(saving)
 
-
-@pytest.mark.slow
-def test_a_full_disk_for_the_policy(cluster, project, undisturbed, small_disk):
-    disk = small_disk("results/tiny/policies")
-    filler = fill(disk)
-    arguments = (*LONG, "--retries", "0", *targets(POLICIES[0]))
-    finish(start(cluster, project, *arguments), project, status=1)
-    assert not list(disk.rglob("*.safetensors")), "half a policy"
-    filler.unlink()
-    finish(start(cluster, project, *arguments), project)
-    assert_resumed(project, POLICIES[0], undisturbed)
+    for policy, condition in ((saving, saving_has_failed), (ending, lambda: has_failed(ending))):
+        wait_for(condition, f"the end of {policy}'s job", PATIENCE)
+        log = (project / f"results/tiny/logs/train_policy/{policy}.log").read_text()
+        assert "no space left" in log and "Traceback" not in log, log
+        if policy == ending:
+            assert not list(policies.rglob("*.safetensors")), "half a policy"
+            filler.unlink()
+        else:
+            (checkpoints / filler.name).unlink()
+    finish(process, project)  # with the second attempts
+    for policy in (saving, ending):
+        assert_resumed(project, policy, undisturbed)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from prudent.ensemble import RewardEnsemble
 from prudent.errors import InputError
 from prudent.models import load_causal_lm, load_tokenizer
 from prudent.ppo import PPOSettings, PPOTrainer
-from prudent.tables import atomic_path, metadata, read_table, remove, write_csv, write_json
+from prudent.tables import atomic_path, metadata, read_table, write_csv, write_json
 
 
 @dataclass
@@ -80,7 +81,8 @@ def main(args: Args) -> None:
         policy.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
         write_json(sheet, temporary / "metadata.json")
-    remove(args.checkpoints)
+    # All is written by now: what a network file system does not let go of yet is no failure.
+    shutil.rmtree(args.checkpoints, ignore_errors=True)
 
 
 if __name__ == "__main__":
