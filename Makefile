@@ -6,7 +6,7 @@
 #
 # Another scenario:  make run SCENARIO=imdb ARGS="--config data_root=FOLDER"
 # On a cluster:      make resume ARGS="--cancel --configfile scenarios/imdb.yaml"
-# Slow tests, too:   make test TESTS="-m ''"
+# A part of the tests: make test TESTS="tests/test_ppo.py -n 0"
 # With a cache:      make run SNAKEMAKE_OUTPUT_CACHE=FOLDER
 # Another Python:    make test PYTHON=python3.12
 # GPT-2's size too:  make bench BENCH="--only steps --sizes 12x768"
@@ -46,7 +46,8 @@ run: setup
 	@ls $(RESULTS)/figures/*.png | sed 's/^/  /'
 
 test: lint slurm
-	$(BIN)/python -m pytest $(TESTS)
+	@# More at once than two cores carry: the tests of the cluster mostly wait.
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(TESTS)
 
 bench: setup .venv-bench/.installed
 	$(BENCH_BIN)/python tests/bench/trl_equality.py

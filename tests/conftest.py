@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,6 +15,11 @@ from typing import Any
 import pytest
 import yaml
 from cluster import Cluster, why_not
+from filelock import FileLock
+
+# Tests that run at once (pytest -n) would fight for the cores. Torch reads this when imported.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = "tests/config/tiny.yaml"
@@ -63,7 +69,7 @@ def start(
 ) -> subprocess.Popen[str]:
     """Starts Snakemake on the cluster; its output goes to the file snakemake.log."""
     # Jobs here take seconds, so they are looked at more often than the profile says.
-    options = ("--profile", "slurm", "--slurm-init-seconds-before-status-checks", "7")
+    options = ("--profile", "slurm", "--slurm-init-seconds-before-status-checks", "5")
     with (folder / "snakemake.log").open("a") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "snakemake", *options, *arguments],
@@ -72,6 +78,8 @@ def start(
             stdout=log,
             stderr=subprocess.STDOUT,
             text=True,
+            # Ctrl-C reaches it, too, where the tests themselves were started in the background.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
 
@@ -122,12 +130,18 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
     """A copy of the workflow in which the tiny scenario was run to its end."""
-    folder = copy_project(tmp_path_factory.mktemp("finished"))
-    output = snakemake(folder, "--cores", "2", "--configfile", TINY)
-    assert output.returncode == 0, output.stdout + output.stderr
-    return folder
+    base = tmp_path_factory.getbasetemp()
+    shared = (base if worker_id == "master" else base.parent) / "shared"
+    with FileLock(f"{shared}.lock"):  # the first one that comes runs it
+        if not shared.exists():
+            folder = copy_project(tmp_path_factory.mktemp("run"))
+            output = snakemake(folder, "--cores", "2", "--configfile", TINY)
+            assert output.returncode == 0, output.stdout + output.stderr
+            folder.rename(shared)
+    own = tmp_path_factory.mktemp("finished") / "project"  # which tests edit
+    return Path(shutil.copytree(shared, own, symlinks=True))
 
 
 @pytest.fixture(scope="session")
@@ -138,6 +152,11 @@ def cluster() -> Iterator[Cluster]:
         pytest.skip(reason)
     with Cluster() as running:
         yield running
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The tests of the cluster first: they mostly wait, while others run beside them."""
+    items.sort(key=lambda item: "cluster" not in getattr(item, "fixturenames", ()))
 
 
 @pytest.fixture

@@ -10,8 +10,6 @@ import pytest
 from cluster import Cluster, wait_for
 from conftest import TINY, copy_project, dry_run, finish, start
 
-pytestmark = pytest.mark.slow
-
 # What a job of each rule is granted: partition, GPUs, CPUs, memory in MB, minutes.
 GRANTED = {
     "prepare_texts": ("cpu", 0, 1, 4000, 60),
@@ -49,10 +47,19 @@ def granted(job: Job) -> tuple[str, int, int, int, int]:
 
 
 @pytest.fixture(scope="module")
-def run(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Job]]:
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the runs have as SNAKEMAKE_OUTPUT_CACHE."""
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture(scope="module")
+def run(
+    cluster: Cluster, store: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, list[Job]]:
     """The tiny scenario, stopped by Ctrl-C on the way and started again; its folder and jobs."""
     folder = copy_project(tmp_path_factory.mktemp("cluster"))
-    process = start(cluster, folder, "--configfile", TINY)
+    variables = {"SNAKEMAKE_OUTPUT_CACHE": str(store)}
+    process = start(cluster, folder, "--configfile", TINY, **variables)
 
     def features_are_computed() -> bool:
         states = {rule(job): job["JobState"] for job in cluster.jobs(folder)}
@@ -61,7 +68,7 @@ def run(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
     wait_for(features_are_computed, "the features' job", 300)
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=60) == 1
-    finish(start(cluster, folder, "--configfile", TINY), folder)
+    finish(start(cluster, folder, "--configfile", TINY, **variables), folder)
     return folder, cluster.jobs(folder)
 
 
@@ -171,17 +178,15 @@ def test_a_cluster_that_takes_gres_alone(cluster, tmp_path):
     assert granted(job)[:2] == ("gpu", 1) and job["TresPerNode"] == "gres:gpu:a40:1"
 
 
-def test_results_come_from_the_cache(cluster, tmp_path):
-    """In a second checkout; jobs are submitted nevertheless, and run no script."""
-    store = tmp_path / "store"
-    store.mkdir()
-    target = "results/tiny/reward/base.sha256"
-    for name in ("first", "second"):
-        folder = copy_project(tmp_path / name)
-        arguments = ("--configfile", TINY, "--", target)
-        finish(start(cluster, folder, *arguments, SNAKEMAKE_OUTPUT_CACHE=str(store)), folder)
-        assert len(cluster.jobs(folder)) == 5
-        logs = list((folder / "results/tiny/logs").glob("*.log"))
-        ran = {path.stem for path in logs if path.stat().st_size}
-        assert len(ran) == (5 if name == "first" else 0), ran
-        assert (folder / target).resolve().is_relative_to(store.resolve())
+def test_a_second_checkout_takes_its_results_from_the_cache(cluster, run, store, tmp_path):
+    """Its jobs are submitted nevertheless, and run no script."""
+    folder = copy_project(tmp_path / "second")
+    stages = ("data/benchmark.parquet", "reward/features.safetensors")
+    arguments = ("--configfile", TINY, "--", *(f"results/tiny/{stage}" for stage in stages))
+    finish(start(cluster, folder, *arguments, SNAKEMAKE_OUTPUT_CACHE=str(store)), folder)
+    assert len(cluster.jobs(folder)) == 7
+    logs = {place: (place / "results/tiny/logs").glob("*.log") for place in (folder, run[0])}
+    told, tells = ({log.stem for log in logs[place] if log.stat().st_size} for place in logs)
+    assert not told and {"prepare_texts", "train_reward_base", "compute_features"} <= tells
+    for stage in stages:
+        assert (folder / "results/tiny" / stage).resolve().is_relative_to(store.resolve())
