@@ -268,7 +268,7 @@ def small_disk(project: Path) -> Iterator[Callable[[Path], Path]]:
 
     def mount(folder: Path) -> Path:
         place = project / folder
-        place.mkdir(parents=True)
+        place.mkdir(parents=True, exist_ok=True)
         command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place]
         if subprocess.run(command, capture_output=True).returncode:
             pytest.skip("no file system can be mounted here")

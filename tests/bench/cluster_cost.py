@@ -7,6 +7,7 @@ since this machine has no eight GPUs; all else is real. Writes results/bench/clu
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import subprocess
@@ -15,6 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -22,6 +24,7 @@ from cluster import Cluster, why_not
 from conftest import copy_project, environment
 
 POLICIES, SECONDS, GPUS, CHAIN = 40, 20, 8, 5
+IDEAL = POLICIES * SECONDS / GPUS
 RESULTS = Path("results/bench")
 
 RULES = f"""
@@ -37,13 +40,17 @@ rule train_policy:
     shell: "date +%s.%N > {{output}}; sleep {SECONDS}; date +%s.%N >> {{output}}"
 """
 
-# What is tried in place of the profile's own settings.
-GROUPS = ("--groups", "train_policy=policy", "--set-resource-scopes", "turn=local")
-SETTINGS = {
+# When the executor first looks at the jobs; it waits 10 s longer after each look in vain.
+LOOKS = {
     "the profile": (),
     "first look after 3 s": ("--slurm-init-seconds-before-status-checks", "3"),
     "first look after 40 s": ("--slurm-init-seconds-before-status-checks", "40"),
-    "five policies a job": (*GROUPS, "--group-components", "policy=5"),
+}
+GROUPS = {
+    "five policies a job": (
+        *("--groups", "train_policy=policy", "--group-components", "policy=5"),
+        *("--set-resource-scopes", "turn=local"),
+    )
 }
 
 
@@ -84,10 +91,9 @@ def clock(text: str) -> float:
     return time.mktime(time.strptime(text, "%Y-%m-%dT%H:%M:%S"))
 
 
-def chain(cluster: Cluster, folder: Path) -> list[dict]:
-    """The waits of jobs that wait for each other."""
-    last = f"chain/{CHAIN}"
-    run = measure(cluster, folder, (), [last])
+def chain(cluster: Cluster, folder: Path, options: tuple[str, ...]) -> pd.DataFrame:
+    """The waits of jobs that wait for each other, one row each."""
+    run = measure(cluster, folder, options, [f"chain/{CHAIN}"])
     rows, ready = [], None
     for job, number in zip(run["jobs"].values(), range(1, CHAIN + 1), strict=True):
         name = f"chain/{number}"
@@ -95,8 +101,6 @@ def chain(cluster: Cluster, folder: Path) -> list[dict]:
         submitted, started = clock(job["SubmitTime"]), clock(job["StartTime"])
         rows.append(
             {
-                "what": "chain",
-                "job": number,
                 "submitted to started": started - submitted,
                 "started to its command": begin - started,
                 "its end to seen": run["seen"][name] - end,
@@ -104,42 +108,52 @@ def chain(cluster: Cluster, folder: Path) -> list[dict]:
             }
         )
         ready = run["seen"][name]
-    return rows
+    return pd.DataFrame(rows)
+
+
+def policies(cluster: Cluster, folder: Path, options: tuple[str, ...]) -> dict[str, float]:
+    """The time of all policies on all GPUs."""
+    run = measure(cluster, folder, options, [f"policies/{n}" for n in range(POLICIES)])
+    lasted = [clock(job["EndTime"]) - clock(job["StartTime"]) for job in run["jobs"].values()]
+    return {
+        "jobs": len(lasted),
+        "seconds": run["seconds"],
+        "over ideal": run["seconds"] / IDEAL,
+        "seconds of a job": float(np.median(lasted)),
+    }
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", choices=["chain", "policies"])
+    only = parser.parse_args().only
     if reason := why_not():
         raise SystemExit(reason)
     RESULTS.mkdir(parents=True, exist_ok=True)
-    rows = []
     with tempfile.TemporaryDirectory() as temporary, Cluster() as cluster:
 
-        def project(name: str) -> Path:
-            folder = copy_project(Path(temporary, name.replace(" ", "-")))
+        def project(*names: str) -> Path:
+            folder = copy_project(Path(temporary, "-".join(names).replace(" ", "-")))
             (folder / "cost.smk").write_text(RULES)
             return folder
 
-        rows += chain(cluster, project("chain"))
-        links = pd.DataFrame(rows)
-        print("A job that does a second of work, seconds (median):")
-        print(links.drop(columns=["what", "job"]).median().round(1).to_string(), flush=True)
-        ideal = POLICIES * SECONDS / GPUS
-        print(f"\n{POLICIES} policies of {SECONDS} s on {GPUS} GPUs; ideal {ideal:g} s:")
-        for name, options in SETTINGS.items():
-            targets = [f"policies/{n}" for n in range(POLICIES)]
-            run = measure(cluster, project(name), options, targets)
-            busy = sum(end - begin for begin, end in run["spans"].values())
-            row = {"what": name, "jobs": len(run["jobs"]), "seconds": run["seconds"]}
-            row |= {"over ideal": run["seconds"] / ideal, "GPUs busy": busy / GPUS / run["seconds"]}
-            rows.append(row)
-            print(
-                f"{name}: {row['seconds']:.0f} s in {row['jobs']} jobs, "
-                f"{row['over ideal']:.2f} times the ideal",
-                flush=True,
-            )
-    pd.DataFrame(rows).to_csv(RESULTS / "cluster.csv", index=False)
-    load = os.getloadavg()[0]
-    print(f"\n{os.cpu_count()} cores, load {load:.1f} at the end")
+        if only != "policies":
+            print("Jobs that do a second of work one after the other, seconds (median):")
+            for name, options in LOOKS.items():
+                waits = chain(cluster, project("chain", name), options).median()
+                print(f"{name}: {', '.join(f'{k} {v:.1f}' for k, v in waits.items())}", flush=True)
+        if only != "chain":
+            print(f"{POLICIES} policies of {SECONDS} s on {GPUS} GPUs; ideal {IDEAL:g} s:")
+            rows = {}
+            for name, options in (LOOKS | GROUPS).items():
+                rows[name] = row = policies(cluster, project("policies", name), options)
+                print(
+                    f"{name}: {row['seconds']:.0f} s, {row['over ideal']:.2f} times the ideal; "
+                    f"{row['jobs']} jobs of {row['seconds of a job']:.0f} s",
+                    flush=True,
+                )
+            pd.DataFrame(rows).T.to_csv(RESULTS / "cluster.csv", index_label="setting")
+    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the end")
 
 
 if __name__ == "__main__":
