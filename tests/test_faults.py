@@ -22,7 +22,7 @@ from conftest import ROOT, TINY, environment, finish, snakemake, start
 
 LONG = ("--configfile", TINY, str(ROOT / "tests/faults.yaml"))
 POLICIES = [f"{method}/seed{seed}" for method in ("vanilla", "variance_aware") for seed in range(3)]
-STEPS = 80
+STEPS = 120
 PATIENCE = 300
 """Seconds; this machine may be a busy one."""
 
@@ -220,13 +220,13 @@ def test_two_at_once_and_snakemake_killed_while_its_jobs_run(cluster, project, u
     policies = POLICIES[:2]
     arguments = (*LONG, *targets(*policies))
     process = start(cluster, project, *arguments)
-    for policy in policies:
-        owner(project, policy)
+    wait_for((project / ".snakemake/controller").exists, "Snakemake's start", PATIENCE)
     refused = resume(cluster, project, *arguments)
     assert refused.returncode == 1
     assert f"Snakemake still runs here, process {process.pid}" in refused.stderr
     output = finish(start(cluster, project, *arguments), project, status=1)
     assert "make sure that no other Snakemake process is trying to create the same files" in output
+    owner(project, policies[0])
     process.kill()
     process.wait()
     resumed = resume(cluster, project, *arguments)
