@@ -34,9 +34,10 @@ except InputError as error:
     logger.error(str(error))
     sys.exit(1)
 
+# Whether files go through a storage provider, since jobs share no file system.
+STORED = workflow.storage_settings.default_storage_provider is not None
 # Profiles name the rules to cache, but only this variable says where. Without it Snakemake would
 # fail at the first of them, and with a bad one at its end, when its work is done.
-STORED = workflow.storage_settings.default_storage_provider is not None
 CACHE = "" if STORED else os.environ.get("SNAKEMAKE_OUTPUT_CACHE", "")
 if not CACHE:
     workflow.workflow_settings.cache = None

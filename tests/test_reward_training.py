@@ -229,6 +229,7 @@ def start_script(
     options = {
         "preferences": folder / "preferences.parquet",
         "checkpoint": folder / "base",
+        "digest": folder / "base.sha256",
         "loss": folder / "loss.csv",
         "settings": json.dumps(asdict(settings)),
         "split": "train",

@@ -12,11 +12,11 @@ from prudent.tables import file_digest, metadata, read_table, write_csv, write_j
 @dataclass
 class Args:
     checkpoint: Path
+    digest: Path  # where to write the checkpoint's
     loss: Path
     settings: dict[str, Any]
     seed: int
     texts: Path | None = None
-    digest: Path | None = None  # where to write the checkpoint's
     threads: int = 1
 
 
@@ -29,8 +29,7 @@ def main(args: Args) -> None:
         metadata({**args.settings, "seed": args.seed}, **inputs), args.checkpoint / "metadata.json"
     )
     write_csv(losses, args.loss)
-    if args.digest:
-        write_text(file_digest(args.checkpoint) + "\n", args.digest)
+    write_text(file_digest(args.checkpoint) + "\n", args.digest)
 
 
 if __name__ == "__main__":

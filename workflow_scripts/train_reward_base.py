@@ -13,12 +13,12 @@ from prudent.tables import file_digest, metadata, read_table, write_csv, write_j
 class Args:
     preferences: Path
     checkpoint: Path
+    digest: Path  # where to write the checkpoint's
     loss: Path
     settings: dict[str, Any]
     split: str
     seed: int
     backbone: Path | None = None
-    digest: Path | None = None  # where to write the checkpoint's
     threads: int = 1
 
 
@@ -45,8 +45,7 @@ def main(args: Args) -> None:
     sheet = metadata({**args.settings, "split": args.split, "seed": args.seed}, **inputs)
     write_json(sheet, args.checkpoint / "metadata.json")
     write_csv(losses, args.loss)
-    if args.digest:
-        write_text(file_digest(args.checkpoint) + "\n", args.digest)
+    write_text(file_digest(args.checkpoint) + "\n", args.digest)
 
 
 if __name__ == "__main__":

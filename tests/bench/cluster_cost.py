@@ -37,7 +37,7 @@ rule link:
 rule train_policy:
     output: "policies/{{n}}"
     resources: gpu=1, turn=1
-    shell: "date +%s.%N > {{output}}; sleep {SECONDS}; date +%s.%N >> {{output}}"
+    shell: "sleep {SECONDS}; touch {{output}}"
 """
 
 # When the executor first looks at the jobs; it waits 10 s longer after each look in vain.
@@ -54,9 +54,11 @@ GROUPS = {
 }
 
 
-def measure(cluster: Cluster, folder: Path, options: tuple[str, ...], targets: list[str]) -> dict:
-    """Runs Snakemake for the targets; returns its seconds, and each job's waits."""
-    start, seen = time.time(), {}
+def measure(
+    cluster: Cluster, folder: Path, options: tuple[str, ...], targets: list[str]
+) -> tuple[float, dict[str, float], list[dict[str, str]]]:
+    """Runs Snakemake; returns its seconds, when it saw each output's end, and SLURM's jobs."""
+    start = time.time()
     process = subprocess.Popen(
         [
             *(sys.executable, "-u", "-m", "snakemake", "--profile", "slurm", "--snakefile"),
@@ -68,22 +70,18 @@ def measure(cluster: Cluster, folder: Path, options: tuple[str, ...], targets: l
         stderr=subprocess.STDOUT,
         text=True,
     )
-    names, rule_lines = {}, []
-    output = []
+    seen, names, printed, output = {}, {}, [], ""
     for line in process.stdout:
-        output.append(line)
+        printed.append(line)
         if found := re.match(r"\s+output: (\S+)", line):
-            rule_lines.append(found[1])
-        if (found := re.match(r"\s+jobid: (\d+)", line)) and rule_lines:
-            names[found[1]] = rule_lines[-1]
+            output = found[1]
+        if found := re.match(r"\s+jobid: (\d+)", line):
+            names[found[1]] = output
         if found := re.match(r"Finished jobid: (\d+)", line):
             seen[names[found[1]]] = time.time()
     if process.wait():
-        raise SystemExit("".join(output))
-    seconds = time.time() - start
-    spans = {name: [float(t) for t in (folder / name).read_text().split()] for name in seen}
-    jobs = {job["JobId"]: job for job in cluster.jobs(folder)}
-    return {"seconds": seconds, "seen": seen, "spans": spans, "jobs": jobs, "start": start}
+        raise SystemExit("".join(printed))
+    return time.time() - start, seen, cluster.jobs(folder)
 
 
 def clock(text: str) -> float:
@@ -93,32 +91,33 @@ def clock(text: str) -> float:
 
 def chain(cluster: Cluster, folder: Path, options: tuple[str, ...]) -> pd.DataFrame:
     """The waits of jobs that wait for each other, one row each."""
-    run = measure(cluster, folder, options, [f"chain/{CHAIN}"])
+    _, seen, jobs = measure(cluster, folder, options, [f"chain/{CHAIN}"])
     rows, ready = [], None
-    for job, number in zip(run["jobs"].values(), range(1, CHAIN + 1), strict=True):
+    for job, number in zip(jobs, range(1, CHAIN + 1), strict=True):
         name = f"chain/{number}"
-        begin, end = run["spans"][name]
+        begin, end = map(float, (folder / name).read_text().split())
         submitted, started = clock(job["SubmitTime"]), clock(job["StartTime"])
         rows.append(
             {
                 "submitted to started": started - submitted,
                 "started to its command": begin - started,
-                "its end to seen": run["seen"][name] - end,
-                "whole": run["seen"][name] - ready if ready else float("nan"),
+                "its end to seen": seen[name] - end,
+                "whole": seen[name] - ready if ready else float("nan"),
             }
         )
-        ready = run["seen"][name]
+        ready = seen[name]
     return pd.DataFrame(rows)
 
 
 def policies(cluster: Cluster, folder: Path, options: tuple[str, ...]) -> dict[str, float]:
     """The time of all policies on all GPUs."""
-    run = measure(cluster, folder, options, [f"policies/{n}" for n in range(POLICIES)])
-    lasted = [clock(job["EndTime"]) - clock(job["StartTime"]) for job in run["jobs"].values()]
+    targets = [f"policies/{n}" for n in range(POLICIES)]
+    seconds, _, jobs = measure(cluster, folder, options, targets)
+    lasted = [clock(job["EndTime"]) - clock(job["StartTime"]) for job in jobs]
     return {
         "jobs": len(lasted),
-        "seconds": run["seconds"],
-        "over ideal": run["seconds"] / IDEAL,
+        "seconds": seconds,
+        "over ideal": seconds / IDEAL,
         "seconds of a job": float(np.median(lasted)),
     }
 

@@ -162,7 +162,7 @@ class StopAtLoss(TrainerCallback):
         if "loss" in (logs or {}):
             self.recent.append(float(logs["loss"]))
             if len(self.recent) == 4 and sum(self.recent) / 4 < self.level:
-                if state.is_world_process_zero:
+                if is_first():
                     logger.info(
                         "training loss below %g at step %d: stop", self.level, state.global_step
                     )

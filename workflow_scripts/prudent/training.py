@@ -45,7 +45,7 @@ def processes() -> int:
 
 
 def is_first() -> bool:
-    """Whether this process is the one of its training that writes."""
+    """Whether this process is the one of its training that reports and writes."""
     return os.environ.get("RANK", "0") == "0"
 
 
@@ -92,7 +92,7 @@ class LossRecorder(TrainerCallback):
                     "accuracy": float(logs.get(f"{prefix}accuracy", float("nan"))),
                 }
                 self.rows.append(row)
-                if state.is_world_process_zero:
+                if is_first():
                     logger.info(
                         "step %d of %d: %s loss %.4f, %.0f s",
                         row["step"],
