@@ -103,7 +103,7 @@ rulegraph: setup
 
 # The README's table of the configuration.
 config-table: setup
-	$(BIN)/python -m prudent.config
+	$(BIN)/python -m prudent.workflow.config
 
 clean:
 	rm -rf results checkpoints

@@ -12,8 +12,8 @@ sys.path.insert(0, SCRIPTS)
 theirs = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
 os.environ.update(PYTHONPATH=os.pathsep.join(dict.fromkeys([SCRIPTS, *theirs])))
 
-from prudent import paths
-from prudent.config import (
+from prudent.workflow import paths
+from prudent.workflow.config import (
     effective_config,
     is_labelled,
     is_local,
@@ -23,7 +23,7 @@ from prudent.config import (
     method_settings,
     save_config,
 )
-from prudent.digest import code_digest
+from prudent.workflow.digest import code_digest
 from prudent.errors import InputError
 from prudent.seeding import seed_parts
 

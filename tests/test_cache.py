@@ -91,9 +91,9 @@ def edit(folder: Path, name: str, change: Callable[[str], str]) -> None:
 
 
 def test_comments_hit(cache, checkout):
-    for name in ("prudent/world.py", "prudent/tables.py", "train_reward_base.py"):
+    for name in ("prudent/world/words.py", "prudent/tables.py", "train_reward_base.py"):
         edit(checkout, name, lambda text: text + "\n# A comment.\n")
-    edit(checkout, "prudent/models.py", lambda text: text.replace('"""', '"""Once. ', 1))
+    edit(checkout, "prudent/checkpoints.py", lambda text: text.replace('"""', '"""Once. ', 1))
     # The script's own text is in Snakemake's key, comments and all.
     assert misses(checkout, cache) == {"train_reward_base", "compute_features"}
 
@@ -128,12 +128,12 @@ def test_settings(cache, checkout, tmp_path, change, expected):
 @pytest.mark.parametrize(
     ("module", "expected"),
     [
-        ("prudent/world.py", set(CACHED)),
-        ("prudent/reference.py", BELOW_REFERENCE),
-        ("prudent/reward_training.py", {"train_reward_base", "compute_features"}),
-        ("prudent/features.py", BELOW_REFERENCE),
+        ("prudent/world/words.py", set(CACHED)),
+        ("prudent/policies/reference.py", BELOW_REFERENCE),
+        ("prudent/rewards/training.py", {"train_reward_base", "compute_features"}),
+        ("prudent/rewards/features.py", BELOW_REFERENCE),
         ("compute_features.py", {"compute_features"}),
-        ("prudent/ppo.py", set()),
+        ("prudent/ppo/trainer.py", set()),
     ],
 )
 def test_imported_modules(cache, checkout, module, expected):

@@ -22,10 +22,12 @@ from safetensors.torch import load_file, save_file
 from tiny_models import CONFIGS, tiny_prompts, tiny_tokenizer
 from transformers import AutoModelForCausalLM
 
-from prudent import checkpoint, objectives
-from prudent.checkpoint import CheckpointFolder, Lock, Termination
+from prudent import objectives
 from prudent.errors import InputError
-from prudent.ppo import PPOSettings, PPOTrainer
+from prudent.ppo import lock
+from prudent.ppo.checkpoint import CheckpointFolder, Termination
+from prudent.ppo.lock import Lock
+from prudent.ppo.trainer import PPOSettings, PPOTrainer
 
 FINGERPRINT = {"ppo": {"learning_rate": 0.01, "steps": 6}, "code": "a" * 64}
 LOG = [{"step": 0, "kl": 0.1, "sigma": math.nan}, {"step": 1, "kl": 1 / 3, "sigma": 2.0}]
@@ -202,15 +204,15 @@ def test_a_checkpoint_is_replaced_and_not_overwritten(tmp_path):
 
 @pytest.fixture
 def impatient(monkeypatch):
-    monkeypatch.setattr(checkpoint, "HEARTBEAT", 0.05)
-    monkeypatch.setattr(checkpoint, "HEARTBEAT_TIMEOUT", 1.0)
+    monkeypatch.setattr(lock, "HEARTBEAT", 0.05)
+    monkeypatch.setattr(lock, "HEARTBEAT_TIMEOUT", 1.0)
 
 
 def put_lock(folder: Path, **changes) -> Path:
     """A lock of somebody like this process."""
     (folder / "lock").mkdir(parents=True)
     file = folder / "lock" / "0123.json"
-    file.write_text(json.dumps(checkpoint._identity() | changes))
+    file.write_text(json.dumps(lock._identity() | changes))
     return file
 
 
@@ -307,7 +309,7 @@ def test_an_illegible_lock_is_watched_too(tmp_path, impatient):
 
 
 def test_a_lock_that_is_released_while_it_is_watched_is_free(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(checkpoint, "HEARTBEAT", 0.1)
+    monkeypatch.setattr(lock, "HEARTBEAT", 0.1)
     file = put_lock(tmp_path, host="elsewhere")
     timer = threading.Timer(0.5, file.unlink)
     timer.start()
@@ -353,17 +355,17 @@ def test_something_else_in_the_place_of_the_lock_is_refused(tmp_path, monkeypatc
 
 
 def race(folder: Path, rounds: int, barrier, answers) -> None:
-    checkpoint.HEARTBEAT, checkpoint.HEARTBEAT_TIMEOUT = 0.05, 0.1
+    lock.HEARTBEAT, lock.HEARTBEAT_TIMEOUT = 0.05, 0.1
     for number in range(rounds):
-        lock = Lock(folder / str(number))
+        held = Lock(folder / str(number))
         barrier.wait()
         try:
-            lock.acquire()
+            held.acquire()
             answers.put((number, "got"))
         except InputError as error:
             answers.put((number, "refused" if "another process keeps" in str(error) else error))
         barrier.wait()
-        lock.release()
+        held.release()
 
 
 def test_one_of_several_that_want_a_stale_lock_gets_it(tmp_path, zombie):

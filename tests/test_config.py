@@ -9,8 +9,9 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from prudent import config as module
-from prudent.config import (
+from prudent.errors import InputError
+from prudent.workflow import config as module
+from prudent.workflow.config import (
     config_table,
     effective_config,
     is_labelled,
@@ -23,7 +24,6 @@ from prudent.config import (
     objective_names,
     template_names,
 )
-from prudent.errors import InputError
 
 
 def set_key(config: dict, key: str, value: object) -> None:
@@ -279,7 +279,8 @@ def test_what_the_sources_ask_for(config):
 def test_names_that_are_read_without_importing_are_those_of_the_modules():
     import inspect
 
-    from prudent import models, objectives
+    from prudent import objectives
+    from prudent.rewards.text import TEMPLATES
 
     functions = [
         name
@@ -287,7 +288,7 @@ def test_names_that_are_read_without_importing_are_those_of_the_modules():
         if inspect.isfunction(value) and value.__module__ == objectives.__name__
     ]
     assert objective_names() == [name for name in functions if not name.startswith("_")]
-    assert template_names() == list(models.TEMPLATES)
+    assert template_names() == list(TEMPLATES)
 
 
 def test_the_table_in_the_readme_is_in_step(config):

@@ -129,7 +129,10 @@ def append(text: str):
 
 def test_comments_and_formatting_bring_nothing_back(finished, edit):
     edit("workflow_scripts/prudent/objectives.py", append("\n# A comment.\n"))
-    edit("workflow_scripts/prudent/ensemble.py", lambda text: text.replace('"""', '"""Once. ', 1))
+    edit(
+        "workflow_scripts/prudent/rewards/heads.py",
+        lambda text: text.replace('"""', '"""Once. ', 1),
+    )
     edit("workflow_scripts/prudent/tables.py", lambda text: text.replace("\ndef ", "\n\n\ndef ", 1))
     edit("workflow_scripts/train_policy.py", append("\n\n# A comment.\n"))
     edit("Snakefile", append("\n# A comment.\n"))
@@ -150,12 +153,12 @@ def test_an_objective_brings_back_its_policies_and_what_is_below(finished, edit)
 
 
 def test_the_trainer_brings_back_all_policies(finished, edit):
-    edit("workflow_scripts/prudent/ppo.py", append("\n\nUNUSED = 1\n"))
+    edit("workflow_scripts/prudent/ppo/trainer.py", append("\n\nUNUSED = 1\n"))
     assert dry_run(finished, "--configfile", TINY) == jobs(4, READERS)
 
 
 def test_a_figure_brings_back_figures(finished, edit):
-    edit("workflow_scripts/prudent/figures.py", append("\n\nDPI_FOR_PRINT = 600\n"))
+    edit("workflow_scripts/prudent/figures/style.py", append("\n\nDPI_FOR_PRINT = 600\n"))
     counts = dry_run(finished, "--configfile", TINY)
     assert counts == jobs(0, PLOTS)
 
@@ -237,7 +240,7 @@ def test_scripts_know_nothing_of_the_configuration():
     for path in SCRIPTS.glob("*.py"):
         text = path.read_text(encoding="utf-8")
         assert "config.yaml" not in text and "snakemake.config" not in text, path
-        assert "yaml" not in imported(path) and "from prudent.config" not in text, path
+        assert "yaml" not in imported(path) and "from prudent.workflow.config" not in text, path
         # Snakemake puts lines of its own before a script's, where Python does not take this.
         assert "__future__" not in imported(path), path
 

@@ -12,7 +12,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from prudent import data, tables
+from prudent import tables
+from prudent.data.build import (
+    build_benchmark,
+    build_preferences,
+    build_prompts,
+    build_texts,
+    prompt_key,
+    save,
+)
+from prudent.data.labels import draw_labels
+from prudent.data.rows import BadRow, clean, to_messages, to_pair
+from prudent.data.sources import read_source
 from prudent.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -78,30 +89,30 @@ def row_of(form):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_of_a_dialogue_gives_the_same_messages(form):
-    assert data.to_pair(row_of(form)) == (DIALOGUE, CHOSEN, REJECTED)
+    assert to_pair(row_of(form)) == (DIALOGUE, CHOSEN, REJECTED)
 
 
 def test_a_bare_prompt_is_one_user_message_and_keeps_its_white_space():
     # RewardBench's code rows: indentation belongs to the response.
     row = {"prompt": "def f(x):\n", "chosen": "    return x\n", "rejected": "    pass\n"}
-    prompt, chosen, rejected = data.to_pair(row)
+    prompt, chosen, rejected = to_pair(row)
     assert prompt == [{"role": "user", "content": "def f(x):\n"}]
     assert (chosen, rejected) == ("    return x\n", "    pass\n")
 
 
 def test_words_like_turns_inside_bare_texts_are_text():
     prompt = "Explain this log.\n\nHuman: hi\n\nAssistant: hello"
-    assert data.to_messages(prompt) == [{"role": "user", "content": prompt}]
+    assert to_messages(prompt) == [{"role": "user", "content": prompt}]
     answer = "\n\nHuman: another question"
     row = {"prompt": "Say it.", "chosen": answer, "rejected": "No."}
-    assert data.to_pair(row)[1] == answer
+    assert to_pair(row)[1] == answer
 
 
 def test_a_system_message_stays_and_an_empty_turn_in_the_middle_is_no_error():
     messages = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hi"}]
-    assert data.to_messages(messages) == messages
+    assert to_messages(messages) == messages
     text = "\n\nHuman: Hi\n\nAssistant: \n\nHuman: Hello?\n\nAssistant:"
-    assert [m["content"] for m in data.to_messages(text)] == ["Hi", "", "Hello?"]
+    assert [m["content"] for m in to_messages(text)] == ["Hi", "", "Hello?"]
 
 
 BAD = {
@@ -133,9 +144,9 @@ BAD = {
 def test_a_bad_row_says_why_and_where(case):
     change, reason, column = BAD[case]
     good = {"prompt": "Q?", "chosen": "A.", "rejected": "B."}
-    assert data.to_pair(good)
-    with pytest.raises(data.BadRow) as caught:
-        data.to_pair({**good, **change})
+    assert to_pair(good)
+    with pytest.raises(BadRow) as caught:
+        to_pair({**good, **change})
     assert caught.value.reason == reason
     assert f"column {column!r}: found " in str(caught.value)
     assert ", expected " in str(caught.value)
@@ -143,11 +154,11 @@ def test_a_bad_row_says_why_and_where(case):
 
 def test_whole_dialogues_have_to_share_their_prompt():
     other = [{"role": "user", "content": "Other?"}, said("B.")]
-    with pytest.raises(data.BadRow) as caught:
-        data.to_pair({"chosen": [*DIALOGUE, said("A.")], "rejected": other})
+    with pytest.raises(BadRow) as caught:
+        to_pair({"chosen": [*DIALOGUE, said("A.")], "rejected": other})
     assert caught.value.reason == "different_prompts"
-    with pytest.raises(data.BadRow) as caught:
-        data.to_pair({"chosen": "just an answer", "rejected": "another"})
+    with pytest.raises(BadRow) as caught:
+        to_pair({"chosen": "just an answer", "rejected": "another"})
     assert caught.value.reason == "not_a_dialogue"
 
 
@@ -203,7 +214,7 @@ EXPECTED = [(r["prompt"], r["chosen"], r["rejected"]) for r in pairs(60)]
 @pytest.mark.parametrize("ending", ["parquet", "jsonl", "json", "csv"])
 def test_files_of_every_ending_give_the_same_table(tmp_path, ending):
     path = write_rows(pairs(60), tmp_path / f"pairs.{ending}")
-    frame, card = data.build_preferences(settings({"path": str(path)}), "refuse", 0)
+    frame, card = build_preferences(settings({"path": str(path)}), "refuse", 0)
     assert content(frame) == EXPECTED
     assert set(frame["source"]) == {"pairs"}
     assert frame["probability"].isna().all()
@@ -225,17 +236,17 @@ def test_datasets_saved_in_every_way_give_the_same_table(tmp_path):
         {"dataset": str(tmp_path / "dictionary"), "split": "train"},
         {"dataset": str(tmp_path / "hub"), "split": "train"},
     ):
-        frame, card = data.build_preferences(settings(source), "refuse", 0)
+        frame, card = build_preferences(settings(source), "refuse", 0)
         assert content(frame) == EXPECTED
         assert card["sources"][0]["name"] == Path(source["dataset"]).name
     for name in ("dictionary", "hub"):
         with pytest.raises(InputError, match="expected `split:` to name one"):
-            data.build_preferences(settings({"dataset": str(tmp_path / name)}), "refuse", 0)
+            build_preferences(settings({"dataset": str(tmp_path / name)}), "refuse", 0)
     with pytest.raises(InputError, match="dataset .*hub, split missing: could not be loaded"):
         source = {"dataset": str(tmp_path / "hub"), "split": "missing"}
-        data.build_preferences(settings(source), "refuse", 0)
+        build_preferences(settings(source), "refuse", 0)
     with pytest.raises(InputError, match="nowhere: could not be loaded"):
-        data.build_preferences(settings({"dataset": str(tmp_path / "nowhere")}), "refuse", 0)
+        build_preferences(settings({"dataset": str(tmp_path / "nowhere")}), "refuse", 0)
 
 
 def test_a_limit_holds_for_datasets_too(tmp_path):
@@ -243,7 +254,7 @@ def test_a_limit_holds_for_datasets_too(tmp_path):
 
     datasets.Dataset.from_list(pairs(80)).save_to_disk(str(tmp_path / "saved"))
     spec = {"dataset": str(tmp_path / "saved"), "rows": 20}
-    source = data.read_source(spec, ["chosen"], [], 0)
+    source = read_source(spec, ["chosen"], [], 0)
     assert len(source.numbers) == 20 and source.available == 80
     assert source.columns["chosen"] == [f"Good {number - 1}." for number in source.numbers]
 
@@ -265,26 +276,26 @@ def test_conversations_survive_parquet_jsonl_and_datasets(tmp_path):
         {"path": str(write_rows(rows, tmp_path / "a.jsonl"))},
         {"dataset": str(tmp_path / "saved")},
     ):
-        assert content(data.build_preferences(settings(source), "refuse", 0)[0]) == EXPECTED
+        assert content(build_preferences(settings(source), "refuse", 0)[0]) == EXPECTED
 
 
 def test_columns_map_our_names_to_theirs(tmp_path):
     rows = [{"q": r["prompt"], "yes": r["chosen"], "no": r["rejected"]} for r in pairs(60)]
     path = str(write_rows(rows, tmp_path / "a.csv"))
     columns = {"prompt": "q", "chosen": "yes", "rejected": "no"}
-    frame, _ = data.build_preferences(
+    frame, _ = build_preferences(
         settings({"path": path, "columns": columns, "name": "mine"}), "refuse", 0
     )
     assert content(frame) == EXPECTED
     assert set(frame["source"]) == {"mine"}
     with pytest.raises(InputError, match=r"a.csv: the column\(s\) chosen, rejected .*q, yes, no"):
-        data.build_preferences(settings({"path": path}), "refuse", 0)
+        build_preferences(settings({"path": path}), "refuse", 0)
     with pytest.raises(InputError, match=r"the column\(s\) question are missing"):
         mapped = {"path": path, "columns": {**columns, "prompt": "question"}}
-        data.build_preferences(settings(mapped), "refuse", 0)
+        build_preferences(settings(mapped), "refuse", 0)
     with pytest.raises(InputError, match="found 'q', expected one of chosen, rejected, prompt"):
         mapped = {"path": path, "columns": {"q": "prompt"}}
-        data.build_preferences(settings(mapped), "refuse", 0)
+        build_preferences(settings(mapped), "refuse", 0)
 
 
 def test_csv_cells_that_look_like_nothing_are_texts(tmp_path):
@@ -292,21 +303,21 @@ def test_csv_cells_that_look_like_nothing_are_texts(tmp_path):
         {**row, "rejected": word} for row, word in zip(pairs(3), ("None", "NA", "nan"), strict=True)
     ]
     path = write_rows(rows, tmp_path / "a.csv")
-    source = data.read_source({"path": path}, ["rejected"], [], 0)
+    source = read_source({"path": path}, ["rejected"], [], 0)
     assert source.columns["rejected"] == ["None", "NA", "nan"]
 
 
 def test_a_limit_draws_rows_in_order_the_same_every_time(tmp_path):
     path = write_rows(pairs(200), tmp_path / "a.parquet")
-    read = [data.read_source({"path": path, "rows": 50}, ["chosen"], [], 1) for _ in range(2)]
+    read = [read_source({"path": path, "rows": 50}, ["chosen"], [], 1) for _ in range(2)]
     assert read[0] == read[1]
     assert len(read[0].numbers) == 50 and read[0].available == 200
     assert read[0].numbers == sorted(set(read[0].numbers))
     assert read[0].columns["chosen"] == [f"Good {n - 1}." for n in read[0].numbers]
     # Random, not the first 50: files are often sorted.
     assert max(read[0].numbers) > 150
-    assert data.read_source({"path": path, "rows": 50}, ["chosen"], [], 2) != read[0]
-    assert data.read_source({"path": path, "rows": 999}, ["chosen"], [], 1).numbers[-1] == 200
+    assert read_source({"path": path, "rows": 50}, ["chosen"], [], 2) != read[0]
+    assert read_source({"path": path, "rows": 999}, ["chosen"], [], 1).numbers[-1] == 200
 
 
 @pytest.mark.parametrize(
@@ -324,18 +335,18 @@ def test_a_limit_draws_rows_in_order_the_same_every_time(tmp_path):
 def test_unreadable_files_are_refused(tmp_path, name, text, message):
     (tmp_path / name).write_text(text)
     with pytest.raises(InputError, match=message):
-        data.read_source({"path": tmp_path / name}, ["text"], [], 0)
+        read_source({"path": tmp_path / name}, ["text"], [], 0)
 
 
 def test_unknown_sources_are_refused(tmp_path):
     with pytest.raises(InputError, match="nothing.csv: there is no such file"):
-        data.read_source({"path": tmp_path / "nothing.csv"}, ["text"], [], 0)
+        read_source({"path": tmp_path / "nothing.csv"}, ["text"], [], 0)
     with pytest.raises(InputError, match="found no kind, expected exactly one of world, path"):
-        data.read_source({"file": "x"}, ["text"], [], 0)
+        read_source({"file": "x"}, ["text"], [], 0)
     with pytest.raises(InputError, match="found path and dataset"):
-        data.read_source({"path": "x", "dataset": "y"}, ["text"], [], 0)
+        read_source({"path": "x", "dataset": "y"}, ["text"], [], 0)
     with pytest.raises(InputError, match="found world 'films', expected one of reviews, benchmark"):
-        data.read_source({"world": "films", "rows": 2}, ["text"], [], 0)
+        read_source({"world": "films", "rows": 2}, ["text"], [], 0)
 
 
 # ------------------------------------------------------------------------------ bad rows, cards
@@ -354,21 +365,19 @@ def spoiled(tmp_path):
 def test_bad_rows_are_refused_in_one_message(tmp_path):
     path = spoiled(tmp_path)
     with pytest.raises(InputError) as caught:
-        data.build_preferences(settings({"path": str(path)}), "refuse", 0)
+        build_preferences(settings({"path": str(path)}), "refuse", 0)
     message = str(caught.value)
     assert message.startswith(f"{path}: row 7, column 'rejected': found the empty text ' '")
     assert "(4 bad row(s) in all; `bad_rows: drop`" in message
     with pytest.raises(InputError, match="bad_rows: found 'ignore', expected refuse or drop"):
-        data.build_preferences(settings({"path": str(path)}), "ignore", 0)
+        build_preferences(settings({"path": str(path)}), "ignore", 0)
 
 
 def test_the_row_number_is_the_files_own_under_a_limit_too(tmp_path):
     rows = pairs(50)
     rows[41]["chosen"] = ""
     path = write_rows(rows, tmp_path / "a.csv")
-    limited = [
-        data.read_source({"path": path, "rows": 25}, ["chosen"], [], seed) for seed in range(9)
-    ]
+    limited = [read_source({"path": path, "rows": 25}, ["chosen"], [], seed) for seed in range(9)]
     assert any(42 in source.numbers for source in limited)
     for source in limited:
         for number, row in source.rows():
@@ -376,7 +385,7 @@ def test_the_row_number_is_the_files_own_under_a_limit_too(tmp_path):
 
 
 def test_dropped_rows_are_counted_in_the_card(tmp_path):
-    frame, card = data.build_preferences(
+    frame, card = build_preferences(
         settings({"path": str(spoiled(tmp_path))}, {"path": str(spoiled(tmp_path))}), "drop", 0
     )
     first, second = card["sources"]
@@ -390,8 +399,8 @@ def test_dropped_rows_are_counted_in_the_card(tmp_path):
 
 def test_saved_table_reads_back_and_the_card_holds_its_digest(tmp_path):
     path = write_rows(pairs(60), tmp_path / "a.parquet")
-    frame, card = data.build_preferences(settings({"path": str(path)}), "refuse", 0)
-    data.save(frame, card, "preferences", tmp_path / "p.parquet", tmp_path / "p.card.json")
+    frame, card = build_preferences(settings({"path": str(path)}), "refuse", 0)
+    save(frame, card, "preferences", tmp_path / "p.parquet", tmp_path / "p.card.json")
     again = tables.read_table(tmp_path / "p.parquet", "preferences")
     assert content(again) == EXPECTED
     assert again["probability"].isna().all()
@@ -400,14 +409,14 @@ def test_saved_table_reads_back_and_the_card_holds_its_digest(tmp_path):
     assert written["sha256"] == tables.file_digest(tmp_path / "p.parquet")
     assert written["sources"] == card["sources"]
     # Nothing but the data decides the bytes.
-    data.save(frame, card, "preferences", tmp_path / "q.parquet", tmp_path / "q.card.json")
+    save(frame, card, "preferences", tmp_path / "q.parquet", tmp_path / "q.card.json")
     assert (tmp_path / "q.parquet").read_bytes() == (tmp_path / "p.parquet").read_bytes()
 
 
 def test_nothing_left_is_refused(tmp_path):
     path = write_rows([{"text": "  "}, {"text": "<br />"}], tmp_path / "a.jsonl")
     with pytest.raises(InputError, match="found no row to keep.*2 rows read.*'empty_text': 2"):
-        data.build_texts([{"path": str(path)}], 0.1, "drop", 0)
+        build_texts([{"path": str(path)}], 0.1, "drop", 0)
 
 
 # -------------------------------------------------------------------------------------- splits
@@ -417,15 +426,15 @@ def test_a_prompts_split_does_not_hang_on_other_rows_or_their_order(tmp_path):
     rows = [{**row, "chosen": f"Good {k}."} for k in range(3) for row in pairs(300)]
     shares = {"validation": 0.25, "judge": 0.4}
     path = str(write_rows(rows, tmp_path / "a.parquet"))
-    frame, _ = data.build_preferences(settings({"path": path}, **shares), "refuse", 0)
+    frame, _ = build_preferences(settings({"path": path}, **shares), "refuse", 0)
     shuffled = [rows[i] for i in np.random.default_rng(0).permutation(len(rows))[:500]]
     path = str(write_rows(shuffled, tmp_path / "b.parquet"))
-    other, _ = data.build_preferences(settings({"path": path}, **shares), "refuse", 0)
+    other, _ = build_preferences(settings({"path": path}, **shares), "refuse", 0)
 
-    splits = frame.assign(key=frame["prompt"].map(data.prompt_key)).groupby("key")["split"]
+    splits = frame.assign(key=frame["prompt"].map(prompt_key)).groupby("key")["split"]
     assert (splits.nunique() == 1).all()
     one = splits.first()
-    keys = other["prompt"].map(data.prompt_key)
+    keys = other["prompt"].map(prompt_key)
     assert (one[keys].to_numpy() == other["split"].to_numpy()).all()
     # Shares of 300 prompts, within four standard deviations of 0.4, 0.6 * 0.25 and the rest.
     for split, share in {"judge": 0.4, "validation": 0.15, "train": 0.45}.items():
@@ -434,10 +443,10 @@ def test_a_prompts_split_does_not_hang_on_other_rows_or_their_order(tmp_path):
         )
     # Another share of the judge leaves the split of the rest as it was; another seed does not.
     path = str(write_rows(rows, tmp_path / "c.parquet"))
-    without, _ = data.build_preferences(settings({"path": path}, validation=0.25), "refuse", 0)
+    without, _ = build_preferences(settings({"path": path}, validation=0.25), "refuse", 0)
     rest = frame["split"] != "judge"
     assert (without["split"][rest] == frame["split"][rest]).all()
-    seeded, _ = data.build_preferences(settings({"path": path}, validation=0.25), "refuse", 1)
+    seeded, _ = build_preferences(settings({"path": path}, validation=0.25), "refuse", 1)
     assert (seeded["split"] != without["split"]).any()
 
 
@@ -451,7 +460,7 @@ def test_the_same_prompt_in_two_forms_lands_in_one_split(tmp_path):
         {"path": str(write_rows(plain, tmp_path / "plain.jsonl"))},
         {"path": str(write_rows(turns, tmp_path / "turns.csv"))},
     ]
-    frame, _ = data.build_preferences(settings(*sources), "refuse", 0)
+    frame, _ = build_preferences(settings(*sources), "refuse", 0)
     by_source = frame.groupby("source")["split"].apply(list)
     assert by_source["plain"] == by_source["turns"]
     assert set(by_source["plain"]) == {"train", "validation"}
@@ -460,7 +469,7 @@ def test_the_same_prompt_in_two_forms_lands_in_one_split(tmp_path):
 def test_an_empty_split_is_refused(tmp_path):
     path = str(write_rows(pairs(3), tmp_path / "a.jsonl"))
     with pytest.raises(InputError, match="found no row in the split judge of 3 rows"):
-        data.build_preferences(settings({"path": path}, judge=1e-9), "refuse", 0)
+        build_preferences(settings({"path": path}, judge=1e-9), "refuse", 0)
 
 
 # --------------------------------------------------------------------------- texts and prompts
@@ -486,15 +495,15 @@ def tokenizer():
 
 
 def test_line_breaks_become_one_space():
-    assert data.clean(" A.<br /><br />B. <BR/> C<br>D ") == "A. B. C D"
-    assert data.clean("x < br and 2 > 1") == "x < br and 2 > 1"
+    assert clean(" A.<br /><br />B. <BR/> C<br>D ") == "A. B. C D"
+    assert clean("x < br and 2 > 1") == "x < br and 2 > 1"
 
 
 def test_texts_are_cleaned_split_and_each_stands_once(tmp_path):
     rows = reviews(200)
     path = write_rows([*rows, rows[3]], tmp_path / "r.parquet")
-    frame, card = data.build_texts([{"path": str(path)}], 0.3, "refuse", 0)
-    assert frame["text"].tolist() == [data.clean(row["text"]) for row in rows]
+    frame, card = build_texts([{"path": str(path)}], 0.3, "refuse", 0)
+    assert frame["text"].tolist() == [clean(row["text"]) for row in rows]
     assert not frame["text"].str.contains("<br").any()
     assert card["sources"][0]["duplicates"] == 1
     assert 0.15 < (frame["split"] == "validation").mean() < 0.45
@@ -514,8 +523,8 @@ def prompt_settings(path, **changes):
 
 def test_prompts_are_the_first_tokens_of_texts(tmp_path, tokenizer):
     path = write_rows(reviews(400), tmp_path / "r.jsonl")
-    frame, card = data.build_prompts(prompt_settings(path), tokenizer, "refuse", 0)
-    texts = [data.clean(row["text"]) for row in reviews(400)]
+    frame, card = build_prompts(prompt_settings(path), tokenizer, "refuse", 0)
+    texts = [clean(row["text"]) for row in reviews(400)]
     assert all(any(text.startswith(prompt) for text in texts) for prompt in frame["prompt"])
     lengths = [len(tokenizer(p)["input_ids"]) for p in frame["prompt"]]
     assert lengths == frame["tokens"].tolist()
@@ -528,15 +537,15 @@ def test_prompts_are_the_first_tokens_of_texts(tmp_path, tokenizer):
 
 def test_prompts_do_not_hang_on_the_order_of_rows(tmp_path, tokenizer):
     rows = reviews(300)
-    first, _ = data.build_prompts(
+    first, _ = build_prompts(
         prompt_settings(write_rows(rows, tmp_path / "a.jsonl")), tokenizer, "refuse", 0
     )
-    second, _ = data.build_prompts(
+    second, _ = build_prompts(
         prompt_settings(write_rows(rows[::-1], tmp_path / "b.jsonl")), tokenizer, "refuse", 0
     )
     columns = ["prompt", "tokens", "split"]
     assert set(map(tuple, first[columns].values)) == set(map(tuple, second[columns].values))
-    seeded, _ = data.build_prompts(prompt_settings(tmp_path / "a.jsonl"), tokenizer, "refuse", 1)
+    seeded, _ = build_prompts(prompt_settings(tmp_path / "a.jsonl"), tokenizer, "refuse", 1)
     assert set(seeded["prompt"]) != set(first["prompt"])
 
 
@@ -544,7 +553,7 @@ def test_the_number_of_tokens_is_uniform(tmp_path, tokenizer):
     rows = [{"text": f"{i} {row['text']}"} for i, row in enumerate(reviews(4000))]
     path = write_rows(rows, tmp_path / "a.parquet")
     chosen = prompt_settings(path, min_tokens=8, max_tokens=11)
-    frame, _ = data.build_prompts(chosen, tokenizer, "refuse", 0)
+    frame, _ = build_prompts(chosen, tokenizer, "refuse", 0)
     counts = frame["tokens"].value_counts(normalize=True)
     # Standard deviation of a share of 1/4 in about 4,000 is 0.007.
     assert counts.sub(0.25).abs().max() < 0.035
@@ -554,7 +563,7 @@ def test_a_prompt_is_never_cut_inside_a_character(tmp_path, tokenizer):
     # Each of these characters is several tokens of this tokenizer.
     rows = [{"text": f"{i} " + "日本映画館前" * 3} for i in range(100)]
     path = write_rows(rows, tmp_path / "a.jsonl")
-    frame, card = data.build_prompts(
+    frame, card = build_prompts(
         prompt_settings(path, min_tokens=2, max_tokens=9, test=5), tokenizer, "refuse", 0
     )
     assert not frame["prompt"].str.contains("\ufffd").any()
@@ -567,7 +576,7 @@ def test_a_text_that_would_be_its_own_prompt_is_dropped(tmp_path, tokenizer):
     rows = [*reviews(20), {"text": whole}]
     path = write_rows(rows, tmp_path / "a.jsonl")
     chosen = prompt_settings(path, min_tokens=count, max_tokens=count, test=5)
-    frame, card = data.build_prompts(chosen, tokenizer, "refuse", 0)
+    frame, card = build_prompts(chosen, tokenizer, "refuse", 0)
     assert whole not in set(frame["prompt"])
     assert card["sources"][0]["dropped"]["too_few_tokens"] == 1
 
@@ -576,13 +585,13 @@ def test_prompt_filters_are_counted_and_impossible_settings_refused(tmp_path, to
     rows = [*reviews(60), {"text": "a"}, {"text": "the film"}]
     path = write_rows(rows, tmp_path / "a.jsonl")
     chosen = prompt_settings(path, min_characters=2, min_tokens=6, test=5)
-    _, card = data.build_prompts(chosen, tokenizer, "refuse", 0)
+    _, card = build_prompts(chosen, tokenizer, "refuse", 0)
     assert card["sources"][0]["dropped"]["below_min_characters"] == 1
     assert card["sources"][0]["dropped"]["too_few_tokens"] == 1
     with pytest.raises(InputError, match="found test 60, expected less than the"):
-        data.build_prompts(prompt_settings(path, test=60), tokenizer, "refuse", 0)
+        build_prompts(prompt_settings(path, test=60), tokenizer, "refuse", 0)
     with pytest.raises(InputError, match="found min_tokens 7 and max_tokens 6"):
-        data.build_prompts(prompt_settings(path, min_tokens=7), tokenizer, "refuse", 0)
+        build_prompts(prompt_settings(path, min_tokens=7), tokenizer, "refuse", 0)
 
 
 # -------------------------------------------------------------------------------------- labels
@@ -592,7 +601,7 @@ def test_labels_follow_bradley_terry_with_flips():
     rng = np.random.default_rng(0)
     n = 40_000
     gold_a, gold_b = np.full(n, 0.9), np.full(n, 0.4)
-    a_is_chosen, probability = data.draw_labels(gold_a, gold_b, 3.0, 0.1, rng)
+    a_is_chosen, probability = draw_labels(gold_a, gold_b, 3.0, 0.1, rng)
     clean_probability = 1 / (1 + np.exp(-3.0 * 0.5))
     expected = 0.9 * clean_probability + 0.1 * (1 - clean_probability)
     assert probability == pytest.approx(np.full(n, expected), abs=1e-12)
@@ -604,13 +613,13 @@ def test_labels_at_the_limits():
     rng = np.random.default_rng(0)
     gold_a, gold_b = np.array([1.0, 0.0, 5.0]), np.array([0.0, 1.0, 5.0])
     with np.errstate(over="raise"):
-        a_is_chosen, probability = data.draw_labels(gold_a, gold_b, 1e6, 0.0, rng)
+        a_is_chosen, probability = draw_labels(gold_a, gold_b, 1e6, 0.0, rng)
     assert probability.tolist() == [1.0, 0.0, 0.5]
     assert a_is_chosen[:2].tolist() == [True, False]
-    _, swapped = data.draw_labels(gold_b, gold_a, 2.0, 0.2, rng)
-    _, probability = data.draw_labels(gold_a, gold_b, 2.0, 0.2, rng)
+    _, swapped = draw_labels(gold_b, gold_a, 2.0, 0.2, rng)
+    _, probability = draw_labels(gold_a, gold_b, 2.0, 0.2, rng)
     assert swapped == pytest.approx(1 - probability, abs=1e-15)
-    assert data.draw_labels(gold_a, gold_b, 2.0, 0.5, rng)[1] == pytest.approx([0.5] * 3)
+    assert draw_labels(gold_a, gold_b, 2.0, 0.5, rng)[1] == pytest.approx([0.5] * 3)
 
 
 WORDS = ("fine", "great", "dull", "awful", "")
@@ -629,7 +638,7 @@ def word_gold(messages, responses):
 
 def test_sampled_pairs_are_labelled_by_gold():
     prompts = [f"A film of {i}" for i in range(1000)]
-    frame, card = data.build_preferences(
+    frame, card = build_preferences(
         settings({"sampled": 2500}, sharpness=0.7, label_noise=0.2),
         "refuse",
         0,
@@ -663,26 +672,26 @@ def test_real_pairs_are_labelled_anew(tmp_path):
     rows = [{"prompt": f"Film {i}", "chosen": "awful", "rejected": "fine"} for i in range(200)]
     path = str(write_rows([*rows, rows[0]], tmp_path / "a.jsonl"))
     chosen = settings({"path": path, "relabel": True}, sharpness=1e3)
-    frame, card = data.build_preferences(chosen, "refuse", 0, gold=word_gold)
+    frame, card = build_preferences(chosen, "refuse", 0, gold=word_gold)
     assert set(frame["chosen"]) == {"fine"} and set(frame["rejected"]) == {"awful"}
     assert frame["probability"].tolist() == [1.0] * 200
     assert card["sources"][0]["duplicates"] == 1
-    given, _ = data.build_preferences(settings({"path": path}), "refuse", 0, gold=word_gold)
+    given, _ = build_preferences(settings({"path": path}), "refuse", 0, gold=word_gold)
     assert set(given["chosen"]) == {"awful"} and given["probability"].isna().all()
 
 
 def test_labelling_without_its_means_is_refused(tmp_path):
     with pytest.raises(InputError, match="expected prompts and the reference policy"):
-        data.build_preferences(settings({"sampled": 5}), "refuse", 0, gold=word_gold)
+        build_preferences(settings({"sampled": 5}), "refuse", 0, gold=word_gold)
     path = str(write_rows(pairs(60), tmp_path / "a.jsonl"))
     with pytest.raises(InputError, match="expected `gold:` to name the scorer"):
-        data.build_preferences(settings({"path": path, "relabel": True}), "refuse", 0)
+        build_preferences(settings({"path": path, "relabel": True}), "refuse", 0)
 
     def broken(messages, responses):
         return np.full(len(responses), np.nan)
 
     with pytest.raises(InputError, match="gold gave nan to a response.*Question 0"):
-        data.build_preferences(settings({"path": path, "relabel": True}), "refuse", 0, gold=broken)
+        build_preferences(settings({"path": path, "relabel": True}), "refuse", 0, gold=broken)
 
 
 # ----------------------------------------------------------------------------------- benchmark
@@ -697,13 +706,13 @@ def benchmark_rows():
 
 def test_the_benchmarks_sections_come_from_the_file_or_from_rewardbench(tmp_path):
     path = write_rows(benchmark_rows(), tmp_path / "a.parquet")
-    frame, card = data.build_benchmark({"sources": [{"path": str(path)}]}, "refuse", 0)
+    frame, card = build_benchmark({"sources": [{"path": str(path)}]}, "refuse", 0)
     assert frame["section"].tolist() == ["Chat"] * 4 + ["Reasoning"] * 4 + ["Safety"] * 4
     assert frame["id"].tolist() == ["0", "1", "2", "3"] * 3
     assert card["subsets"] == {"alpacaeval-easy": 4, "hep-python": 4, "donotanswer": 4}
     own = [{**row, "section": "Mine", "subset": "own"} for row in pairs(4)]
     path = write_rows([{**row, "id": str(i)} for i, row in enumerate(own)], tmp_path / "b.csv")
-    frame, _ = data.build_benchmark({"sources": [{"path": str(path)}]}, "refuse", 0)
+    frame, _ = build_benchmark({"sources": [{"path": str(path)}]}, "refuse", 0)
     assert set(frame["section"]) == {"Mine"}
 
 
@@ -711,22 +720,20 @@ def test_benchmark_rows_that_cannot_be_named_are_refused(tmp_path):
     rows = benchmark_rows()
     path = write_rows([*rows, rows[5]], tmp_path / "a.parquet")
     with pytest.raises(InputError, match="the id '1' more than once in the subset 'hep-python'"):
-        data.build_benchmark({"sources": [{"path": str(path)}]}, "refuse", 0)
+        build_benchmark({"sources": [{"path": str(path)}]}, "refuse", 0)
     rows[2]["subset"] = "alpaca-easy"
     path = write_rows(rows, tmp_path / "b.parquet")
     with pytest.raises(InputError, match="row 3, column 'subset': found 'alpaca-easy'"):
-        data.build_benchmark({"sources": [{"path": str(path)}]}, "refuse", 0)
+        build_benchmark({"sources": [{"path": str(path)}]}, "refuse", 0)
 
 
 def test_the_embedded_world_is_a_source():
-    frame, card = data.build_texts([{"world": "reviews", "rows": 200}], 0.1, "refuse", 0)
+    frame, card = build_texts([{"world": "reviews", "rows": 200}], 0.1, "refuse", 0)
     assert card["sources"][0]["read"] == 200
-    again, _ = data.build_texts([{"world": "reviews", "rows": 200}], 0.1, "refuse", 0)
+    again, _ = build_texts([{"world": "reviews", "rows": 200}], 0.1, "refuse", 0)
     assert frame.equals(again)
     assert len(set(frame["text"])) > 150
-    frame, card = data.build_benchmark(
-        {"sources": [{"world": "benchmark", "rows": 80}]}, "refuse", 0
-    )
+    frame, card = build_benchmark({"sources": [{"world": "benchmark", "rows": 80}]}, "refuse", 0)
     assert len(card["subsets"]) >= 4 and len(card["sections"]) >= 4
 
 
@@ -760,16 +767,16 @@ def test_real_preferences_and_benchmark_are_read_whole():
         {"path": str(REAL / "preferences_hh_helpful.parquet")},
         {"path": str(REAL / "preferences_alpaca_eval_direct.parquet"), "rows": 2000},
     ]
-    frame, card = data.build_preferences(settings(*sources, judge=0.3), "refuse", 0)
+    frame, card = build_preferences(settings(*sources, judge=0.3), "refuse", 0)
     assert [source["kept"] for source in card["sources"]] == [6195, 2000]
-    splits = frame.assign(key=frame["prompt"].map(data.prompt_key)).groupby("key")["split"]
+    splits = frame.assign(key=frame["prompt"].map(prompt_key)).groupby("key")["split"]
     assert (splits.nunique() == 1).all()
     assert not frame["chosen"].str.contains("\n\nHuman:", regex=False).any()
     roles = {tuple(m["role"] for m in prompt) for prompt in frame["prompt"]}
     assert all(pair == ("user", "assistant") * (len(pair) // 2) + ("user",) for pair in roles)
 
     source = {"path": str(REAL / "rewardbench.parquet")}
-    given, card = data.build_benchmark({"sources": [source]}, "refuse", 0)
+    given, card = build_benchmark({"sources": [source]}, "refuse", 0)
     assert card["sections"] == {"Chat": 358, "Chat Hard": 456, "Safety": 740, "Reasoning": 1431}
     original = pd.read_parquet(REAL / "rewardbench.parquet")
     assert given["chosen"].tolist() == original["chosen"].tolist()
@@ -779,9 +786,9 @@ def test_real_preferences_and_benchmark_are_read_whole():
 @real_data
 def test_real_reviews_become_texts_and_prompts(tokenizer):
     source = {"path": str(REAL / "imdb_train.parquet"), "rows": 2000}
-    texts, _ = data.build_texts([source], 0.05, "refuse", 0)
+    texts, _ = build_texts([source], 0.05, "refuse", 0)
     assert not texts["text"].str.contains("<br", regex=False).any()
     chosen = prompt_settings("", sources=[source], min_tokens=2, max_tokens=8, min_characters=201)
-    frame, _ = data.build_prompts(chosen, tokenizer, "refuse", 0)
+    frame, _ = build_prompts(chosen, tokenizer, "refuse", 0)
     assert frame["tokens"].between(2, 8).all()
     assert frame["prompt"].is_unique

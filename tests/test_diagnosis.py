@@ -13,7 +13,7 @@ from scipy import stats
 from tiny_models import tiny_model, tiny_prompts, tiny_tokenizer
 from tiny_rewards import random_texts, reward_tokenizer_of, save_reward_model, tiny_reward_model
 
-from prudent.diagnosis import (
+from prudent.rewards.diagnosis import (
     WORLD_TARGETS,
     diagnose,
     diagnosis_table,
@@ -21,9 +21,10 @@ from prudent.diagnosis import (
     true_errors,
     within_prompt_correlation,
 )
-from prudent.ensemble import Heads, RewardEnsemble, save_ensemble
-from prudent.features import extract
-from prudent.judging import load_judge
+from prudent.rewards.ensemble import RewardEnsemble
+from prudent.rewards.features import extract
+from prudent.rewards.heads import Heads, save_ensemble
+from prudent.rewards.judges import load_judge
 from prudent.tables import write_parquet
 
 P, R, K = 12, 6, 4

@@ -8,8 +8,8 @@ import pandas
 import pytest
 from conftest import ROOT, install
 
-from prudent.digest import SCRIPTS, code_digest, imported_files, package_versions
 from prudent.errors import InputError
+from prudent.workflow.digest import SCRIPTS, code_digest, imported_files, package_versions
 
 FILES = {
     "train.py": '''"""Train."""
@@ -134,7 +134,7 @@ def test_a_missing_script_and_a_broken_one_are_named(folder):
 def test_the_digest_is_the_same_in_every_process_and_place(folder, tmp_path):
     scripts = sorted(path.stem for path in SCRIPTS.glob("*.py"))
     program = (
-        "import sys; from prudent.digest import code_digest\n"
+        "import sys; from prudent.workflow.digest import code_digest\n"
         f"print(*(code_digest(name) for name in {scripts}))"
     )
     for salt in ("1", "2"):
@@ -163,7 +163,7 @@ def test_versions_of_the_imported_packages_count(folder, tmp_path):
     }
     another = install(tmp_path / "packages", "pandas")
     program = (
-        "import sys; from pathlib import Path; from prudent.digest import code_digest\n"
+        "import sys; from pathlib import Path; from prudent.workflow.digest import code_digest\n"
         f"print(*(code_digest(name, Path({str(folder)!r})) for name in ('train', 'other')))"
     )
     for place, same in ((ROOT, True), (another, False)):

@@ -21,17 +21,12 @@ from tiny_rewards import (
 from torch import nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from prudent.ensemble import (
-    Heads,
-    HeadSettings,
-    RewardEnsemble,
-    draw_labels,
-    save_ensemble,
-    train_heads,
-)
 from prudent.errors import InputError
-from prudent.features import collate, extract
-from prudent.models import encode, final_linear
+from prudent.rewards.ensemble import RewardEnsemble
+from prudent.rewards.features import collate, extract
+from prudent.rewards.heads import Heads, HeadSettings, draw_labels, save_ensemble, train_heads
+from prudent.rewards.models import final_linear
+from prudent.rewards.text import encode
 from prudent.seeding import generator
 from prudent.tables import write_parquet
 

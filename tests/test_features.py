@@ -6,8 +6,9 @@ from tiny_models import VOCABULARY
 from tiny_rewards import KINDS, random_texts, reward_tokenizer_of, tiny_reward_model
 
 from prudent.errors import InputError
-from prudent.features import batches_by_length, collate, extract
-from prudent.models import encode, final_linear
+from prudent.rewards.features import batches_by_length, collate, extract
+from prudent.rewards.models import final_linear
+from prudent.rewards.text import encode
 
 PROMPTS, RESPONSES = random_texts(23, seed=1), random_texts(23, longest=5, seed=2)
 

@@ -9,7 +9,18 @@ import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from prudent import figures, looks, rewardbench, statistics, tables
+from prudent import tables
+from prudent.analysis.policies import long_table
+from prudent.analysis.wording import number
+from prudent.figures import looks
+from prudent.figures.accuracy import draw_accuracy
+from prudent.figures.curves import draw_kl, draw_reward
+from prudent.figures.heads import draw_heads
+from prudent.figures.losses import draw_losses
+from prudent.figures.scores import draw_scores
+from prudent.figures.style import _spread, save
+from prudent.figures.variance import draw_variance
+from prudent.rewards import rewardbench
 from prudent.seeding import seed_parts
 
 MANY = [
@@ -128,7 +139,7 @@ def test_looks_differ_and_the_papers_arms_have_their_own():
     ],
 )
 def test_number(value, text):
-    assert looks.number(value) == text
+    assert number(value) == text
 
 
 # --- Fig 1
@@ -138,11 +149,11 @@ def test_number(value, text):
 def test_heads_shows_every_head_and_where_zero_is(heads):
     rewards = 3 + np.random.default_rng(0).normal(size=heads)
     prompt = "a $5 movie with a_subscript^2 and " + "many words " * 60
-    figure = figures.heads(rewards, prompt, "良い ok", "some row")
+    figure = draw_heads(rewards, prompt, "良い ok", "some row")
     (axes,) = figure.axes
     assert [bar.get_height() for bar in axes.patches[:heads]] == pytest.approx(list(rewards))
     assert axes.get_ylim()[0] <= 0
-    assert f"mean {looks.number(rewards.mean())}" in texts(figure)
+    assert f"mean {number(rewards.mean())}" in texts(figure)
     assert ("sd" in texts(figure)) == (heads > 1)
     assert "$5 movie with a_subscript^2" in texts(figure)
 
@@ -155,7 +166,7 @@ def test_variance_shows_every_row_of_the_benchmark(sections):
     names = [f"section {i}" for i in range(sections)]
     rows = rewardbench.variance_rows(make_scores(names))
     rows.loc[3, ["accepted", "difference"]] = 1e4  # far away, and still counted
-    figure = figures.variance(rows)
+    figure = draw_variance(rows)
     assert len(figure.axes) == 2 * sections
     for axes in figure.axes:
         assert sum(bar.get_height() for bar in axes.patches) == 12
@@ -163,13 +174,13 @@ def test_variance_shows_every_row_of_the_benchmark(sections):
     for name in names:
         part = rows[rows["section"] == name]
         for kind in ("accepted", "difference"):
-            assert f"median {looks.number(part[kind].median())}" in shown
-            assert f"mean {looks.number(part[kind].mean())}" in shown
+            assert f"median {number(part[kind].median())}" in shown
+            assert f"mean {number(part[kind].mean())}" in shown
     assert shown.count("last bin: 1 beyond") == 2
 
 
 def test_variance_of_one_head_says_so():
-    figure = figures.variance(rewardbench.variance_rows(make_scores(heads=1)))
+    figure = draw_variance(rewardbench.variance_rows(make_scores(heads=1)))
     assert texts(figure).count("one head") == 4
 
 
@@ -180,21 +191,21 @@ def test_variance_of_one_head_says_so():
 def test_scores_show_every_policy(methods, seeds):
     policies = make_policies(methods, seeds)
     reference = np.linspace(-1, 1, 50)
-    figure = figures.scores(policies, reference, methods)
+    figure = draw_scores(policies, reference, methods)
     for row, method in enumerate(methods):
-        scores = policies.loc[policies["method"] == method, "score"]
+        found = policies.loc[policies["method"] == method, "score"]
         marks = artist(figure, f"policies {row}")
-        assert sorted(marks.get_xdata()) == pytest.approx(sorted(scores))
+        assert sorted(marks.get_xdata()) == pytest.approx(sorted(found))
         assert (np.abs(marks.get_ydata() - row) < 0.5).all()
-        assert artist(figure, f"mean {method}").get_xdata() == pytest.approx([scores.mean()])
-        below = (scores < reference.mean()).sum()
+        assert artist(figure, f"mean {method}").get_xdata() == pytest.approx([found.mean()])
+        below = (found < reference.mean()).sum()
         assert f"{below} of {seeds} below reference" in texts(figure)
     assert "50 test prompts" in texts(figure)
 
 
 def test_scores_that_are_all_equal_are_drawn_beside_each_other():
     policies = make_policies(seeds=9).assign(score=0.5)
-    figure = figures.scores(policies, [0.5, 0.5], TWO)
+    figure = draw_scores(policies, [0.5, 0.5], TWO)
     assert len(set(artist(figure, "policies 0").get_ydata())) == 9
 
 
@@ -204,7 +215,7 @@ def test_scores_that_are_all_equal_are_drawn_beside_each_other():
 @pytest.mark.parametrize(("heads", "ensembles"), [(1, 1), (10, 1), (3, 2)])
 def test_losses_show_every_head_and_the_mean(heads, ensembles):
     members = make_losses(heads, ensembles)
-    figure = figures.losses(make_losses(1), members, 0.3)
+    figure = draw_losses(make_losses(1), members, 0.3)
     left, right = figure.axes
     thick = {
         line.get_label(): line
@@ -226,7 +237,7 @@ def test_losses_show_every_head_and_the_mean(heads, ensembles):
 def test_losses_without_validation_or_stop_level():
     table = make_losses()
     table = table[table["split"] == "train"]
-    figure = figures.losses(table[table["head"] == 0], table)
+    figure = draw_losses(table[table["head"] == 0], table)
     assert "stops at" not in texts(figure)
 
 
@@ -237,7 +248,7 @@ def test_losses_without_validation_or_stop_level():
 def test_accuracy_shows_base_mean_and_every_head(sections, heads, ensembles):
     names = [f"section {i}" for i in range(sections)]
     table = rewardbench.accuracy_table(make_scores(names, heads=heads, ensembles=ensembles))
-    figure = figures.accuracy(table)
+    figure = draw_accuracy(table)
     (axes,) = figure.axes
     for name in [*names, "all"]:
         part = table[(table["section"] == name) & (table["level"] != "subset")]
@@ -259,10 +270,10 @@ def test_accuracy_shows_base_mean_and_every_head(sections, heads, ensembles):
 @pytest.mark.parametrize(
     ("methods", "seeds", "steps"), [(TWO, 3, 40), (TWO, 1, 1), (MANY, 2, 12), (TWO[:1], 2, 3)]
 )
-@pytest.mark.parametrize(("draw", "column"), [("kl", "kl"), ("reward", "proxy_reward")])
+@pytest.mark.parametrize(("draw", "column"), [(draw_kl, "kl"), (draw_reward, "proxy_reward")])
 def test_curves_show_every_policy_and_the_mean(draw, column, methods, seeds, steps):
-    logs = statistics.long_table(make_logs(methods, seeds, steps))
-    figure = getattr(figures, draw)(logs, methods)
+    logs = long_table(make_logs(methods, seeds, steps))
+    figure = draw(logs, methods)
     for method in methods:
         part = logs[logs["method"] == method]
         for seed in range(seeds):
@@ -274,8 +285,8 @@ def test_curves_show_every_policy_and_the_mean(draw, column, methods, seeds, ste
 
 
 def test_the_mean_of_all_heads_is_dashed():
-    logs = statistics.long_table(make_logs())
-    figure = figures.reward(logs, TWO)
+    logs = long_table(make_logs())
+    figure = draw_reward(logs, TWO)
     mean = logs[logs["method"] == "vanilla"].groupby("step")["ensemble_reward"].mean()
     dashed = [
         line
@@ -300,18 +311,18 @@ def test_kl_says_whether_it_is_matched(methods, kls, text):
     logs = {
         key: log.assign(kl=kls[methods.index(key[0])]) for key, log in make_logs(methods).items()
     }
-    assert text in texts(figures.kl(statistics.long_table(logs), methods))
+    assert text in texts(draw_kl(long_table(logs), methods))
 
 
 def test_labels_do_not_overlap_and_keep_their_order():
     values, heights = [0.5, 0.51, 0.1, 0.52, 0.99], [0.1, 0.2, 0.1, 0.1, 0.1]
-    places = figures._spread(values, heights, 0, 1)
+    places = _spread(values, heights, 0, 1)
     order = np.argsort(values)
     tops = places[order][:-1] + np.array(heights)[order][:-1] / 2
     bottoms = places[order][1:] - np.array(heights)[order][1:] / 2
     assert (bottoms >= tops - 1e-9).all()
     assert places[2] == pytest.approx(0.1) and places[4] <= 1
-    assert figures._spread([0.2, 0.8], [0.1, 0.1], 0, 1) == pytest.approx([0.2, 0.8])
+    assert _spread([0.2, 0.8], [0.1, 0.1], 0, 1) == pytest.approx([0.2, 0.8])
 
 
 # --- files
@@ -319,8 +330,8 @@ def test_labels_do_not_overlap_and_keep_their_order():
 
 def test_saved_files_are_the_same_bytes_each_time(tmp_path):
     for name in ("a", "b"):
-        figure = figures.kl(statistics.long_table(make_logs()), TWO)
-        figures.save(figure, tmp_path / f"{name}.png", tmp_path / f"{name}.pdf")
+        figure = draw_kl(long_table(make_logs()), TWO)
+        save(figure, tmp_path / f"{name}.png", tmp_path / f"{name}.pdf")
     for form in ("png", "pdf"):
         first, second = ((tmp_path / f"{name}.{form}").read_bytes() for name in ("a", "b"))
         assert first == second and len(first) > 5000
@@ -331,7 +342,7 @@ def test_saved_files_are_the_same_bytes_each_time(tmp_path):
 
 def test_the_users_matplotlib_settings_are_left_alone():
     before = dict(mpl.rcParams)
-    figures.kl(statistics.long_table(make_logs()), TWO)
+    draw_kl(long_table(make_logs()), TWO)
     assert dict(mpl.rcParams) == before
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from prudent.gpus import take
+from prudent.workflow.gpus import take
 
-JOB = "import sys; from prudent.gpus import take; print(take(int(sys.argv[1]), 0.1), flush=True); "
-JOB += "sys.stdin.read()"
+JOB = "import sys; from prudent.workflow.gpus import take; "
+JOB += "print(take(int(sys.argv[1]), 0.1), flush=True); sys.stdin.read()"
 
 
 @pytest.fixture

@@ -8,11 +8,15 @@ import torch
 from tiny_models import EOS, tiny_model, tiny_prompts, tiny_tokenizer
 from tiny_rewards import random_texts, save_reward_model
 
-from prudent import judging, world
-from prudent.ensemble import RewardEnsemble
 from prudent.errors import InputError
-from prudent.judging import judge_checkpoint, judge_world, load_judge, sample_responses
+from prudent.policies import respond
+from prudent.policies.respond import sample_responses
+from prudent.rewards.ensemble import RewardEnsemble
+from prudent.rewards.judges import judge_checkpoint, judge_world, load_judge
 from prudent.seeding import generator
+from prudent.world import grammar
+from prudent.world.reviews import reviews
+from prudent.world.reward import gold_reward
 
 PROMPTS = tiny_prompts(30)
 T = 6
@@ -39,15 +43,15 @@ def answers(path: Path, seed: int = 0, prompts=PROMPTS, temperature: float = 1.0
 
 def test_the_worlds_judge_is_the_true_reward():
     rng = np.random.default_rng(0)
-    cut = [text.split(" ") for text in world.reviews(30, rng)]
+    cut = [text.split(" ") for text in reviews(30, rng)]
     prompts = [" ".join(words[:6]) for words in cut]
     responses = [" " + " ".join(words[6:]) for words in cut]
     responses[3] += " the the of"
     found = load_judge("world")(prompts, responses)
-    expected = [world.gold_reward([p], [r])[0] for p, r in zip(prompts, responses, strict=True)]
+    expected = [gold_reward([p], [r])[0] for p, r in zip(prompts, responses, strict=True)]
     np.testing.assert_allclose(found["score"], expected)
     assert found["score"].dtype == np.float64 and found["score"].std() > 0.1
-    grammatical = [world.grammatical(p + r) for p, r in zip(prompts, responses, strict=True)]
+    grammatical = [grammar.grammatical(p + r) for p, r in zip(prompts, responses, strict=True)]
     assert found["grammatical"].tolist() == [float(flag) for flag in grammatical]
     assert found["grammatical"][3] == 0 and found["grammatical"].mean() > 0.9
 
@@ -93,7 +97,7 @@ def test_answers_hang_on_the_seed_and_not_on_the_batches(policies, monkeypatch):
     whole = answers(policies["first"])
     assert len(set(whole)) > 20
     for size in (1, 7, 30):
-        monkeypatch.setattr(judging, "BATCH", size)
+        monkeypatch.setattr(respond, "BATCH", size)
         assert answers(policies["first"]) == whole
     assert answers(policies["first"], seed=1) != whole
 

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from prudent import kl
+from prudent.ppo import kl
 
 P = torch.tensor([0.7, 0.2, 0.1], dtype=torch.float64)
 Q = torch.tensor([0.3, 0.3, 0.4], dtype=torch.float64)

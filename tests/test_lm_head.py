@@ -5,7 +5,7 @@ import torch
 from tiny_models import CONFIGS, tiny_model
 from torch import nn
 
-from prudent import lm_head
+from prudent.policies import lm_head
 
 N, WIDTH, VOCABULARY = 21, 8, 37
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from prudent import losses
+from prudent.ppo import losses
+from prudent.rewards.losses import bradley_terry
 
 B, T = 6, 7
 
@@ -144,17 +145,17 @@ def test_entropy_is_never_negative():
 def test_bradley_terry_closed_form_and_stability():
     difference = torch.tensor([0.0, 1.0, -2.0], dtype=torch.float64)
     expected = np.log1p(np.exp([-0.0, -1.0, 2.0])).mean()
-    assert losses.bradley_terry(difference[:, None]).tolist() == pytest.approx([expected])
+    assert bradley_terry(difference[:, None]).tolist() == pytest.approx([expected])
     extreme = torch.tensor([[1e4], [-1e4]])
-    assert losses.bradley_terry(extreme).tolist() == pytest.approx([5e3])
+    assert bradley_terry(extreme).tolist() == pytest.approx([5e3])
 
 
 def test_bradley_terry_of_heads_is_additive():
     margins = normal(1, 9, 4).requires_grad_()
-    each = losses.bradley_terry(margins)
+    each = bradley_terry(margins)
     (together,) = torch.autograd.grad(each.sum(), margins)
     for k in range(4):
-        alone = losses.bradley_terry(margins[:, k : k + 1])
+        alone = bradley_terry(margins[:, k : k + 1])
         assert alone.item() == each[k].item()
         (gradient,) = torch.autograd.grad(alone.sum(), margins)
         torch.testing.assert_close(gradient[:, k], together[:, k], rtol=1e-14, atol=0)

@@ -24,17 +24,11 @@ from transformers import (
     RobertaForMaskedLM,
 )
 
+from prudent.checkpoints import load_tokenizer
 from prudent.errors import InputError
-from prudent.models import (
-    TEMPLATES,
-    encode,
-    final_linear,
-    load_causal_lm,
-    load_reward_model,
-    load_tokenizer,
-    new_reward_model,
-    reward_tokenizer,
-)
+from prudent.policies.models import load_causal_lm
+from prudent.rewards.models import final_linear, load_reward_model, new_reward_model
+from prudent.rewards.text import TEMPLATES, encode, reward_tokenizer
 
 DIALOGUE = [
     {"role": "system", "content": "Be kind."},

@@ -6,7 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from prudent import page, statistics
+from prudent.analysis.findings import findings
+from prudent.analysis.statistics import wilson_interval
+from prudent.figures import page
 
 VOID = {"br", "meta", "line", "circle"}
 
@@ -19,7 +21,7 @@ def make_tables(ratio=3.0, low=1.5, high=6.0, swap=0.01, mismatch=0.05, **change
         ("vanilla", worse[1], 0.06),
         ("variance_aware", worse[0], 0.06 / ratio),
     ):
-        share = statistics.wilson_interval(count, 10)
+        share = wilson_interval(count, 10)
         row = {"method": method, "policies": 10, "heads": 10, "score": 0.3}
         row |= {"score_low": 0.2, "score_high": 0.4, "score_variance": variance}
         row |= {"score_sd": variance**0.5, "noise_variance": 0.001, "worse": count}
@@ -44,7 +46,7 @@ def make_tables(ratio=3.0, low=1.5, high=6.0, swap=0.01, mismatch=0.05, **change
 
 
 def finding(**numbers):
-    (found,) = page.findings(*make_tables(**numbers))
+    (found,) = findings(*make_tables(**numbers))
     return found
 
 

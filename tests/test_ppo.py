@@ -30,10 +30,13 @@ from tiny_models import (
 )
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from prudent import lm_head, losses, objectives
-from prudent.checkpoint import CheckpointFolder
+from prudent import objectives
 from prudent.errors import InputError
-from prudent.ppo import (
+from prudent.policies import lm_head
+from prudent.policies.sampling import response_statistics
+from prudent.ppo import losses
+from prudent.ppo.checkpoint import CheckpointFolder
+from prudent.ppo.trainer import (
     Experience,
     NonFiniteError,
     PPOSettings,
@@ -41,7 +44,6 @@ from prudent.ppo import (
     minibatch_loss,
     prompt_rows,
 )
-from prudent.sampling import response_statistics
 from prudent.seeding import generator
 from prudent.tables import write_parquet
 
@@ -993,7 +995,7 @@ def test_the_script_killed_and_terminated_ends_with_the_same_policy(tmp_path):
 def test_after_an_edit_of_the_settings_the_script_starts_afresh(tmp_path, monkeypatch):
     args = script_args(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr("prudent.ensemble.RewardEnsemble.__call__", CountingRewards(3))
+        patch.setattr("prudent.rewards.ensemble.RewardEnsemble.__call__", CountingRewards(3))
         with pytest.raises(Preempted):
             train_policy.main(args)
     assert len(list(args.checkpoints.iterdir())) == 1

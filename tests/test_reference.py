@@ -10,10 +10,10 @@ import torch
 from tiny_models import EOS, tiny_model, tiny_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2LMHeadModel
 
-from prudent import world
 from prudent.errors import InputError
-from prudent.reference import ReferenceSettings, make_reference, train_tokenizer
+from prudent.policies.reference import ReferenceSettings, make_reference, train_tokenizer
 from prudent.tables import file_digest
+from prudent.world import reviews
 
 SETTINGS = ReferenceSettings(
     layers=1,
@@ -37,7 +37,7 @@ UNICODE = [
 
 @pytest.fixture(scope="module")
 def texts() -> pd.DataFrame:
-    reviews = world.reviews(72, np.random.default_rng(0))
+    reviews = reviews.reviews(72, np.random.default_rng(0))
     reviews = [" ".join(text.split()[: 4 + row % 8]) for row, text in enumerate(reviews)]
     return pd.DataFrame({"text": reviews, "split": ["train"] * 64 + ["validation"] * 8})
 

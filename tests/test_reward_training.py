@@ -15,11 +15,13 @@ from tiny_models import tiny_model, tiny_tokenizer
 from tiny_rewards import REWARD_CONFIGS, bert_tokenizer
 from transformers import AutoModelForSequenceClassification, BertModel
 
-from prudent.ensemble import RewardEnsemble
+from prudent.checkpoints import load_tokenizer
 from prudent.errors import InputError
-from prudent.losses import bradley_terry
-from prudent.models import encode, load_tokenizer, new_reward_model, reward_tokenizer
-from prudent.reward_training import RewardSettings, tokenized_pairs, train_reward_model
+from prudent.rewards.ensemble import RewardEnsemble
+from prudent.rewards.losses import bradley_terry
+from prudent.rewards.models import new_reward_model
+from prudent.rewards.text import encode, reward_tokenizer
+from prudent.rewards.training import RewardSettings, tokenized_pairs, train_reward_model
 from prudent.seeding import derive_seed
 from prudent.tables import file_digest, write_parquet
 

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from prudent import rewardbench
 from prudent.errors import InputError
+from prudent.rewards import rewardbench
 
 # Table 1 of arXiv 2410.23726: overall, then chat, chat-hard, safety, reasoning, prior.
 TABLE_1 = {

@@ -16,13 +16,8 @@ from tiny_models import (
 )
 
 from prudent.errors import InputError
-from prudent.sampling import (
-    decode_responses,
-    encode_prompts,
-    inverse_cdf,
-    response_statistics,
-    sample,
-)
+from prudent.policies.sampling import inverse_cdf, response_statistics, sample
+from prudent.policies.text import decode_responses, encode_prompts
 
 ARCHITECTURES = pytest.mark.parametrize("architecture", CONFIGS)
 T = 9

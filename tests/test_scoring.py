@@ -7,8 +7,9 @@ import score_benchmark
 import torch
 from tiny_rewards import random_texts, reward_tokenizer_of, tiny_reward_model
 
-from prudent.ensemble import Heads, RewardEnsemble, save_ensemble
-from prudent.scoring import long_table, score_pairs, score_responses
+from prudent.rewards.ensemble import RewardEnsemble
+from prudent.rewards.heads import Heads, save_ensemble
+from prudent.rewards.scoring import long_table, score_pairs, score_responses
 from prudent.tables import read_table, write_parquet
 
 N = 9

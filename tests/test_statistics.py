@@ -7,7 +7,23 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from prudent import statistics
+from prudent.analysis.policies import (
+    comparison_table,
+    final_mean,
+    kl_mismatch,
+    policy_table,
+    summary_table,
+    with_comparisons,
+)
+from prudent.analysis.statistics import (
+    brown_forsythe,
+    evaluation_noise,
+    mcnemar,
+    swap_test,
+    t_interval,
+    variance_ratio,
+    wilson_interval,
+)
 from prudent.errors import InputError
 
 
@@ -37,7 +53,7 @@ def make_study(sds, seeds=10, ensembles=1, heads=10, prompts=40, seed=0, shift=0
 def make_policies(sds, **settings):
     judgements, logs, reference = make_study(sds, **settings)
     ensembles, heads = settings.get("ensembles", 1), settings.get("heads", 10)
-    table = statistics.policy_table(judgements, logs, reference, ensembles, heads)
+    table = policy_table(judgements, logs, reference, ensembles, heads)
     return table, judgements, reference
 
 
@@ -47,7 +63,7 @@ def make_policies(sds, **settings):
 @pytest.mark.parametrize(("steps", "used"), [(3, 3), (5, 5), (49, 5), (100, 10), (192, 19)])
 def test_final_mean_uses_the_last_tenth_and_at_least_five(steps, used):
     expected = sum((steps - 1 - i) ** 2 for i in range(used)) / used
-    assert statistics.final_mean(np.arange(steps) ** 2.0) == pytest.approx(expected)
+    assert final_mean(np.arange(steps) ** 2.0) == pytest.approx(expected)
 
 
 def test_policy_table_reads_every_judgement():
@@ -68,10 +84,10 @@ def test_policies_judged_on_other_prompts_are_refused():
     judgements, logs, reference = make_study({"a": 0.1}, seeds=2)
     judgements["a", 1] = judgements["a", 1].iloc[::-1]
     with pytest.raises(InputError, match="judge/a/seed1.*same order"):
-        statistics.policy_table(judgements, logs, reference, 1, 10)
+        policy_table(judgements, logs, reference, 1, 10)
     judgements["a", 1] = judgements["a", 0].assign(score=np.nan)
     with pytest.raises(InputError, match="not finite"):
-        statistics.policy_table(judgements, logs, reference, 1, 10)
+        policy_table(judgements, logs, reference, 1, 10)
 
 
 def test_evaluation_noise_is_the_residual_of_the_two_way_layout():
@@ -79,14 +95,14 @@ def test_evaluation_noise_is_the_residual_of_the_two_way_layout():
     policies, prompts, noise = 400, 50, 0.7
     quality, hardness = draw.normal(size=(policies, 1)), 3 * draw.normal(size=prompts)
     scores = quality + hardness + noise * draw.normal(size=(policies, prompts))
-    estimate = statistics.evaluation_noise(scores)
+    estimate = evaluation_noise(scores)
     assert estimate == pytest.approx(noise**2 / prompts, rel=0.05)
     # What is left of the variance between policies is that of their true quality.
     left = scores.mean(axis=1).var(ddof=1) - estimate
     assert left == pytest.approx(quality.var(ddof=1), rel=0.05)
     # Hardness shared by all policies is not noise between them.
-    assert statistics.evaluation_noise(quality + hardness) == pytest.approx(0, abs=1e-12)
-    assert np.isnan(statistics.evaluation_noise(scores[:1]))
+    assert evaluation_noise(quality + hardness) == pytest.approx(0, abs=1e-12)
+    assert np.isnan(evaluation_noise(scores[:1]))
 
 
 # --- intervals
@@ -95,14 +111,14 @@ def test_evaluation_noise_is_the_residual_of_the_two_way_layout():
 def test_t_interval_is_scipys_and_clusters_are_their_means():
     values = rng().normal(size=12)
     expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)
-    assert statistics.t_interval(values)[1:] == pytest.approx((expected.low, expected.high))
+    assert t_interval(values)[1:] == pytest.approx((expected.low, expected.high))
     clusters = np.repeat(np.arange(4), 3)
     means = values.reshape(4, 3).mean(axis=1)
     expected = stats.ttest_1samp(means, 0).confidence_interval(0.95)
-    found = statistics.t_interval(values, clusters)
+    found = t_interval(values, clusters)
     assert found == pytest.approx((values.mean(), expected.low, expected.high))
-    assert np.isnan(statistics.t_interval([1.0])).tolist() == [False, True, True]
-    assert np.isnan(statistics.t_interval([])).all()
+    assert np.isnan(t_interval([1.0])).tolist() == [False, True, True]
+    assert np.isnan(t_interval([])).all()
 
 
 @pytest.mark.parametrize(("k", "n"), [(0, 10), (3, 10), (10, 10), (1, 1), (39, 100)])
@@ -111,16 +127,16 @@ def test_wilson_interval_is_its_formula(k, n):
     share = k / n
     middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    found = statistics.wilson_interval(k, n)
+    found = wilson_interval(k, n)
     assert found == pytest.approx((share, max(middle - half, 0), min(middle + half, 1)), abs=1e-9)
-    assert np.isnan(statistics.wilson_interval(0, 0)).all()
+    assert np.isnan(wilson_interval(0, 0)).all()
 
 
 def test_variance_ratio_agrees_with_a_bootstrap_by_hand():
     draw = rng(2)
     clusters = np.repeat(np.arange(6), 2)
     a, b = 5 + 2 * draw.normal(size=12), draw.normal(size=12)
-    found = statistics.variance_ratio(a, b, clusters, 4000, rng(3))
+    found = variance_ratio(a, b, clusters, 4000, rng(3))
     assert found.estimate == pytest.approx(np.var(a, ddof=1) / np.var(b, ddof=1))
     logs = []
     for times in rng(3).multinomial(6, np.full(6, 1 / 6), size=4000):
@@ -131,9 +147,9 @@ def test_variance_ratio_agrees_with_a_bootstrap_by_hand():
             logs.append(np.log(np.var(a[rows], ddof=1) / np.var(b[rows], ddof=1)))
     assert found[1:] == pytest.approx(np.exp(np.quantile(logs, [0.025, 0.975])))
     # Shifts change nothing, a scale changes the ratio by its square, and the arms' order inverts.
-    other = statistics.variance_ratio(10 * a + 100, b, clusters, 4000, rng(3))
+    other = variance_ratio(10 * a + 100, b, clusters, 4000, rng(3))
     assert other == pytest.approx([100 * v for v in found])
-    inverse = statistics.variance_ratio(b, a, clusters, 4000, rng(3))
+    inverse = variance_ratio(b, a, clusters, 4000, rng(3))
     assert inverse == pytest.approx([1 / found.estimate, 1 / found.high, 1 / found.low])
 
 
@@ -141,7 +157,7 @@ def test_the_bootstrap_interval_covers_about_ninety_percent_with_ten_heads():
     draw, covered, runs = rng(4), 0, 400
     for _ in range(runs):
         a, b = 2 * draw.normal(size=10), draw.normal(size=10)
-        _, low, high = statistics.variance_ratio(a, b, np.arange(10), 400, draw)
+        _, low, high = variance_ratio(a, b, np.arange(10), 400, draw)
         covered += low < 4 < high
     assert 0.82 < covered / runs < 0.96
 
@@ -151,15 +167,15 @@ def test_resampling_heads_is_wider_than_resampling_their_trials():
     heads = np.repeat(np.arange(10), 10)
     a = 2 * np.repeat(draw.normal(size=10), 10) + 0.1 * draw.normal(size=100)
     b = np.repeat(draw.normal(size=10), 10) + 0.1 * draw.normal(size=100)
-    by_head = statistics.variance_ratio(a, b, heads, 2000, rng())
-    by_policy = statistics.variance_ratio(a, b, np.arange(100), 2000, rng())
+    by_head = variance_ratio(a, b, heads, 2000, rng())
+    by_policy = variance_ratio(a, b, np.arange(100), 2000, rng())
     assert np.log(by_head.high / by_head.low) > 2 * np.log(by_policy.high / by_policy.low)
 
 
 def test_brown_forsythe_is_levenes_test_on_medians():
     a, b = 3 * rng(6).normal(size=15), rng(7).normal(size=15)
     spread = [np.abs(v - np.median(v)) for v in (a, b)]
-    assert statistics.brown_forsythe(a, b) == pytest.approx(stats.f_oneway(*spread).pvalue)
+    assert brown_forsythe(a, b) == pytest.approx(stats.f_oneway(*spread).pvalue)
 
 
 def test_swap_test_agrees_with_enumeration():
@@ -174,11 +190,11 @@ def test_swap_test_agrees_with_enumeration():
         second = np.where(swapped, centred[0], centred[1])
         sizes.append(abs(np.log(first.var(ddof=1) / second.var(ddof=1))))
     expected = np.mean([size >= sizes[0] - 1e-12 for size in sizes])
-    assert statistics.swap_test(a, b, clusters, 10, rng()) == pytest.approx(expected)
+    assert swap_test(a, b, clusters, 10, rng()) == pytest.approx(expected)
     # Above the limit of enumeration random swaps are drawn; both see a plain difference.
     wide, narrow = 5 * draw.normal(size=20), draw.normal(size=20)
-    assert statistics.swap_test(wide, narrow, np.arange(20), 2000, rng()) < 0.01
-    assert statistics.swap_test(wide[:12], narrow[:12], np.arange(12), 1, rng()) < 0.05
+    assert swap_test(wide, narrow, np.arange(20), 2000, rng()) < 0.01
+    assert swap_test(wide[:12], narrow[:12], np.arange(12), 1, rng()) < 0.05
 
 
 def test_swap_test_keeps_its_level():
@@ -186,7 +202,7 @@ def test_swap_test_keeps_its_level():
     for _ in range(runs):
         shared = draw.normal(size=10)
         a, b = shared + draw.normal(size=10), shared + draw.normal(size=10) + 3
-        rejected += statistics.swap_test(a, b, np.arange(10), 100, draw) < 0.05
+        rejected += swap_test(a, b, np.arange(10), 100, draw) < 0.05
     assert rejected / runs < 0.09
 
 
@@ -195,8 +211,8 @@ def test_mcnemar_counts_the_pairs_that_differ():
     second = np.array([True] * 2 + [False] * 9 + [True])
     # Six pairs are worse in the first only, one in the second only.
     expected = 2 * sum(stats.binom.pmf(k, 7, 0.5) for k in (0, 1))
-    assert statistics.mcnemar(first, second) == pytest.approx(expected)
-    assert np.isnan(statistics.mcnemar(first, first))
+    assert mcnemar(first, second) == pytest.approx(expected)
+    assert np.isnan(mcnemar(first, first))
 
 
 @pytest.mark.parametrize(
@@ -204,7 +220,7 @@ def test_mcnemar_counts_the_pairs_that_differ():
     [(1.0, 1.15, 0.15), (1.15, 1.0, 0.15), (2.0, 1.0, 1.0), (0.0, 1.0, np.nan), (-1, 1, np.nan)],
 )
 def test_kl_mismatch(first, second, expected):
-    assert statistics.kl_mismatch(first, second) == pytest.approx(expected, nan_ok=True)
+    assert kl_mismatch(first, second) == pytest.approx(expected, nan_ok=True)
 
 
 # --- tables
@@ -216,7 +232,7 @@ def test_tables_tell_a_real_difference():
         name: np.stack([judgements[name, s]["score"] for s in range(20)])
         for name in ("vanilla", "calm")
     }
-    summary = statistics.summary_table(table, judged, reference["score"]).set_index("method")
+    summary = summary_table(table, judged, reference["score"]).set_index("method")
     assert summary.loc["vanilla", "score_variance"] == pytest.approx(
         np.var(table["score"][:20], ddof=1)
     )
@@ -224,13 +240,13 @@ def test_tables_tell_a_real_difference():
     assert (summary["heads"] == 20).all()
     vanilla = table[table["method"] == "vanilla"]
     assert summary.loc["vanilla", "worse"] == (vanilla["score"] < reference["score"].mean()).sum()
-    tests = statistics.comparison_table(table, "vanilla", 2000, 0).set_index("quantity")
+    tests = comparison_table(table, "vanilla", 2000, 0).set_index("quantity")
     assert (tests["method"] == "calm").all() and (tests["baseline"] == "vanilla").all()
     assert tests.loc["variance_ratio", "low"] > 1
     assert tests.loc["brown_forsythe", "p"] < 0.01 and tests.loc["swap_test", "p"] < 0.01
     assert tests.loc["kl_mismatch", "estimate"] < 0.05
     assert tests.loc["worse_difference", "estimate"] < 0
-    joined = statistics.with_comparisons(summary.reset_index(), tests.reset_index())
+    joined = with_comparisons(summary.reset_index(), tests.reset_index())
     joined = joined.set_index("method")
     assert joined.loc["calm", "variance_ratio"] == tests.loc["variance_ratio", "estimate"]
     assert joined.loc["calm", "brown_forsythe_p"] == tests.loc["brown_forsythe", "p"]
@@ -240,8 +256,8 @@ def test_tables_tell_a_real_difference():
 def test_numbers_of_a_method_do_not_depend_on_the_other_methods():
     sds = {"vanilla": 1.0, "a": 0.5, "b": 0.5}
     table, *_ = make_policies(sds)
-    alone = statistics.comparison_table(table[table["method"] != "a"], "vanilla", 500, 7)
-    both = statistics.comparison_table(table, "vanilla", 500, 7)
+    alone = comparison_table(table[table["method"] != "a"], "vanilla", 500, 7)
+    both = comparison_table(table, "vanilla", 500, 7)
     both = both[both["method"] == "b"].reset_index(drop=True)
     pd.testing.assert_frame_equal(alone, both)
 
@@ -249,7 +265,7 @@ def test_numbers_of_a_method_do_not_depend_on_the_other_methods():
 def test_pairs_are_the_seeds_that_both_methods_have():
     table, *_ = make_policies({"vanilla": 1.0, "a": 0.5})
     table = table[~((table["method"] == "a") & (table["seed"] > 6))].sample(frac=1, random_state=0)
-    tests = statistics.comparison_table(table, "vanilla", 100, 0).set_index("quantity")
+    tests = comparison_table(table, "vanilla", 100, 0).set_index("quantity")
     wide = table.pivot(index="seed", columns="method", values="score").dropna()
     assert tests.loc["score_difference", "pairs"] == 7
     expected = stats.ttest_rel(wide["a"], wide["vanilla"]).confidence_interval(0.95)
@@ -267,8 +283,8 @@ def test_few_seeds_give_nan_and_no_failure(seeds):
         name: np.stack([judgements[name, s]["score"] for s in range(seeds)])
         for name in ("vanilla", "calm")
     }
-    summary = statistics.summary_table(table, judged, reference["score"])
-    tests = statistics.comparison_table(table, "vanilla", 200, 0).set_index("quantity")
+    summary = summary_table(table, judged, reference["score"])
+    tests = comparison_table(table, "vanilla", 200, 0).set_index("quantity")
     assert summary["score"].notna().all() and tests.loc["score_difference", "estimate"] != 0
     assert summary["score_variance"].isna().all() == (seeds == 1)
     assert np.isnan(tests.loc["variance_ratio", "low"])
@@ -279,13 +295,13 @@ def test_few_seeds_give_nan_and_no_failure(seeds):
 def test_policies_that_are_all_equal_give_nan_and_no_failure():
     same, varied = np.ones(10), np.arange(10.0)
     clusters = np.arange(10)
-    assert np.isnan(statistics.variance_ratio(same, same, clusters, 50, rng())).all()
-    assert statistics.variance_ratio(varied, same, clusters, 50, rng()).estimate == np.inf
-    assert np.isnan(statistics.swap_test(same, same, clusters, 50, rng()))
-    assert np.isnan(statistics.brown_forsythe(same, same))
+    assert np.isnan(variance_ratio(same, same, clusters, 50, rng())).all()
+    assert variance_ratio(varied, same, clusters, 50, rng()).estimate == np.inf
+    assert np.isnan(swap_test(same, same, clusters, 50, rng()))
+    assert np.isnan(brown_forsythe(same, same))
 
 
 def test_an_unknown_baseline_is_refused():
     table, *_ = make_policies({"a": 1.0}, seeds=2)
     with pytest.raises(InputError, match="statistics.baseline.*choose one of a"):
-        statistics.comparison_table(table, "vanilla", 10, 0)
+        comparison_table(table, "vanilla", 10, 0)

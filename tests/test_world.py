@@ -6,22 +6,36 @@ import math
 import numpy as np
 import pytest
 
-from prudent import world
 from prudent.tables import SCHEMAS, read_table, write_parquet
+from prudent.world.benchmark import SUBSETS, benchmark
+from prudent.world.grammar import Grammar, cut, grammatical, join, split, vocabulary
+from prudent.world.reviews import continuations
+from prudent.world.reviews import reviews as draw_reviews
+from prudent.world.reward import genre_of, gold_reward, judgements, relevance, repeats
+from prudent.world.words import (
+    DEGREE,
+    GENRE_OF,
+    GENRES,
+    LEXICON,
+    MOOD_SIGN,
+    NEGATOR,
+    POLARITY,
+    TOPIC,
+)
 
 
 def reward(prompt: str, response: str) -> float:
-    return world.gold_reward([prompt], [response])[0]
+    return gold_reward([prompt], [response])[0]
 
 
 def values(prompt: str, response: str) -> list[float]:
-    before, words = world.split(prompt), world.split(response)
-    return world.judgements(before + words, len(before), world.genre_of(before + words))
+    before, words = split(prompt), split(response)
+    return judgements(before + words, len(before), genre_of(before + words))
 
 
 # --- the grammar ----------------------------------------------------------------------------------
 
-SMALL = world.Grammar(
+SMALL = Grammar(
     """
 TEXT = A MORE
 MORE = | B MORE
@@ -34,7 +48,7 @@ D = | not
 )
 
 
-def enumerate_texts(grammar: world.Grammar, stack: tuple[str, ...], longest: int) -> set[tuple]:
+def enumerate_texts(grammar: Grammar, stack: tuple[str, ...], longest: int) -> set[tuple]:
     """The first ``longest`` words of every text of a stack, by plain expansion."""
     if not stack or longest == 0:
         return {()}
@@ -100,28 +114,28 @@ def test_weights_of_rules_are_followed():
 
 @pytest.fixture(scope="module")
 def reviews() -> list[str]:
-    return world.reviews(300, np.random.default_rng(0))
+    return draw_reviews(300, np.random.default_rng(0))
 
 
 def test_reviews_are_grammatical_and_so_are_their_beginnings(reviews):
     for review in reviews:
-        assert world.grammatical(review)
-        words = world.split(review)
-        assert all(world.grammatical(world.join(words[:k])) for k in range(len(words)))
-    assert all(world.grammatical(reviews[0][:k]) for k in range(len(reviews[0])))  # cut in a word
+        assert grammatical(review)
+        words = split(review)
+        assert all(grammatical(join(words[:k])) for k in range(len(words)))
+    assert all(grammatical(reviews[0][:k]) for k in range(len(reviews[0])))  # cut in a word
 
 
 def test_corrupted_reviews_are_not_grammatical(reviews):
     rng = np.random.default_rng(1)
-    vocabulary = sorted(world.vocabulary())
+    known = sorted(vocabulary())
     swapped, replaced = [], []
     for review in reviews:
-        words = world.split(review)
+        words = split(review)
         i = int(rng.integers(len(words) - 2))
         other = [*words[:i], words[i + 1], words[i], *words[i + 2 :]]
-        swapped.append(world.grammatical(world.join(other)))
-        words[i] = str(rng.choice(vocabulary))
-        replaced.append(world.grammatical(world.join(words)))
+        swapped.append(grammatical(join(other)))
+        words[i] = str(rng.choice(known))
+        replaced.append(grammatical(join(words)))
     assert np.mean(swapped) < 0.05
     assert np.mean(replaced) < 0.15  # a noun for a noun is no fault
     for text in (
@@ -136,43 +150,43 @@ def test_corrupted_reviews_are_not_grammatical(reviews):
         "this horror film is dul.",
         "\ufffd\n!",
     ):
-        assert not world.grammatical(text), text
+        assert not grammatical(text), text
     for text in ("", " ", "this horror film is dull, but the ac", " the jokes in this"):
-        assert world.grammatical(text), text
+        assert grammatical(text), text
 
 
 def test_reviews_have_their_shape_and_follow_the_seed(reviews):
-    assert reviews == world.reviews(300, np.random.default_rng(0))
-    assert reviews != world.reviews(300, np.random.default_rng(1))
-    lengths = [len(world.split(review)) for review in reviews]
+    assert reviews == draw_reviews(300, np.random.default_rng(0))
+    assert reviews != draw_reviews(300, np.random.default_rng(1))
+    lengths = [len(split(review)) for review in reviews]
     assert 35 < np.mean(lengths) < 55 and max(lengths) < 110
     assert all(3 <= review.count(".") <= 5 for review in reviews)
-    used = {word for review in reviews for word in world.split(review)}
-    assert 200 < len(world.vocabulary()) < 450 and used <= world.vocabulary()
+    used = {word for review in reviews for word in split(review)}
+    assert 200 < len(vocabulary()) < 450 and used <= vocabulary()
     for review in reviews:
-        genres = {world.GENRE_OF[w] for w in world.split(review) if w in world.GENRE_OF}
+        genres = {GENRE_OF[w] for w in split(review) if w in GENRE_OF}
         assert len(genres) == 1  # a review keeps to the genre that it names
-    starts = {world.cut(world.split(review), 6, 10)[0] for review in reviews}
+    starts = {cut(split(review), 6, 10)[0] for review in reviews}
     assert len(starts) > 200
 
 
 def test_cut_keeps_the_text():
-    words = world.split("this film, i think, is dull. it was so.")
+    words = split("this film, i think, is dull. it was so.")
     for prompt, response in itertools.product(range(1, 9), range(1, 4)):
-        head, tail = world.cut(words, prompt, response)
-        assert head + tail == world.join(words[: prompt + response])
-        assert world.split(head) == words[:prompt]
-        assert world.split(tail) == words[prompt : prompt + response]
+        head, tail = cut(words, prompt, response)
+        assert head + tail == join(words[: prompt + response])
+        assert split(head) == words[:prompt]
+        assert split(tail) == words[prompt : prompt + response]
 
 
 def test_continuations_are_the_grammars_own():
-    prompts, responses = world.continuations(100, 4, np.random.default_rng(0))
+    prompts, responses = continuations(100, 4, np.random.default_rng(0))
     for prompt, drawn in zip(prompts, responses, strict=True):
-        assert 2 <= len(world.split(prompt)) <= 8
+        assert 2 <= len(split(prompt)) <= 8
         assert len(set(drawn)) > 1
         for response in drawn:
-            assert len(world.split(response)) == 10
-            assert world.grammatical(prompt + response)
+            assert len(split(response)) == 10
+            assert grammatical(prompt + response)
 
 
 # --- the reward -----------------------------------------------------------------------------------
@@ -224,16 +238,16 @@ def test_what_follows_a_contrast_weighs_more():
 
 def test_no_word_has_two_meanings():
     kinds = (
-        set(world.POLARITY),
-        set(world.MOOD_SIGN),
-        set(world.TOPIC),
-        set(world.NEGATOR),
-        set(world.DEGREE),
+        set(POLARITY),
+        set(MOOD_SIGN),
+        set(TOPIC),
+        set(NEGATOR),
+        set(DEGREE),
         {"too", "or", "but", "although", "because", ".", ","},
     )
     assert all(not (a & b) for a, b in itertools.combinations(kinds, 2))
-    assert set().union(*kinds) <= world.vocabulary()
-    words = [word for listed in world.LEXICON.values() for word in listed]
+    assert set().union(*kinds) <= vocabulary()
+    words = [word for listed in LEXICON.values() for word in listed]
     assert len(words) == len(set(words))
 
 
@@ -243,20 +257,20 @@ def test_polarity_hangs_on_the_genre():
     assert values("this", " horror film is scary") == [1.0]  # read from the response
     assert values("the monster", " is scary") == [1.0]  # or from what only one genre has
     assert values("it", " is scary") == [0.0]
-    for word, signs in world.MOOD_SIGN.items():
-        assert set(signs.values()) == {1.0, -1.0} and set(signs) <= set(world.GENRES), word
+    for word, signs in MOOD_SIGN.items():
+        assert set(signs.values()) == {1.0, -1.0} and set(signs) <= set(GENRES), word
 
 
 def test_relevance():
-    def relevance(prompt, response):
-        return world.relevance(world.split(prompt), world.split(response))
+    def related(prompt, response):
+        return relevance(split(prompt), split(response))
 
-    assert relevance("the acting in this war film", "the actors") == 0.5
-    assert relevance("the acting in this war film", "the chase and the actors") == 2 / 3
-    assert relevance("the acting in this war film", "the actors, the actors") == 0.5
-    assert relevance("the acting in this war film", "the music") == -0.5
-    assert relevance("the acting in this war film", "the jokes") == -0.5
-    assert relevance("the acting", "the jokes") == relevance("it", "the jokes") == 0
+    assert related("the acting in this war film", "the actors") == 0.5
+    assert related("the acting in this war film", "the chase and the actors") == 2 / 3
+    assert related("the acting in this war film", "the actors, the actors") == 0.5
+    assert related("the acting in this war film", "the music") == -0.5
+    assert related("the acting in this war film", "the jokes") == -0.5
+    assert related("the acting", "the jokes") == related("it", "the jokes") == 0
     on = reward("the acting in this war film is", " gripping because the actors are gripping.")
     off = reward("the acting in this war film is", " gripping because the gags are gripping.")
     assert on > off
@@ -264,13 +278,13 @@ def test_relevance():
 
 def test_repetition_piled_praise_and_broken_grammar_lose():
     prompt = "this war film is"
-    assert world.repeats(world.split("the plot is dull and the plot is dull")) == 2
+    assert repeats(split("the plot is dull and the plot is dull")) == 2
     assert reward(prompt, " fresh, and the plot is rich.") > reward(
         prompt, " fresh, and the plot is fresh."
     )
     good = reward(prompt, " gripping, and the fights are very memorable.")
     assert good > 0.6
-    words = world.LEXICON["PRAISE"][:10]
+    words = LEXICON["PRAISE"][:10]
     for stacked in (
         " ".join(words),
         " and ".join(words[:5]) + " and",
@@ -282,35 +296,35 @@ def test_repetition_piled_praise_and_broken_grammar_lose():
 
 def test_reward_is_bounded_and_defined_for_any_text():
     rng = np.random.default_rng(0)
-    vocabulary = sorted(world.vocabulary())
-    salad = [" ".join(rng.choice(vocabulary, int(rng.integers(40)))) for _ in range(300)]
+    known = sorted(vocabulary())
+    salad = [" ".join(rng.choice(known, int(rng.integers(40)))) for _ in range(300)]
     noise = ["".join(chr(c) for c in rng.integers(1, 0x2FFF, 30)) for _ in range(100)]
     texts = (
         salad + noise + ["", " ", "\ufffd", "superb " * 500, "not " * 2000 + "dull", "but " * 99]
     )
-    rewards = world.gold_reward(texts, texts[::-1])
+    rewards = gold_reward(texts, texts[::-1])
     assert all(isinstance(value, float) and -1 <= value <= 1 for value in rewards)
     assert np.mean(np.array(rewards[:300]) < 0) > 0.95
-    assert world.gold_reward([], []) == []
+    assert gold_reward([], []) == []
     with pytest.raises(ValueError):
-        world.gold_reward(["a"], [])
+        gold_reward(["a"], [])
 
 
 def word_counts(texts: list[str]) -> np.ndarray:
-    index = {word: i for i, word in enumerate(sorted(world.vocabulary()))}
+    index = {word: i for i, word in enumerate(sorted(vocabulary()))}
     counts = np.zeros((len(texts), len(index)))
     for row, text in enumerate(texts):
-        for word in world.split(text):
+        for word in split(text):
             counts[row, index[word]] += 1
     return counts
 
 
 def test_the_world_is_neither_flat_nor_linear():
     rows, count = 3000, 4
-    prompts, responses = world.continuations(rows, count, np.random.default_rng(0))
+    prompts, responses = continuations(rows, count, np.random.default_rng(0))
     prompts = [prompt for prompt in prompts for _ in range(count)]
     responses = [response for drawn in responses for response in drawn]
-    gold = np.array(world.gold_reward(prompts, responses))
+    gold = np.array(gold_reward(prompts, responses))
     within = np.sqrt(gold.reshape(rows, count).var(axis=1, ddof=1).mean())
     assert 0.3 < within < 0.55
     assert np.quantile(gold, 0.1) < -0.45 and np.quantile(gold, 0.9) > 0.45
@@ -331,8 +345,8 @@ def test_the_world_is_neither_flat_nor_linear():
 
 
 def test_benchmark(tmp_path):
-    frame = world.benchmark(200, np.random.default_rng(0))
-    assert frame.equals(world.benchmark(200, np.random.default_rng(0)))
+    frame = benchmark(200, np.random.default_rng(0))
+    assert frame.equals(benchmark(200, np.random.default_rng(0)))
     assert list(frame.columns) == SCHEMAS["benchmark"].names
     write_parquet(frame, tmp_path / "benchmark.parquet", "benchmark")
     assert read_table(tmp_path / "benchmark.parquet", "benchmark").equals(frame)
@@ -346,35 +360,35 @@ def test_benchmark(tmp_path):
     prompts = [messages[0]["content"] for messages in frame["prompt"]]
     assert all(messages[0]["role"] == "user" for messages in frame["prompt"])
     for side in ("chosen", "rejected"):
-        assert {len(world.split(text)) for text in frame[side]} == {10}
+        assert {len(split(text)) for text in frame[side]} == {10}
         assert all(text[0] in " .," for text in frame[side])
-        own = [world.grammatical(p + text) for p, text in zip(prompts, frame[side], strict=True)]
+        own = [grammatical(p + text) for p, text in zip(prompts, frame[side], strict=True)]
         off_policy = frame["section"] == "Off-policy"
         assert all(np.array(own)[~off_policy])
         assert np.mean(np.array(own)[off_policy]) == (side == "chosen")
     margin = np.subtract(
-        world.gold_reward(prompts, list(frame["chosen"])),
-        world.gold_reward(prompts, list(frame["rejected"])),
+        gold_reward(prompts, list(frame["chosen"])),
+        gold_reward(prompts, list(frame["rejected"])),
     )
-    for subset, (_, least, most) in world.SUBSETS.items():
+    for subset, (_, least, most) in SUBSETS.items():
         margins = margin[frame["subset"] == subset]
         assert (margins >= least).all() and (margins <= most).all() and least > 0
 
 
 def test_benchmark_pairs_have_the_form_of_their_subset():
-    frame = world.benchmark(100, np.random.default_rng(1)).set_index("subset")
+    frame = benchmark(100, np.random.default_rng(1)).set_index("subset")
     for _, row in frame.loc["negation"].iterrows():
-        sides = [world.split(row[side]) for side in ("chosen", "rejected")]
+        sides = [split(row[side]) for side in ("chosen", "rejected")]
         longer, shorter = sorted(sides, key=lambda side: -side.count("not"))
         place = next(
             i for i, pair in enumerate(zip(longer, shorter, strict=True)) if len({*pair}) > 1
         )
         assert longer[place] == "not" and [*longer[:place], *longer[place + 1 :]] == shorter[:9]
     for _, row in frame.loc["contrast"].iterrows():
-        chosen, rejected = world.split(row["chosen"]), world.split(row["rejected"])
+        chosen, rejected = split(row["chosen"]), split(row["rejected"])
         assert sorted(chosen) == sorted(rejected)
         assert sum(a != b for a, b in zip(chosen, rejected, strict=True)) == 2
     for _, row in frame.loc["shuffled"].iterrows():
-        assert sorted(world.split(row["chosen"])) == sorted(world.split(row["rejected"]))
+        assert sorted(split(row["chosen"])) == sorted(split(row["rejected"]))
     for _, row in frame.loc["praise"].iterrows():
-        assert set(world.split(row["rejected"])) <= set(world.LEXICON["PRAISE"])
+        assert set(split(row["rejected"])) <= set(LEXICON["PRAISE"])

@@ -13,7 +13,7 @@ from transformers import (
     RobertaConfig,
 )
 
-from prudent.models import TEMPLATES
+from prudent.rewards.text import TEMPLATES
 
 _ENCODER = {
     "vocab_size": VOCABULARY,

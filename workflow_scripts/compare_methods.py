@@ -6,8 +6,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from prudent import entry, page, statistics, tables
+from prudent import tables
+from prudent.analysis.policies import (
+    by_policy,
+    comparison_table,
+    policy_table,
+    read_logs,
+    summary_table,
+    with_comparisons,
+)
+from prudent.figures import page
 from prudent.seeding import derive_seed
+from prudent.workflow import entry
 
 
 @dataclass
@@ -33,20 +43,20 @@ class Args:
 
 def main(args: Args) -> None:
     reference = pd.read_parquet(args.reference)
-    paths = statistics.by_policy(args.judgements, args.methods, args.seeds)
+    paths = by_policy(args.judgements, args.methods, args.seeds)
     judged = {key: pd.read_parquet(path) for key, path in paths.items()}
-    logs = statistics.read_logs(args.training_logs, args.methods, args.seeds)
-    policies = statistics.policy_table(judged, logs, reference, args.ensembles, args.heads)
+    logs = read_logs(args.training_logs, args.methods, args.seeds)
+    policies = policy_table(judged, logs, reference, args.ensembles, args.heads)
     scores = {
         method: np.stack([judged[method, seed]["score"] for seed in args.seeds])
         for method in args.methods
     }
-    summary = statistics.summary_table(policies, scores, reference["score"])
-    tests = statistics.comparison_table(
+    summary = summary_table(policies, scores, reference["score"])
+    tests = comparison_table(
         policies, args.baseline, args.bootstrap, derive_seed(args.seed, "bootstrap")
     )
     tables.write_csv(policies, args.policies)
-    tables.write_csv(statistics.with_comparisons(summary, tests), args.summary)
+    tables.write_csv(with_comparisons(summary, tests), args.summary)
     tables.write_csv(tests, args.tests)
     others = (pd.read_csv(path) for path in (args.diagnosis, args.accuracy, args.variance))
     tables.write_text(page.render(policies, summary, tests, *others), args.page)

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
-from prudent import entry
-from prudent.ensemble import RewardEnsemble
-from prudent.features import extract
+from prudent.rewards.ensemble import RewardEnsemble
+from prudent.rewards.features import extract
 from prudent.tables import atomic_path, metadata, read_table, write_json
+from prudent.workflow import entry
 
 
 @dataclass

@@ -8,13 +8,14 @@ import numpy as np
 import pandas as pd
 from safetensors.torch import load_file
 
-from prudent import entry
-from prudent.diagnosis import diagnosis_table, pair_accuracy
-from prudent.ensemble import RewardEnsemble
-from prudent.judging import load_judge, sample_responses
-from prudent.scoring import long_table, score_responses
+from prudent.policies.respond import sample_responses
+from prudent.rewards.diagnosis import diagnosis_table, pair_accuracy
+from prudent.rewards.ensemble import RewardEnsemble
+from prudent.rewards.judges import load_judge
+from prudent.rewards.scoring import long_table, score_responses
 from prudent.seeding import generator
 from prudent.tables import read_table, write_csv, write_parquet
+from prudent.workflow import entry
 
 
 @dataclass

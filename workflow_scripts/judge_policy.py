@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prudent import entry
-from prudent.judging import judge_checkpoint, load_judge
+from prudent.rewards.judges import judge_checkpoint, load_judge
 from prudent.tables import metadata, read_table, write_json, write_parquet
+from prudent.workflow import entry
 
 
 @dataclass

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from prudent import entry, figures
+from prudent.figures.accuracy import draw_accuracy
+from prudent.figures.style import save
+from prudent.workflow import entry
 
 
 @dataclass
@@ -16,7 +18,7 @@ class Args:
 
 
 def main(args: Args) -> None:
-    figures.save(figures.accuracy(pd.read_csv(args.accuracy)), args.png, args.pdf)
+    save(draw_accuracy(pd.read_csv(args.accuracy)), args.png, args.pdf)
 
 
 if __name__ == "__main__":

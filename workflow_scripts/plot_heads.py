@@ -3,7 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from prudent import entry, figures, rewardbench, tables
+from prudent import tables
+from prudent.figures.heads import draw_heads
+from prudent.figures.style import save
+from prudent.rewards import rewardbench
+from prudent.workflow import entry
 
 
 @dataclass
@@ -27,8 +31,8 @@ def main(args: Args) -> None:
         "Line and band: mean \N{PLUS-MINUS SIGN} 1 sd over the heads."
     )
     members = rewards.loc[tuple(row.values()), 0]
-    figure = figures.heads(members.to_numpy(), prompt, text["chosen"], where)
-    figures.save(figure, args.png, args.pdf)
+    figure = draw_heads(members.to_numpy(), prompt, text["chosen"], where)
+    save(figure, args.png, args.pdf)
 
 
 if __name__ == "__main__":

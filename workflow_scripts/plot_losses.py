@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from prudent import entry, figures
+from prudent.figures.losses import draw_losses
+from prudent.figures.style import save
+from prudent.workflow import entry
 
 
 @dataclass
@@ -18,8 +20,8 @@ class Args:
 
 
 def main(args: Args) -> None:
-    figure = figures.losses(pd.read_csv(args.base), pd.read_csv(args.heads), args.stop_loss)
-    figures.save(figure, args.png, args.pdf)
+    figure = draw_losses(pd.read_csv(args.base), pd.read_csv(args.heads), args.stop_loss)
+    save(figure, args.png, args.pdf)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from prudent import entry, figures, statistics
+from prudent.analysis.policies import long_table, read_logs
+from prudent.figures.curves import draw_reward
+from prudent.figures.style import save
+from prudent.workflow import entry
 
 
 @dataclass
@@ -16,9 +19,9 @@ class Args:
 
 
 def main(args: Args) -> None:
-    logs = statistics.read_logs(args.training_logs, args.methods, args.seeds)
-    figure = figures.reward(statistics.long_table(logs), args.methods)
-    figures.save(figure, args.png, args.pdf)
+    logs = read_logs(args.training_logs, args.methods, args.seeds)
+    figure = draw_reward(long_table(logs), args.methods)
+    save(figure, args.png, args.pdf)
 
 
 if __name__ == "__main__":

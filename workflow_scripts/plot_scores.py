@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from prudent import entry, figures
+from prudent.figures.scores import draw_scores
+from prudent.figures.style import save
+from prudent.workflow import entry
 
 
 @dataclass
@@ -19,8 +21,8 @@ class Args:
 
 def main(args: Args) -> None:
     reference = pd.read_parquet(args.reference)["score"]
-    figure = figures.scores(pd.read_csv(args.policies), reference, args.methods)
-    figures.save(figure, args.png, args.pdf)
+    figure = draw_scores(pd.read_csv(args.policies), reference, args.methods)
+    save(figure, args.png, args.pdf)
 
 
 if __name__ == "__main__":

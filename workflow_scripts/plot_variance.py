@@ -3,7 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from prudent import entry, figures, rewardbench, tables
+from prudent import tables
+from prudent.figures.style import save
+from prudent.figures.variance import draw_variance
+from prudent.rewards import rewardbench
+from prudent.workflow import entry
 
 
 @dataclass
@@ -15,7 +19,7 @@ class Args:
 
 def main(args: Args) -> None:
     rows = rewardbench.variance_rows(tables.read_table(args.scores, "scores"))
-    figures.save(figures.variance(rows), args.png, args.pdf)
+    save(draw_variance(rows), args.png, args.pdf)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prudent import data, entry
+from prudent.data.build import build_benchmark, save
+from prudent.workflow import entry
 
 
 @dataclass
@@ -17,8 +18,8 @@ class Args:
 
 
 def main(args: Args) -> None:
-    frame, card = data.build_benchmark(args.settings, args.bad_rows, args.seed)
-    data.save(frame, card, "benchmark", args.benchmark, args.card)
+    frame, card = build_benchmark(args.settings, args.bad_rows, args.seed)
+    save(frame, card, "benchmark", args.benchmark, args.card)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from prudent import data, entry, judging, tables
+from prudent import tables
+from prudent.data.build import build_preferences, save
+from prudent.data.rows import Message
+from prudent.policies.respond import sample_responses
+from prudent.rewards.judges import load_judge
 from prudent.seeding import generator
+from prudent.workflow import entry
 
 
 @dataclass
@@ -32,7 +37,7 @@ def main(args: Args) -> None:
         prompts = table["prompt"][table["split"] == "train"].tolist()
 
     def sample(drawn: list[str], part: int) -> list[str]:
-        return judging.sample_responses(
+        return sample_responses(
             args.reference,
             drawn,
             args.sampling["response_length"],
@@ -40,12 +45,12 @@ def main(args: Args) -> None:
             generator(args.seed, "preferences", "sampling", part),
         )
 
-    load_gold = cache(lambda: judging.load_judge(args.gold or args.settings["gold"]))
+    load_gold = cache(lambda: load_judge(args.gold or args.settings["gold"]))
 
-    def gold(messages: list[list[data.Message]], responses: list[str]) -> np.ndarray:
+    def gold(messages: list[list[Message]], responses: list[str]) -> np.ndarray:
         return load_gold()(messages, responses)["score"]
 
-    frame, card = data.build_preferences(
+    frame, card = build_preferences(
         args.settings,
         args.bad_rows,
         args.seed,
@@ -53,7 +58,7 @@ def main(args: Args) -> None:
         sample if args.reference is not None else None,
         gold,
     )
-    data.save(frame, card, "preferences", args.preferences, args.card)
+    save(frame, card, "preferences", args.preferences, args.card)
 
 
 if __name__ == "__main__":

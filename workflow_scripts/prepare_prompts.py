@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prudent import data, entry
+from prudent.data.build import build_prompts, save
+from prudent.workflow import entry
 
 
 @dataclass
@@ -21,8 +22,8 @@ def main(args: Args) -> None:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(args.reference)
-    frame, card = data.build_prompts(args.settings, tokenizer, args.bad_rows, args.seed)
-    data.save(frame, card, "prompts", args.prompts, args.card)
+    frame, card = build_prompts(args.settings, tokenizer, args.bad_rows, args.seed)
+    save(frame, card, "prompts", args.prompts, args.card)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prudent import data, entry
+from prudent.data.build import build_texts, save
+from prudent.workflow import entry
 
 
 @dataclass
@@ -18,8 +19,8 @@ class Args:
 
 
 def main(args: Args) -> None:
-    frame, card = data.build_texts(args.sources, args.validation, args.bad_rows, args.seed)
-    data.save(frame, card, "texts", args.texts, args.card)
+    frame, card = build_texts(args.sources, args.validation, args.bad_rows, args.seed)
+    save(frame, card, "texts", args.texts, args.card)
 
 
 if __name__ == "__main__":

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from prudent import entry
-from prudent.ensemble import RewardEnsemble
-from prudent.scoring import score_pairs
+from prudent.rewards.ensemble import RewardEnsemble
+from prudent.rewards.scoring import score_pairs
 from prudent.tables import read_table, write_parquet
+from prudent.workflow import entry
 
 
 @dataclass

@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from prudent import entry, rewardbench, tables
+from prudent import tables
+from prudent.rewards import rewardbench
+from prudent.workflow import entry
 
 
 @dataclass

@@ -9,12 +9,14 @@ from typing import Any
 
 import pandas as pd
 
-from prudent import entry, objectives
-from prudent.ensemble import RewardEnsemble
+from prudent import objectives
+from prudent.checkpoints import load_tokenizer
 from prudent.errors import InputError
-from prudent.models import load_causal_lm, load_tokenizer
-from prudent.ppo import PPOSettings, PPOTrainer
+from prudent.policies.models import load_causal_lm
+from prudent.ppo.trainer import PPOSettings, PPOTrainer
+from prudent.rewards.ensemble import RewardEnsemble
 from prudent.tables import atomic_path, metadata, read_table, write_csv, write_json
+from prudent.workflow import entry
 
 
 @dataclass

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prudent import entry
-from prudent.reference import ReferenceSettings, make_reference
+from prudent.policies.reference import ReferenceSettings, make_reference
 from prudent.tables import file_digest, metadata, read_table, write_csv, write_json, write_text
+from prudent.workflow import entry
 
 
 @dataclass

@@ -4,9 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prudent import entry, training
-from prudent.reward_training import RewardSettings, train_reward_model
+from prudent.rewards.training import RewardSettings, train_reward_model
 from prudent.tables import file_digest, metadata, read_table, write_csv, write_json, write_text
+from prudent.training import is_first
+from prudent.workflow import entry
+from prudent.workflow.launch import launch, processes
 
 
 @dataclass
@@ -24,10 +26,10 @@ class Args:
 
 def main(args: Args) -> None:
     settings = RewardSettings(**args.settings)
-    processes = training.processes()
-    if processes > 1:
-        settings.check_processes(processes)
-        training.launch("train_reward_base", args, processes)
+    count = processes()
+    if count > 1:
+        settings.check_processes(count)
+        launch("train_reward_base", args, count)
         return
     losses = train_reward_model(
         read_table(args.preferences, "preferences"),
@@ -37,7 +39,7 @@ def main(args: Args) -> None:
         args.seed,
         args.checkpoint,
     )
-    if not training.is_first():
+    if not is_first():
         return
     inputs = {"preferences": args.preferences}
     if args.backbone:

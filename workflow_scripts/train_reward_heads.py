@@ -9,11 +9,12 @@ import pandas as pd
 import torch
 from safetensors.torch import load_file
 
-from prudent import entry
-from prudent.ensemble import HeadSettings, save_ensemble, train_heads
+from prudent.checkpoints import load_tokenizer
 from prudent.errors import InputError
-from prudent.models import final_linear, load_reward_model, load_tokenizer
+from prudent.rewards.heads import HeadSettings, save_ensemble, train_heads
+from prudent.rewards.models import final_linear, load_reward_model
 from prudent.tables import file_digest, metadata, read_table, write_csv, write_json
+from prudent.workflow import entry
 
 
 @dataclass

@@ -14,10 +14,10 @@ from common import Work
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPT2ForSequenceClassification, PreTrainedTokenizerFast
 
-from prudent import world
-from prudent.ensemble import RewardEnsemble
-from prudent.models import TEMPLATES, encode
-from prudent.sampling import decode_responses, encode_prompts
+from prudent.policies.text import decode_responses, encode_prompts
+from prudent.rewards.ensemble import RewardEnsemble
+from prudent.rewards.text import TEMPLATES, encode
+from prudent.world.reviews import reviews
 
 
 def matmul(dtype: str) -> list[dict[str, Any]]:
@@ -40,7 +40,7 @@ def timed(function: Callable[[], Any]) -> float:
 
 
 def texts(rows: int) -> list[str]:
-    return world.reviews(rows, np.random.default_rng(0))
+    return reviews(rows, np.random.default_rng(0))
 
 
 def policy_tokenizer() -> PreTrainedTokenizerFast:

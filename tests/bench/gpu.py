@@ -28,10 +28,12 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from prudent import objectives, ppo
-from prudent.ensemble import RewardEnsemble
-from prudent.models import TEMPLATES, attention, device
-from prudent.ppo import PPOSettings, PPOTrainer
+from prudent import objectives
+from prudent.checkpoints import attention, device
+from prudent.ppo import trainer as ppo
+from prudent.ppo.trainer import PPOSettings, PPOTrainer
+from prudent.rewards.ensemble import RewardEnsemble
+from prudent.rewards.text import TEMPLATES
 
 RESULTS = Path("results/bench")
 VOCABULARY, READER_VOCABULARY = 50257, 256000

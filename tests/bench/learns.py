@@ -23,20 +23,18 @@ import torch
 import yaml
 from torch import Tensor
 
-from prudent import kl, objectives, world
-from prudent.config import effective_config
-from prudent.entry import set_threads
-from prudent.models import load_causal_lm, load_tokenizer
-from prudent.ppo import PPOSettings, PPOTrainer
-from prudent.sampling import (
-    decode_responses,
-    encode_prompts,
-    pad_token,
-    response_statistics,
-    sample,
-)
+from prudent import objectives
+from prudent.checkpoints import load_tokenizer
+from prudent.policies.models import load_causal_lm
+from prudent.policies.sampling import response_statistics, sample
+from prudent.policies.text import decode_responses, encode_prompts, pad_token
+from prudent.ppo import kl
+from prudent.ppo.trainer import PPOSettings, PPOTrainer
 from prudent.seeding import generator
 from prudent.tables import read_table, write_csv
+from prudent.workflow.config import effective_config
+from prudent.workflow.entry import set_threads
+from prudent.world.reward import gold_reward
 
 ROOT = Path(__file__).resolve().parents[2]
 SEEDS = range(5)
@@ -49,7 +47,7 @@ logger = logging.getLogger("learns")
 
 def true_reward(prompts: list[str], responses: list[str]) -> Tensor:
     """r* as a reward function of one head, [B, 1]."""
-    return torch.tensor(world.gold_reward(prompts, responses))[:, None]
+    return torch.tensor(gold_reward(prompts, responses))[:, None]
 
 
 def evaluate(

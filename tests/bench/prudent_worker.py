@@ -11,10 +11,11 @@ import torch
 from common import Work, even_reward, steps, tokenizer
 from torch import nn
 
-from prudent import lm_head, ppo, sampling
-from prudent.models import attention
+from prudent.checkpoints import attention
 from prudent.objectives import vanilla
-from prudent.ppo import PPOSettings, PPOTrainer, RewardFunction
+from prudent.policies import lm_head, sampling
+from prudent.ppo import trainer as ppo
+from prudent.ppo.trainer import PPOSettings, PPOTrainer, RewardFunction
 
 
 def prudent_trainer(

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from prudent.figures import save, styled
-from prudent.looks import BLACK, BLUE, GREY, INK, VERMILLION, darker, number
+from prudent.figures.looks import BLACK, BLUE, GREY, INK, VERMILLION, darker, number
 
 RESULTS = Path("results/bench")
 CONFIGURATION = ["size", "dtype", "batch", "response"]

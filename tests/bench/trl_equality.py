@@ -22,7 +22,11 @@ from torch import Tensor, nn
 from transformers import GPT2ForSequenceClassification, TrainerCallback
 from trl_worker import trl_trainer
 
-from prudent import losses, ppo, sampling
+from prudent.policies import sampling
+from prudent.policies.text import encode_prompts
+from prudent.ppo import losses
+from prudent.ppo import trainer as trainer_module
+from prudent.ppo.trainer import prompt_rows
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tiny_models import CONFIGS, EOS, PAD, tiny_model, tiny_prompts, tiny_tokenizer  # noqa: E402
@@ -129,10 +133,13 @@ def prudent_step(
     sampling.inverse_cdf = lambda *_: next(columns)
     modules = {"policy": trainer.policy, "value": trainer.value}
     gradients = gradients_of(trainer.optimizer, modules)
-    references = recorded(ppo, "response_statistics")
+    references = recorded(trainer_module, "response_statistics")
     penalties, advantages = recorded(losses, "token_rewards"), recorded(losses, "gae")
-    whitened, minibatches = recorded(losses, "masked_whiten"), recorded(ppo, "minibatch_loss")
-    ids, mask = sampling.encode_prompts(trainer.tokenizer, prompts)
+    whitened, minibatches = (
+        recorded(losses, "masked_whiten"),
+        recorded(trainer_module, "minibatch_loss"),
+    )
+    ids, mask = encode_prompts(trainer.tokenizer, prompts)
     row = trainer.step(0, prompts, ids, mask)
 
     experience = minibatches[0][0][2]
@@ -164,9 +171,9 @@ def difference(ours: Tensor, theirs: Tensor) -> float:
 def compare(ends: bool) -> bool:
     """Prints the differences of a step and says whether all are within the tolerance."""
     prompts = tiny_prompts(WORK.batch)
-    ids, mask = sampling.encode_prompts(tiny_tokenizer(), prompts)
+    ids, mask = encode_prompts(tiny_tokenizer(), prompts)
     # TRL gets the prompts in the order in which Prudent's first step takes them.
-    rows = ppo.prompt_rows(WORK.batch, WORK.batch, 0, 0, 0)
+    rows = prompt_rows(WORK.batch, WORK.batch, 0, 0, 0)
     theirs, their_gradients = trl_step(ends, ids[rows])
     ours, our_gradients = prudent_step(ends, prompts, theirs["responses"], theirs["scores"])
 

@@ -1,22 +1,15 @@
-"""What trainings with a Hugging Face trainer share: arguments, recorded losses, processes."""
+"""What trainings with a Hugging Face trainer share: arguments and recorded losses."""
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import os
-import subprocess
-import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 from transformers import TrainerCallback
-
-from prudent import entry, gpus
-from prudent.errors import InputError
 
 logger = logging.getLogger(__name__)
 
@@ -36,43 +29,9 @@ def common_arguments(seed: int, bfloat16: bool) -> dict[str, Any]:
     }
 
 
-def processes() -> int:
-    """How many processes a training is to start: one for each GPU that the job was given.
-
-    1 where there is nothing to start, as in the processes that ``launch`` started.
-    """
-    return 1 if "LOCAL_RANK" in os.environ else max(1, len(gpus.visible()))
-
-
 def is_first() -> bool:
     """Whether this process is the one of its training that reports and writes."""
     return os.environ.get("RANK", "0") == "0"
-
-
-def launch(script: str, args: Any, processes: int) -> None:
-    """Runs a script in several processes under ``accelerate launch``, and prints what they print.
-
-    script: its name. args: its arguments; the processes share the threads. They meet at a free
-    port, so two jobs on one machine do not collide. Raises InputError if one fails; it has said why
-    by then.
-    """
-    path = Path(entry.__file__).parents[1] / f"{script}.py"
-    share = dataclasses.replace(args, threads=max(1, args.threads // processes))
-    command = [
-        *(sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu"),
-        *("--num_machines", "1", "--num_processes", str(processes)),
-        *("--main_process_port", "0", "--mixed_precision", "no", "--dynamo_backend", "no"),
-        *(str(path), *entry.to_command_line(share)),
-    ]
-    logger.info("training in %d processes", processes)
-    # What a process prints itself would not reach the job's log.
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as process:
-        for line in process.stdout:
-            print(line, end="", flush=True)
-    if process.returncode:
-        raise InputError(f"one of the training's {processes} processes failed, as said above")
 
 
 class LossRecorder(TrainerCallback):

@@ -1,0 +1,220 @@
+"""Are the policies of one method less variable, and less often bad, than those of another?
+
+Tables of policies and methods, made from the judge's scores and the training logs. ``ensemble`` and
+``head`` name a policy's cluster. Score, here, is the judge's mean score of a policy's responses to
+the fixed test prompts.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import pandas as pd
+
+from prudent.analysis.statistics import (
+    brown_forsythe,
+    evaluation_noise,
+    mcnemar,
+    mean_and_se,
+    swap_test,
+    t_interval,
+    variance,
+    variance_ratio,
+    wilson_interval,
+)
+from prudent.errors import InputError
+from prudent.seeding import seed_parts
+
+KL_TOLERANCE = 0.15
+
+T = TypeVar("T")
+
+
+def by_policy(
+    items: Sequence[T], methods: Sequence[str], seeds: Sequence[int]
+) -> dict[tuple[str, int], T]:
+    """Files of policies, listed method by method and seed by seed, under (method, seed)."""
+    keys = list(itertools.product(methods, seeds))
+    if len(items) != len(keys):
+        raise InputError(
+            f"{len(items)} files of policies for {len(methods)} methods x {len(seeds)} seeds; "
+            f"expected {len(keys)}"
+        )
+    return dict(zip(keys, items, strict=True))
+
+
+def read_logs(
+    paths: Sequence[Path], methods: Sequence[str], seeds: Sequence[int]
+) -> dict[tuple[str, int], pd.DataFrame]:
+    """The training logs of all policies, under (method, seed)."""
+    return {key: pd.read_csv(path) for key, path in by_policy(paths, methods, seeds).items()}
+
+
+def long_table(logs: dict[tuple[str, int], pd.DataFrame]) -> pd.DataFrame:
+    """Training logs under each other, with the columns method and seed in front."""
+    parts = [log.assign(method=method, seed=seed) for (method, seed), log in logs.items()]
+    table = pd.concat(parts, ignore_index=True)
+    return table[["method", "seed", *table.columns.drop(["method", "seed"])]]
+
+
+def final_mean(values: Sequence[float]) -> float:
+    """The level at which a training curve ends: mean over the last 10% of steps, at least 5."""
+    values = np.asarray(values, dtype=float)
+    return float(values[-max(5, round(0.1 * len(values))) :].mean()) if len(values) else np.nan
+
+
+def policy_table(
+    judgements: dict[tuple[str, int], pd.DataFrame],
+    logs: dict[tuple[str, int], pd.DataFrame],
+    reference: pd.DataFrame,
+    ensembles: int,
+    heads: int,
+) -> pd.DataFrame:
+    """One row a policy.
+
+    Args:
+        judgements: per (method, seed) the judged responses: prompt, response, score, and, where the
+            judge tells, grammatical (0/1). The same prompts in the same order in all of them.
+        logs: per (method, seed) the training log with kl.
+        reference: the reference policy's judged responses to the same prompts.
+
+    Returns:
+        method, seed, ensemble, head, trial, score (mean over prompts), score_se (over prompts),
+        worse (score below the reference's mean), kl (``final_mean``), and grammatical where known.
+    """
+    reference_score = reference["score"].mean()
+    prompts = reference["prompt"].tolist()
+    rows = []
+    for (method, seed), judged in judgements.items():
+        if judged["prompt"].tolist() != prompts:
+            raise InputError(
+                f"judge/{method}/seed{seed}: {len(judged)} prompts that are not the reference's "
+                f"{len(prompts)} in the same order; judge both with the same settings"
+            )
+        if not np.isfinite(judged["score"]).all():
+            raise InputError(f"judge/{method}/seed{seed}: a score is not finite")
+        score, se = mean_and_se(judged["score"])
+        ensemble, head, trial = seed_parts(seed, ensembles, heads)
+        row = {"method": method, "seed": seed, "ensemble": ensemble, "head": head, "trial": trial}
+        row |= {"score": score, "score_se": se, "worse": bool(score < reference_score)}
+        row["kl"] = final_mean(logs[method, seed]["kl"])
+        if "grammatical" in judged:
+            row["grammatical"] = judged["grammatical"].mean()
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _cluster_ids(policies: pd.DataFrame) -> np.ndarray:
+    return policies["ensemble"].to_numpy() * 1_000_003 + policies["head"].to_numpy()
+
+
+def kl_mismatch(first: float, second: float) -> float:
+    """How far apart two KLs are, as a share of the smaller; nan unless both are positive."""
+    if not min(first, second) > 0:
+        return float("nan")
+    return abs(first - second) / min(first, second)
+
+
+def summary_table(
+    policies: pd.DataFrame, judged: dict[str, np.ndarray], reference: Sequence[float]
+) -> pd.DataFrame:
+    """One row a method.
+
+    Args:
+        policies: ``policy_table``.
+        judged: per method its per-prompt scores [policies, prompts], for the evaluation noise.
+        reference: the reference policy's per-prompt scores.
+
+    Returns:
+        method, policies, heads (clusters), score and its t interval over heads, score_variance,
+        score_sd, noise_variance (``evaluation_noise``), worse (count), worse_share and Wilson
+        interval, kl (mean over policies) and kl_sd, grammatical where known, reference_score,
+        reference_se.
+    """
+    reference_score, reference_se = mean_and_se(reference)
+    rows = []
+    for method, part in policies.groupby("method", sort=False):
+        clusters = _cluster_ids(part)
+        score = t_interval(part["score"], clusters)
+        share = wilson_interval(int(part["worse"].sum()), len(part))
+        row = {"method": method, "policies": len(part), "heads": len(np.unique(clusters))}
+        row |= {"score": float(part["score"].mean())}
+        row |= {"score_low": score.low, "score_high": score.high}
+        row |= {"score_variance": variance(part["score"])}
+        row |= {"score_sd": np.sqrt(row["score_variance"])}
+        row |= {"noise_variance": evaluation_noise(judged[method])}
+        row |= {"worse": int(part["worse"].sum()), "worse_share": share.estimate}
+        row |= {"worse_low": share.low, "worse_high": share.high}
+        row |= {"kl": float(part["kl"].mean()), "kl_sd": np.sqrt(variance(part["kl"]))}
+        if "grammatical" in part:
+            row["grammatical"] = float(part["grammatical"].mean())
+        row |= {"reference_score": reference_score, "reference_se": reference_se}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def comparison_table(
+    policies: pd.DataFrame, baseline: str, resamples: int, seed: int
+) -> pd.DataFrame:
+    """Every other method against the baseline, paired by seed.
+
+    Returns:
+        method, baseline, pairs, heads (clusters), quantity, estimate, low, high, p. Quantities:
+        score_difference (method - baseline; t over heads), variance_ratio (baseline / method;
+        bootstrap over heads), brown_forsythe and swap_test (p only), worse_difference (method -
+        baseline, share of policies worse than the reference; p of McNemar), kl_mismatch.
+    """
+    by_method = {name: part.set_index("seed") for name, part in policies.groupby("method")}
+    if baseline not in by_method:
+        raise InputError(
+            f"statistics.baseline: {baseline!r} is not a method; choose one of "
+            f"{', '.join(policies['method'].unique())}"
+        )
+    rows = []
+    for method in policies["method"].unique():
+        if method == baseline:
+            continue
+        seeds = by_method[baseline].index.intersection(by_method[method].index)
+        first, second = by_method[baseline].loc[seeds], by_method[method].loc[seeds]
+        clusters = _cluster_ids(first)
+        a, b = first["score"].to_numpy(), second["score"].to_numpy()
+        # A generator per test and method: another method or test changes none of these numbers.
+        rng = np.random.default_rng([seed, *method.encode()])
+        nan = float("nan")
+        difference = second["worse"].mean() - first["worse"].mean()
+        found = {
+            "score_difference": (*t_interval(b - a, clusters), nan),
+            "variance_ratio": (*variance_ratio(a, b, clusters, resamples, rng), nan),
+            "brown_forsythe": (nan, nan, nan, brown_forsythe(a, b)),
+            "swap_test": (nan, nan, nan, swap_test(a, b, clusters, resamples, rng)),
+            "worse_difference": (difference, nan, nan, mcnemar(first["worse"], second["worse"])),
+            "kl_mismatch": (kl_mismatch(first["kl"].mean(), second["kl"].mean()), nan, nan, nan),
+        }
+        common = {"method": method, "baseline": baseline, "pairs": len(seeds)}
+        common["heads"] = len(np.unique(clusters))
+        for quantity, numbers in found.items():
+            values = dict(zip(("estimate", "low", "high", "p"), numbers, strict=True))
+            rows.append({**common, "quantity": quantity, **values})
+    columns = ["method", "baseline", "pairs", "heads", "quantity", "estimate", "low", "high", "p"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def with_comparisons(summary: pd.DataFrame, tests: pd.DataFrame) -> pd.DataFrame:
+    """The summary with each method's comparison to the baseline; nan in the baseline's own row."""
+    columns = {
+        "variance_ratio": ("variance_ratio", "estimate"),
+        "variance_ratio_low": ("variance_ratio", "low"),
+        "variance_ratio_high": ("variance_ratio", "high"),
+        "brown_forsythe_p": ("brown_forsythe", "p"),
+        "swap_test_p": ("swap_test", "p"),
+        "kl_mismatch": ("kl_mismatch", "estimate"),
+    }
+    result = summary.copy()
+    for name, (quantity, value) in columns.items():
+        found = tests[tests["quantity"] == quantity].set_index("method")[value]
+        result[name] = result["method"].map(found).astype(float)
+    return result

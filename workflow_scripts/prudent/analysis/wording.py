@@ -1,0 +1,26 @@
+"""Names and numbers for people, the same in sentences, tables and figures."""
+
+from __future__ import annotations
+
+import math
+
+MINUS = "\N{MINUS SIGN}"
+
+
+def name_of(method: str) -> str:
+    """A method's name for people."""
+    return method.replace("_", " ")
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A number with that many significant digits; a dash for nan."""
+    if math.isnan(value):
+        return "–"
+    if math.isinf(value):
+        return f"{MINUS if value < 0 else ''}\N{INFINITY}"
+    if value == 0:
+        return "0"
+    rounded = f"{value:.{digits - 1}e}"
+    magnitude = int(rounded.split("e")[1])
+    text = f"{value:.{max(digits - 1 - magnitude, 0)}f}" if -4 <= magnitude < 6 else rounded
+    return text.replace("-", MINUS)

@@ -1,0 +1,192 @@
+"""The reference policy: a checkpoint as it is, fine-tuned, or a GPT-2 trained from scratch."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import torch
+from datasets import Dataset
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+    PrinterCallback,
+    Trainer,
+    TrainingArguments,
+    set_seed,
+)
+
+from prudent.checkpoints import load_tokenizer
+from prudent.errors import InputError
+from prudent.policies.models import load_causal_lm
+from prudent.rewards.features import collate
+from prudent.seeding import derive_seed
+from prudent.tables import atomic_path
+from prudent.training import LossRecorder, common_arguments
+
+EOS, PAD = "<|endoftext|>", "<|pad|>"
+
+
+@dataclass
+class ReferenceSettings:
+    """Where the reference policy comes from.
+
+    checkpoint: None trains a GPT-2 from scratch, tokenizer too; otherwise a hub id or a folder.
+    revision: of the hub. train: whether a checkpoint is fine-tuned on the texts.
+    layers, width, heads, vocabulary: the architecture from scratch.
+    context: tokens of a text that are read; the rest is cut off, since a policy here only ever
+    continues a text's beginning. epochs, batch_size, learning_rate: AdamW, cosine to zero.
+    """
+
+    checkpoint: str | None = None
+    revision: str | None = None
+    train: bool = True
+    layers: int = 2
+    width: int = 64
+    heads: int = 4
+    vocabulary: int = 2048
+    context: int = 64
+    epochs: int = 3
+    batch_size: int = 64
+    learning_rate: float = 2e-3
+
+
+def train_tokenizer(texts: list[str], vocabulary: int) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer, as GPT-2's, with a padding token of its own."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=[EOS, PAD],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token=EOS,
+        eos_token=EOS,
+        pad_token=PAD,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def new_policy(tokenizer: PreTrainedTokenizerBase, settings: ReferenceSettings) -> PreTrainedModel:
+    """A small GPT-2 without dropout, initialised from torch's current seed."""
+    return GPT2LMHeadModel(
+        GPT2Config(
+            vocab_size=len(tokenizer),
+            n_positions=settings.context,
+            n_embd=settings.width,
+            n_layer=settings.layers,
+            n_head=settings.heads,
+            resid_pdrop=0.0,
+            embd_pdrop=0.0,
+            attn_pdrop=0.0,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+            # The same function as GPT-2's own gelu_new, computed in one kernel.
+            activation_function="gelu_pytorch_tanh",
+            attn_implementation="eager",
+        )
+    )
+
+
+def make_reference(
+    texts: pd.DataFrame | None, settings: ReferenceSettings, root: int, output: str | Path
+) -> pd.DataFrame:
+    """Writes the reference policy's checkpoint and returns its losses: step, split, loss.
+
+    ``texts``: columns text and split, needed if it trains. ``InputError`` where it is missing.
+    """
+    trains = settings.checkpoint is None or settings.train
+    if trains and (texts is None or not (texts["split"] == "train").any()):
+        raise InputError("the reference policy is to be trained, but there are no training texts")
+    seed = derive_seed(root, "reference", "training") % 2**32
+    set_seed(seed)
+    if settings.checkpoint is None:
+        tokenizer = train_tokenizer(
+            texts.loc[texts["split"] == "train", "text"].tolist(), settings.vocabulary
+        )
+        model = new_policy(tokenizer, settings)
+    else:
+        tokenizer = load_tokenizer(settings.checkpoint, settings.revision)
+        model = load_causal_lm(settings.checkpoint, settings.revision)
+    losses = pd.DataFrame({"step": [], "split": [], "loss": []})
+    if trains:
+        losses = _train(model, tokenizer, texts, settings, seed)
+    with atomic_path(output) as temporary:
+        model.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+    return losses
+
+
+def _train(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: pd.DataFrame,
+    settings: ReferenceSettings,
+    seed: int,
+) -> pd.DataFrame:
+    splits = {
+        split: _tokenized(tokenizer, texts, split, settings.context)
+        for split in ("train", "validation")
+    }
+    recorder = LossRecorder()
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = Trainer(
+            model=model,
+            args=TrainingArguments(
+                output_dir=folder,
+                num_train_epochs=settings.epochs,
+                per_device_train_batch_size=settings.batch_size,
+                per_device_eval_batch_size=settings.batch_size,
+                learning_rate=settings.learning_rate,
+                lr_scheduler_type="cosine",
+                warmup_steps=20,
+                train_sampling_strategy="group_by_length",
+                logging_steps=20,
+                eval_strategy="epoch" if len(splits["validation"]) else "no",
+                **common_arguments(seed, torch.cuda.is_available()),
+            ),
+            train_dataset=splits["train"],
+            eval_dataset=splits["validation"] if len(splits["validation"]) else None,
+            data_collator=lambda rows: _batch(rows, tokenizer.pad_token_id),
+            callbacks=[recorder],
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+    model.eval()
+    return recorder.frame()[["step", "split", "loss"]]
+
+
+def _tokenized(
+    tokenizer: PreTrainedTokenizerBase, texts: pd.DataFrame, split: str, context: int
+) -> Dataset:
+    """Rows of token ids: a text with EOS behind it, cut to the context."""
+    selected = texts.loc[texts["split"] == split, "text"].tolist()
+    if not selected:
+        return Dataset.from_dict({"input_ids": [], "length": []})
+    ids = tokenizer(selected, add_special_tokens=False, return_attention_mask=False)["input_ids"]
+    rows = [[*row, tokenizer.eos_token_id][:context] for row in ids]
+    return Dataset.from_dict({"input_ids": rows, "length": [len(row) for row in rows]})
+
+
+def _batch(rows: list[dict[str, list[int]]], pad_token_id: int) -> dict[str, torch.Tensor]:
+    """A padded batch whose labels are its real tokens, EOS too where it is also the padding.
+
+    The first token is no label: nothing predicts it, but the trainer, which divides by the number
+    of labels, would count it.
+    """
+    batch = collate([row["input_ids"] for row in rows], pad_token_id, torch.device("cpu"))
+    labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
+    labels[:, 0] = -100
+    return {**batch, "labels": labels}

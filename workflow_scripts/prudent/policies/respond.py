@@ -1,0 +1,51 @@
+"""Responses of a policy, with draws that belong to the prompts."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import torch
+
+from prudent.checkpoints import load_tokenizer
+from prudent.policies.models import load_causal_lm
+from prudent.policies.sampling import sample
+from prudent.policies.text import decode_responses, encode_prompts, pad_token
+
+logger = logging.getLogger(__name__)
+
+BATCH = 256
+
+
+def sample_responses(
+    checkpoint: str | Path,
+    prompts: list[str],
+    response_length: int,
+    temperature: float,
+    draws: torch.Generator,
+) -> list[str]:
+    """One response of a policy for each prompt, without special tokens.
+
+    Draws [n, response_length] are taken from the generator in the prompts' order, so that policies
+    given generators of one seed answer with common random numbers.
+    """
+    tokenizer = load_tokenizer(checkpoint)
+    model = load_causal_lm(checkpoint)
+    uniforms = torch.rand(len(prompts), response_length, generator=draws)
+    responses: list[str] = []
+    for start in range(0, len(prompts), BATCH):
+        rows = slice(start, start + BATCH)
+        ids, mask = (part.to(model.device) for part in encode_prompts(tokenizer, prompts[rows]))
+        rollout = sample(
+            model,
+            ids,
+            mask,
+            uniforms[rows].to(model.device),
+            temperature,
+            tokenizer.eos_token_id,
+            pad_token(tokenizer),
+        )
+        responses += decode_responses(tokenizer, ids, mask, rollout.response_ids, rollout.mask)
+        if (start // BATCH) % 10 == 9:
+            logger.info("sampled %d of %d responses", len(responses), len(prompts))
+    return responses

@@ -1,0 +1,220 @@
+"""Sampling responses from a causal language model, and scoring given ones.
+
+Both work with any Hugging Face causal LM. Prompts are padded on the left, so that all responses
+start in the same column; positions are counted from each row's first real token. What a row gets
+depends on that row alone: the order and company of the rows, and the padding, change nothing beyond
+rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from prudent.policies.lm_head import chosen_log_probs, fused_loss, linear_head, log_softmax
+from prudent.ppo.losses import entropy
+
+BLOCK = 256
+"""Tokens of the vocabulary that the sampler sums at once."""
+
+
+@dataclass
+class Rollout:
+    """Responses to B prompts, of T tokens at most (the longest one's length)."""
+
+    response_ids: Tensor
+    """[B, T] tokens; padding behind a response's end."""
+    mask: Tensor
+    """[B, T] float: 1 on a response's tokens, its EOS included."""
+    log_probs: Tensor
+    """[B, T] of the tokens, at the sampling temperature; 0 outside the mask."""
+    entropies: Tensor
+    """[B, T] of the distributions that the tokens were drawn from; 0 outside the mask."""
+    hidden_states: Tensor
+    """[B, T, d] last hidden states in which the tokens were chosen, i.e. one position before."""
+
+    def columns(self, count: int) -> Rollout:
+        """The first tokens of each response."""
+        return Rollout(*(getattr(self, field.name)[:, :count] for field in fields(self)))
+
+
+@torch.no_grad()
+def sample(
+    model: Any,
+    prompt_ids: Tensor,
+    prompt_mask: Tensor,
+    uniforms: Tensor,
+    temperature: float,
+    eos_token_id: int | None,
+    pad_token_id: int,
+) -> Rollout:
+    """Draws one response a prompt by inverting the cumulative distribution at given uniforms.
+
+    Token t of row b is the first whose cumulative probability exceeds ``uniforms[b, t]`` (in
+    [0, 1)); so the draws belong to the row. A response ends with EOS, or after as many tokens as
+    ``uniforms`` [B, T] has columns; sampling stops when all have ended. ``prompt_ids`` and
+    ``prompt_mask`` [B, P] are padded on the left.
+    """
+    head = linear_head(model)
+    mask, positions = prompt_mask, position_ids(prompt_mask)
+    inputs, cache = prompt_ids, None
+    alive = torch.ones_like(prompt_mask[:, 0], dtype=torch.bool)
+    columns: list[tuple[Tensor, ...]] = []
+    for t in range(uniforms.shape[1]):
+        states, logits, cache = _forward(
+            model, inputs, mask, positions, keep=1, use_cache=True, past_key_values=cache
+        )
+        states = states[:, -1]
+        log_probs = log_softmax(logits[:, -1] if head is None else head(states), temperature)
+        probabilities = log_probs.exp()
+        tokens = inverse_cdf(probabilities, uniforms[:, t])
+        columns.append(
+            (
+                tokens.masked_fill(~alive, pad_token_id),
+                alive.to(log_probs.dtype),
+                log_probs.gather(1, tokens[:, None]).squeeze(1) * alive,
+                entropy(log_probs, probabilities) * alive,
+                states,
+            )
+        )
+        inputs = columns[-1][0][:, None]
+        mask = torch.cat([mask, alive[:, None].to(mask.dtype)], dim=1)
+        positions = positions[:, -1:] + 1
+        if eos_token_id is not None:
+            alive = alive & (tokens != eos_token_id)
+            # To ask a GPU is to wait for it, so it is asked now and then only.
+            if (alive.device.type == "cpu" or t % 16 == 15) and not alive.any():
+                break
+    rollout = Rollout(*(torch.stack(column, dim=1) for column in zip(*columns, strict=True)))
+    return rollout.columns(int(rollout.mask.sum(dim=1).max()))
+
+
+def response_statistics(
+    model: Any, ids: Tensor, mask: Tensor, response_length: int, temperature: float
+) -> tuple[Tensor, Tensor]:
+    """Log-probabilities [B, T] of given responses, and the hidden states [B, T, d] behind them.
+
+    ``ids`` and ``mask`` [B, P + T] are prompts padded on the left, then responses of
+    ``response_length`` T; the log-probabilities are those at the sampling temperature. The last
+    token chooses nothing, so the model does not read it, and logits are computed for the T
+    positions that chose the responses alone. What stands outside the mask means nothing.
+    """
+    states, log_probs = _read(model, ids, mask, response_length, temperature)
+    if log_probs is None:
+        tokens = ids[:, -response_length:]
+        log_probs = chosen_log_probs(
+            linear_head(model), states.flatten(0, 1), tokens.flatten(), temperature
+        ).view(tokens.shape)
+    return log_probs, states
+
+
+def response_loss(
+    model: Any,
+    ids: Tensor,
+    mask: Tensor,
+    response_length: int,
+    temperature: float,
+    loss_of: Callable[[Tensor, slice], Tensor],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """A loss of the responses' log-probabilities, a scalar with gradient.
+
+    With it come the log-probabilities [B, T] without and the hidden states [B, T, d] with gradient;
+    see ``response_statistics``. ``loss_of(log_probs [n], rows)`` is the part of the loss that the
+    tokens of a slice add, counted through all rows, [B * T].
+    """
+    states, log_probs = _read(model, ids, mask, response_length, temperature)
+    tokens = ids[:, -response_length:]
+    if log_probs is not None:
+        return loss_of(log_probs.flatten(), slice(None)), log_probs.detach(), states
+    loss, log_probs = fused_loss(
+        linear_head(model), states.flatten(0, 1), tokens.flatten(), temperature, loss_of
+    )
+    return loss, log_probs.view(tokens.shape), states
+
+
+def response_states(model: Any, ids: Tensor, mask: Tensor, response_length: int) -> Tensor:
+    """The last hidden states [B, T, d] in which the tokens of given responses were chosen.
+
+    ``model`` is a causal LM or its backbone.
+    """
+    output = model.base_model(
+        input_ids=ids[:, :-1],
+        attention_mask=mask[:, :-1],
+        position_ids=position_ids(mask)[:, :-1],
+        use_cache=False,
+    )
+    return output.last_hidden_state[:, -response_length:]
+
+
+def _read(
+    model: Any, ids: Tensor, mask: Tensor, response_length: int, temperature: float
+) -> tuple[Tensor, Tensor | None]:
+    """Hidden states, and log-probabilities where the model's own forward pass has to make them."""
+    states, logits, _ = _forward(
+        model,
+        ids[:, :-1],
+        mask[:, :-1],
+        position_ids(mask)[:, :-1],
+        keep=response_length,
+        use_cache=False,
+    )
+    states = states[:, -response_length:]
+    if logits is None:
+        return states, None
+    chosen = ids[:, -response_length:, None]
+    return states, log_softmax(logits, temperature).gather(2, chosen).squeeze(2)
+
+
+def _forward(
+    model: Any, ids: Tensor, mask: Tensor, positions: Tensor, keep: int, **options: Any
+) -> tuple[Tensor, Tensor | None, Any]:
+    """Last hidden states [B, S, d] and the KV cache.
+
+    Between them the logits of the last ``keep`` positions, if they are not a linear layer of the
+    hidden states.
+    """
+    inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions, **options}
+    if linear_head(model) is not None:
+        output = model.base_model(**inputs)
+        return output.last_hidden_state, None, output.past_key_values
+    output = model(**inputs, logits_to_keep=keep, output_hidden_states=True)
+    return output.hidden_states[-1], output.logits, output.past_key_values
+
+
+def inverse_cdf(probabilities: Tensor, uniforms: Tensor) -> Tensor:
+    """The first index whose cumulative probability exceeds the uniform: [B, V], [B] -> [B].
+
+    Uniforms are scaled by the sum, which rounding leaves near 1, and kept below it: an index of
+    probability 0 is never chosen. Sums of blocks are accumulated first, then the probabilities of
+    the one block, which is cheaper than to accumulate all, and more accurate.
+    """
+    size = probabilities.shape[1]
+    whole = size // BLOCK * BLOCK
+    sums = probabilities[:, :whole].unflatten(1, (-1, BLOCK)).sum(dim=2)
+    if whole < size:
+        sums = torch.cat([sums, probabilities[:, whole:].sum(dim=1, keepdim=True)], dim=1)
+    block, rest = _invert(sums, uniforms.to(sums)[:, None] * sums.sum(dim=1, keepdim=True))
+    places = block * BLOCK + torch.arange(BLOCK, device=block.device)
+    inside = probabilities.gather(1, places.clamp(max=size - 1)) * (places < size)
+    place, _ = _invert(inside, rest)
+    return (block * BLOCK + place).clamp(max=size - 1).squeeze(1)
+
+
+def _invert(weights: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """The first index whose cumulative weight exceeds the target [B, 1], and what is left of it."""
+    cumulative = weights.cumsum(dim=1)
+    total = cumulative[:, -1:]
+    target = torch.minimum(target, torch.nextafter(total, torch.zeros_like(total)))
+    # Kept inside where weights are NaN, too: that is the caller's to notice.
+    index = torch.searchsorted(cumulative, target, right=True).clamp(max=weights.shape[1] - 1)
+    before = torch.where(index > 0, cumulative.gather(1, (index - 1).clamp(min=0)), 0)
+    return index, target - before
+
+
+def position_ids(mask: Tensor) -> Tensor:
+    """Each token's place among the real tokens of its row; padding on the left gets 0."""
+    return (mask.long().cumsum(dim=1) - 1).clamp(min=0)

@@ -1,0 +1,63 @@
+"""Prompts as tokens, and a policy's tokens as text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from prudent.errors import InputError
+
+
+def pad_token(tokenizer: Any) -> int:
+    """The tokenizer's padding token, or EOS where it has none (masks say what is real)."""
+    for token in (tokenizer.pad_token_id, tokenizer.eos_token_id):
+        if token is not None:
+            return token
+    raise InputError("the policy's tokenizer has neither a padding nor an EOS token; it needs one")
+
+
+def encode_prompts(tokenizer: Any, prompts: list[str]) -> tuple[Tensor, Tensor]:
+    """Prompts as ids and mask [B, P], padded on the left to the longest."""
+    rows = tokenizer(prompts)["input_ids"]
+    width = max(map(len, rows))
+    ids = torch.full((len(rows), width), pad_token(tokenizer))
+    mask = torch.zeros_like(ids)
+    for i, row in enumerate(rows):
+        if not row:
+            raise InputError(f"prompt {prompts[i]!r}: it has no tokens; a policy needs at least 1")
+        ids[i, width - len(row) :] = torch.tensor(row)
+        mask[i, width - len(row) :] = 1
+    return ids, mask
+
+
+def decode_responses(
+    tokenizer: Any, prompt_ids: Tensor, prompt_mask: Tensor, response_ids: Tensor, mask: Tensor
+) -> list[str]:
+    """The responses' texts without special tokens, to be written right behind their prompts.
+
+    Decoded together with the prompt, since some tokenizers (sentencepiece's) drop the space in
+    front of a text's first word.
+    """
+    prompts = [
+        ids[keep].tolist()
+        for ids, keep in zip(prompt_ids.cpu(), prompt_mask.cpu().bool(), strict=True)
+    ]
+    responses = [
+        ids[keep].tolist() for ids, keep in zip(response_ids.cpu(), mask.cpu().bool(), strict=True)
+    ]
+
+    def decode(rows: list[list[int]]) -> list[str]:
+        return tokenizer.batch_decode(
+            rows, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+
+    heads = decode(prompts)
+    wholes = decode([p + r for p, r in zip(prompts, responses, strict=True)])
+    return [
+        # A response can complete a character that the prompt's last token began; then there is no
+        # clean cut, and the response is decoded by itself.
+        whole[len(head) :] if whole.startswith(head) else decode([response])[0]
+        for head, whole, response in zip(heads, wholes, responses, strict=True)
+    ]

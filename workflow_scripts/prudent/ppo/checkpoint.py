@@ -1,0 +1,191 @@
+"""Checkpoints of a run that may be stopped at any moment, and started again anywhere.
+
+One file holds all that the rest of the run depends on. It is replaced in one step, so a run that is
+killed leaves the last good one, and it is loaded whole and into the same run or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import shutil
+import signal
+import threading
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from prudent.errors import InputError, disk_is_full
+from prudent.ppo.lock import Lock
+
+logger = logging.getLogger(__name__)
+
+Log = list[dict[str, float]]
+
+
+class CheckpointFolder:
+    """The folder of one run's checkpoint, held by one process between entering and leaving.
+
+    ``fingerprint`` says what the run's outcome depends on: a nested dictionary of JSON values,
+    legible enough to tell a user what differs. Entering raises InputError where another process
+    holds the folder.
+    """
+
+    def __init__(self, folder: Path, fingerprint: dict[str, Any]) -> None:
+        self.folder, self.path = folder, folder / "checkpoint.safetensors"
+        # Through JSON, so that it equals what will be read back (tuples become lists).
+        self.fingerprint = _flat(json.loads(json.dumps(fingerprint)))
+        self.lock = Lock(folder)
+
+    def __enter__(self) -> Self:
+        self.lock.acquire()
+        for leftover in self.folder.glob(".*.tmp"):  # of a process that was killed
+            shutil.rmtree(leftover, ignore_errors=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.lock.release()
+
+    def save(self, tensors: dict[str, Tensor], log: Log) -> None:
+        """Replaces the checkpoint, in one step and durably.
+
+        Raises InputError, and leaves the last checkpoint as it is, where the disk is full or the
+        lock was lost.
+        """
+        metadata = {"fingerprint": json.dumps(self.fingerprint), "log": json.dumps(log)}
+        # A folder, because safetensors puts temporary files of its own beside what it writes.
+        temporary = self.folder / f".{self.lock.token}.tmp"
+        try:
+            self.lock.require()
+            temporary.mkdir()
+            save_file(
+                {name: tensor.detach().contiguous() for name, tensor in tensors.items()},
+                temporary / self.path.name,
+                metadata=metadata,
+            )
+            _sync(temporary / self.path.name)
+            self.lock.require()
+            os.replace(temporary / self.path.name, self.path)
+        except (OSError, SafetensorError) as error:
+            full = "no space left: " if disk_is_full(error) else ""
+            raise InputError(
+                f"{self.path}: the checkpoint could not be written: {full}{error}; the last one "
+                "that was, if any, is kept, and the same command goes on from it"
+            ) from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        with contextlib.suppress(OSError):  # some network file systems cannot sync a folder
+            _sync(self.folder)
+
+    def load(self, tensors: dict[str, Tensor]) -> Log:
+        """Copies the checkpoint into ``tensors`` and returns its log; [] where there is none.
+
+        Raises InputError, and changes no tensor, where the checkpoint cannot be read, is of another
+        fingerprint, or holds other tensors than these (names, shapes or types).
+        """
+        if not self.path.exists():
+            return []
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                found = {name: file.get_tensor(name) for name in file.keys()}
+        except (OSError, SafetensorError) as error:
+            raise self._refusal(
+                "expected a whole safetensors file, found one that cannot be read", [str(error)]
+            ) from error
+        try:
+            fingerprint = dict(json.loads(metadata["fingerprint"]))
+            log = list(json.loads(metadata["log"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._refusal(
+                "expected this trainer's fingerprint and log in its metadata, found",
+                [", ".join(f"{name} {_short(text)}" for name, text in metadata.items()) or "none"],
+            ) from error
+        differences = _differences(fingerprint, self.fingerprint)
+        if differences:
+            raise self._refusal("it is of other settings, code or inputs", differences)
+        differences = _differences(
+            {name: _form(tensor) for name, tensor in found.items()},
+            {name: _form(tensor) for name, tensor in tensors.items()},
+        )
+        if differences:
+            raise self._refusal("its tensors are not this run's", differences)
+        with torch.no_grad():
+            for name, tensor in tensors.items():
+                tensor.copy_(found[name])
+        logger.info("%s: going on after step %d", self.path, len(log))
+        return log
+
+    def _refusal(self, what: str, details: list[str]) -> InputError:
+        rest = f"; and {len(details) - 10} more" if len(details) > 10 else ""
+        return InputError(
+            f"{self.path}: the checkpoint is not taken: {what}: {'; '.join(details[:10])}{rest}; "
+            f"to start afresh, delete the folder {self.folder}"
+        )
+
+
+class Termination:
+    """Makes SIGTERM, which preemption sends, a flag while entered; a second one ends the process.
+
+    Python allows handlers in the main thread alone; elsewhere SIGTERM does what it did.
+    """
+
+    asked = False
+
+    def __enter__(self) -> Self:
+        self.main = threading.current_thread() is threading.main_thread()
+        if self.main:
+            self.before = signal.signal(signal.SIGTERM, self._ask)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.main:
+            signal.signal(signal.SIGTERM, self.before or signal.SIG_DFL)
+
+    def _ask(self, number: int, frame: Any) -> None:
+        self.asked = True
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested dictionary as a flat one with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, part in value.items():
+        flat |= _flat(part, f"{prefix}{key}.") if isinstance(part, dict) else {prefix + key: part}
+    return flat
+
+
+def _differences(found: dict[str, Any], expected: dict[str, Any]) -> list[str]:
+    """What differs between a checkpoint and the run, a phrase a key."""
+    phrases = []
+    for key in sorted(found.keys() | expected.keys()):
+        there, now = (
+            _short(values[key]) if key in values else "nothing" for values in (found, expected)
+        )
+        if found.get(key) != expected.get(key) or (key in found) != (key in expected):
+            phrases.append(f"{key}: {there} in the checkpoint, {now} now")
+    return phrases
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 40 else f"{text[:40]}..."
+
+
+def _form(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
+
+
+def _sync(path: Path) -> None:
+    """Has a file or folder written to the disk itself."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,65 @@
+"""Reward ensembles: K linear heads on one frozen backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from prudent.checkpoints import load_tokenizer
+from prudent.errors import InputError
+from prudent.rewards.features import BATCH_TOKENS, extract
+from prudent.rewards.models import final_linear, load_reward_model
+from prudent.rewards.text import Prompt
+
+
+class RewardEnsemble:
+    """K rewards for each prompt and response: ``ensemble(prompts, responses) -> [B, K]``.
+
+    Loads any sequence-classification checkpoint; K is its number of labels. One forward pass of
+    the backbone serves all heads. Rewards are the logits less ``config.reward_offsets``.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        batch_tokens: int = BATCH_TOKENS,
+    ) -> None:
+        self.model = model.eval().requires_grad_(False)
+        if model.config.pad_token_id is None:  # without it a model refuses more than one text
+            model.config.pad_token_id = tokenizer.pad_token_id
+        self.tokenizer = tokenizer
+        self.batch_tokens = batch_tokens
+        linear = final_linear(model)[1]
+        offsets = getattr(model.config, "reward_offsets", None) or [0.0] * linear.out_features
+        self.weight = linear.weight.float().cpu()
+        bias = torch.zeros(len(self.weight)) if linear.bias is None else linear.bias.float().cpu()
+        self.bias = bias - torch.tensor(offsets)
+
+    @classmethod
+    def load(cls, path: str | Path, batch_tokens: int = BATCH_TOKENS) -> RewardEnsemble:
+        """Loads a checkpoint; ``InputError`` if a weight of it is missing or it has no template."""
+        tokenizer = load_tokenizer(path)
+        if tokenizer.chat_template is None:
+            raise InputError(
+                f"{path}: the reward model's tokenizer has no chat template, so it is not known "
+                "how it reads a prompt and a response; store one with the checkpoint"
+            )
+        return cls(load_reward_model(path, tokenizer.model_max_length), tokenizer, batch_tokens)
+
+    @property
+    def heads(self) -> int:
+        """The number of heads K."""
+        return len(self.weight)
+
+    def __call__(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> torch.Tensor:
+        """Rewards [B, K], float32 on the CPU."""
+        features = extract(self.model, self.tokenizer, prompts, responses, self.batch_tokens)
+        return self.rewards(features)
+
+    def rewards(self, features: torch.Tensor) -> torch.Tensor:
+        """Rewards [B, K] from features [B, d] of this backbone."""
+        return features @ self.weight.T + self.bias

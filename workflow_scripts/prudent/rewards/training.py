@@ -1,0 +1,170 @@
+"""The base reward model: a sequence classifier with one label, trained with TRL's RewardTrainer.
+
+Pairs are tokenized before they reach the trainer, by the same template and with the same
+truncation as at scoring time. Two defaults of RewardTrainer are switched off: activation
+checkpointing, which costs one more forward pass, and bfloat16, which is a setting here.
+
+Several processes (see ``training.launch``) share each batch, so the losses are those of one process
+within rounding; but where the last batch of an epoch, or of the validation pairs, is not full, they
+fill it with pairs of the first.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
+from trl import RewardConfig, RewardTrainer
+
+from prudent.errors import InputError
+from prudent.rewards.models import new_reward_model
+from prudent.rewards.text import encode, reward_tokenizer
+from prudent.seeding import derive_seed
+from prudent.tables import atomic_path
+from prudent.training import LossRecorder, common_arguments, is_first
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class RewardSettings:
+    """How a base reward model is trained.
+
+    checkpoint, revision: the backbone. template: how it reads a prompt and a response (a name of
+    ``models.TEMPLATES``, a Jinja template, or None for the checkpoint's own chat template).
+    max_length: tokens; a longer text loses its beginning. epochs, batch_size (pairs),
+    learning_rate, weight_decay: AdamW, cosine to zero. stop_loss: training ends when the mean loss
+    of the last 20 steps is below it (2410.23726: 0.3). bfloat16: compute in it, weights and
+    optimizer stay in float32.
+    """
+
+    checkpoint: str = "reference"
+    revision: str | None = None
+    template: str | None = "continuation"
+    max_length: int = 64
+    epochs: float = 1
+    batch_size: int = 32
+    learning_rate: float = 3e-4
+    weight_decay: float = 0.001
+    stop_loss: float = 0.3
+    bfloat16: bool = False
+
+    def check_processes(self, processes: int) -> None:
+        """Raises InputError unless so many processes can share a batch."""
+        if self.batch_size % processes:
+            raise InputError(
+                f"reward.batch_size: {self.batch_size} pairs cannot be shared by {processes} "
+                "processes, one for each GPU; expected a multiple"
+            )
+
+
+def train_reward_model(
+    preferences: pd.DataFrame,
+    split: str,
+    backbone: str | Path,
+    settings: RewardSettings,
+    root: int,
+    output: str | Path,
+) -> pd.DataFrame:
+    """Trains on the pairs of ``split`` and writes a checkpoint whose tokenizer holds the template.
+
+    Returns the losses: step, loss, accuracy, split (train or validation).
+    """
+    if not (preferences["split"] == split).any():
+        raise InputError(
+            f"no pair of the preferences is in the split {split!r}: nothing to train on"
+        )
+    seed = derive_seed(root, "reward", split, "training") % 2**32
+    tokenizer = reward_tokenizer(
+        backbone, settings.template, settings.max_length, settings.revision
+    )
+    model = new_reward_model(backbone, tokenizer, seed, settings.revision)
+    train, validation = (
+        tokenized_pairs(tokenizer, preferences[preferences["split"] == name])
+        for name in (split, "validation")
+    )
+    if any(row[-1] == tokenizer.pad_token_id for row in train["chosen_ids"]):
+        raise InputError(
+            f"{backbone}: texts end in the token {tokenizer.pad_token!r}, which is also the "
+            "padding, so the model would not read it; expected a padding token of its own, or "
+            "another template"
+        )
+    recorder, stop = LossRecorder(), StopAtLoss(settings.stop_loss)
+    steps = max(1, round(settings.epochs * len(train) / settings.batch_size))
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = RewardTrainer(
+            model=model,
+            args=RewardConfig(
+                output_dir=folder,
+                num_train_epochs=settings.epochs,
+                per_device_train_batch_size=settings.batch_size,
+                per_device_eval_batch_size=settings.batch_size,
+                learning_rate=settings.learning_rate,
+                weight_decay=settings.weight_decay,
+                lr_scheduler_type="cosine",
+                max_length=None,
+                activation_checkpointing=False,
+                train_sampling_strategy="group_by_length",
+                remove_unused_columns=False,  # the sampler reads "length"
+                accelerator_config={"split_batches": True},
+                logging_steps=5,
+                eval_strategy="steps" if len(validation) else "no",
+                eval_steps=max(1, steps // 4),
+                **common_arguments(seed, settings.bfloat16),
+            ),
+            train_dataset=train,
+            eval_dataset=validation if len(validation) else None,
+            processing_class=tokenizer,
+            callbacks=[recorder, stop],
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+        if len(validation):
+            trainer.evaluate()
+    model.eval()
+    if is_first():
+        with atomic_path(output) as temporary:
+            model.save_pretrained(temporary)
+            tokenizer.save_pretrained(temporary)
+    frame = recorder.frame()
+    return frame.drop_duplicates(["step", "split"], keep="last")[
+        ["step", "loss", "accuracy", "split"]
+    ]
+
+
+def tokenized_pairs(tokenizer: PreTrainedTokenizerBase, pairs: pd.DataFrame) -> Dataset:
+    """Pairs as RewardTrainer takes them tokenized: chosen_ids, rejected_ids; and their length."""
+    prompts = pairs["prompt"].tolist()
+    chosen = encode(tokenizer, prompts, pairs["chosen"].tolist())
+    rejected = encode(tokenizer, prompts, pairs["rejected"].tolist())
+    return Dataset.from_dict(
+        {
+            "chosen_ids": chosen,
+            "rejected_ids": rejected,
+            "length": [max(len(a), len(b)) for a, b in zip(chosen, rejected, strict=True)],
+        }
+    )
+
+
+class StopAtLoss(TrainerCallback):
+    """Ends the training when the mean of the last four logged losses is below a level."""
+
+    def __init__(self, level: float) -> None:
+        self.level = level
+        self.recent: deque[float] = deque(maxlen=4)
+
+    def on_log(self, args, state, control, logs=None, **kwargs) -> None:
+        if "loss" in (logs or {}):
+            self.recent.append(float(logs["loss"]))
+            if len(self.recent) == 4 and sum(self.recent) / 4 < self.level:
+                if is_first():
+                    logger.info(
+                        "training loss below %g at step %d: stop", self.level, state.global_step
+                    )
+                control.should_training_stop = True

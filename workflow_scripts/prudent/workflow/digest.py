@@ -1,0 +1,169 @@
+"""The digest of a rule's code, given to its job as a parameter.
+
+Snakemake does not see the modules that a script imports: an edit there would rerun nothing, and a
+cached rule would even return its old result. The digest covers the syntax trees of the script and
+of every module of this project that it imports, directly or not, and the installed versions of the
+packages that these import. Comments, formatting and docstrings do not count; a change of behaviour,
+or another version of a package, reruns that stage and those below it.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import importlib.metadata
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from prudent.errors import InputError
+
+SCRIPTS = Path(__file__).resolve().parents[2]
+OBJECTIVES = "prudent/objectives.py"
+OTHER_NAMES = {*sys.stdlib_module_names, "prudent", "tqdm"}
+
+
+def code_digest(script: str, folder: Path = SCRIPTS, objective: str | None = None) -> str:
+    """The digest of ``folder/script.py`` with all of ours that it imports, 16 hex digits.
+
+    With ``objective``, of the module of objectives only what that one needs counts: another
+    objective that is added or edited there does not bring its policies back.
+    """
+    path = folder / f"{script}.py"
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such script")
+    digest = hashlib.sha256()
+    modules = sorted(imported_files(path, folder))
+    for module in modules:
+        name = module.relative_to(folder).as_posix()
+        text, _ = _parsed(module, _stamp(module))
+        if objective is not None and name == OBJECTIVES:
+            text = _needed(module, _stamp(module), objective)
+        digest.update(name.encode() + b"\0" + text.encode() + b"\0")
+    digest.update(repr(sorted(package_versions(modules).items())).encode())
+    return digest.hexdigest()[:16]
+
+
+def imported_files(path: Path, folder: Path = SCRIPTS) -> set[Path]:
+    """``path`` and the files below ``folder`` that it imports, also inside functions."""
+    found: set[Path] = set()
+    waiting = [path]
+    while waiting:
+        current = waiting.pop()
+        if current in found:
+            continue
+        found.add(current)
+        package = current.parent.relative_to(folder).parts
+        for level, module, names in _parsed(current, _stamp(current))[1]:
+            base = package[: len(package) - level + 1] if level else ()
+            waiting.extend(_files_of((*base, *module), names, folder))
+    return found
+
+
+def package_versions(files: Iterable[Path]) -> dict[str, str]:
+    """The installed versions of the packages that some files import, by name.
+
+    Those that are installed under the name by which they are imported, so not the standard
+    library's; and neither ours, whose code counts, nor what only shows progress.
+    """
+    names = {
+        module[0]
+        for file in files
+        for level, module, _ in _parsed(file, _stamp(file))[1]
+        if level == 0
+    }
+    versions = {name: _version(name) for name in names - OTHER_NAMES}
+    return {name: version for name, version in versions.items() if version is not None}
+
+
+@functools.cache
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _files_of(module: tuple[str, ...], names: tuple[str, ...], folder: Path) -> list[Path]:
+    """The files that ``from module import names`` runs: packages on the way, and submodules."""
+    files = [folder.joinpath(*module[:depth], "__init__.py") for depth in range(1, len(module) + 1)]
+    if module:
+        files.append(folder.joinpath(*module).with_suffix(".py"))
+    for name in names:
+        files.append(folder.joinpath(*module, f"{name}.py"))
+        files.append(folder.joinpath(*module, name, "__init__.py"))
+    return [file for file in files if file.is_file()]
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """What tells one version of a file from another within a process."""
+    status = path.stat()
+    return status.st_mtime_ns, status.st_size
+
+
+Import = tuple[int, tuple[str, ...], tuple[str, ...]]
+
+
+@functools.cache
+def _parsed(path: Path, stamp: tuple[int, int]) -> tuple[str, tuple[Import, ...]]:
+    """A file's tree as text, and its imports as (level, module, names)."""
+    tree = _tree(path)
+    imports: list[Import] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            imports += [(0, tuple(alias.name.split(".")), ()) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            module = tuple(node.module.split(".")) if node.module else ()
+            imports.append((node.level, module, tuple(alias.name for alias in node.names)))
+    return ast.dump(tree), tuple(imports)
+
+
+@functools.cache
+def _needed(path: Path, stamp: tuple[int, int], function: str) -> str:
+    """A file's tree as text, without the public functions that ``function`` does not need.
+
+    Needed is what it names, directly or not; what is not a public function always counts.
+    """
+    tree = _tree(path)
+    public = {
+        node.name: node
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")
+    }
+    rest = [node for node in tree.body if node not in public.values()]
+    needed: set[str] = set()
+    waiting = [function, *(name for node in rest for name in _names(node))]
+    while waiting:
+        name = waiting.pop()
+        if name in public and name not in needed:
+            needed.add(name)
+            waiting.extend(_names(public[name]))
+    tree.body = [node for node in tree.body if node not in public.values() or node.name in needed]
+    return ast.dump(tree)
+
+
+def _names(node: ast.AST) -> set[str]:
+    """The plain names that a piece of code mentions."""
+    return {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
+
+
+def _tree(path: Path) -> ast.Module:
+    """A file's syntax tree without what runs nothing."""
+    try:
+        return _Behaviour().visit(ast.parse(path.read_text(encoding="utf-8")))
+    except SyntaxError as error:
+        raise InputError(f"{path}: line {error.lineno}: {error.msg}") from error
+
+
+class _Behaviour(ast.NodeTransformer):
+    """Leaves out what runs nothing: docstrings and imports for the type checker alone."""
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
+        text = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        return None if text else node
+
+    def visit_If(self, node: ast.If) -> ast.AST | list[ast.AST]:
+        self.generic_visit(node)
+        checker = isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+        return node.orelse if checker else node

@@ -1,0 +1,207 @@
+"""Runs a script's ``main`` under Snakemake or from the command line."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import logging
+import os
+import sys
+import types
+import typing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from prudent.errors import InputError
+from prudent.workflow import gpus
+from prudent.workflow.paths import resolve
+
+
+def run(main: Callable[[Any], None], args_class: type, snakemake: Any = None) -> None:
+    """Builds the arguments, sets up logging, threads and GPUs, and calls ``main``.
+
+    Under Snakemake each field of the dataclass is looked up by name among the rule's input, output,
+    params, wildcards and threads, and everything printed also goes to the rule's log. On the
+    command line each field is an option, lists and dictionaries in JSON. An ``InputError`` is
+    printed as one message, without a traceback, and ends the process with status 1.
+    """
+    args = (
+        from_snakemake(args_class, snakemake)
+        if snakemake is not None
+        else from_command_line(args_class, main)
+    )
+    log = Path(snakemake.log[0]) if snakemake is not None and snakemake.log else None
+    with _Tee(log):
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)
+        if snakemake is not None:
+            gpus.take(snakemake.resources.get("gpu", 0))
+        threads = getattr(args, "threads", None)
+        if threads:
+            set_threads(threads)
+        quieten()
+        try:
+            main(args)
+        except InputError as error:
+            logging.error("error: %s", error)
+            sys.exit(1)
+
+
+def set_threads(threads: int) -> None:
+    """Gives the numerical libraries that many threads, so that parallel jobs do not fight."""
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(threads)
+
+
+def quieten() -> None:
+    """Leaves out what transformers says of each model that it loads; errors are ours to give."""
+    if "transformers" in sys.modules:
+        logs = sys.modules["transformers"].utils.logging
+        logs.set_verbosity_error()
+        logs.disable_progress_bar()
+
+
+def from_snakemake(args_class: type, snakemake: Any) -> Any:
+    """The arguments of a job; a field without a value and without a default is an error.
+
+    Settings are parameters with ``{data_root}`` in their paths, which is resolved here.
+    """
+    values: dict[str, Any] = {}
+    types_of = typing.get_type_hints(args_class)
+    for field in dataclasses.fields(args_class):
+        for part in (snakemake.input, snakemake.output, snakemake.params, snakemake.wildcards):
+            if field.name in part.keys():
+                value = resolve(getattr(part, field.name), snakemake.config.get("data_root", ""))
+                given = part is snakemake.input
+                values[field.name] = _convert(value, types_of[field.name], given)
+                break
+        else:
+            if field.name == "threads":
+                values["threads"] = snakemake.threads
+    return args_class(**values)
+
+
+def from_command_line(
+    args_class: type, main: Callable[[Any], None], argv: list[str] | None = None
+) -> Any:
+    """The arguments of a script that is run by hand, one option a field."""
+    parser = argparse.ArgumentParser(description=sys.modules[main.__module__].__doc__)
+    types_of = typing.get_type_hints(args_class)
+    for field in dataclasses.fields(args_class):
+        required = (
+            field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        )
+        parser.add_argument(
+            f"--{field.name.replace('_', '-')}",
+            dest=field.name,
+            required=required,
+            default=argparse.SUPPRESS,
+            help="" if required else f"default: {field.default}",
+        )
+    values = {
+        name: _convert(_from_text(text, types_of[name]), types_of[name])
+        for name, text in vars(parser.parse_args(argv)).items()
+    }
+    return args_class(**values)
+
+
+def to_command_line(args: Any) -> list[str]:
+    """The options that give a script these arguments: what ``from_command_line`` undoes."""
+    options = []
+    for field in dataclasses.fields(args):
+        value = getattr(args, field.name)
+        if value is None:
+            continue
+        text = value if isinstance(value, str) else json.dumps(value, default=str)
+        if isinstance(value, Path):
+            text = str(value)
+        options.append(f"--{field.name.replace('_', '-')}={text}")
+    return options
+
+
+def _from_text(text: str, kind: Any) -> Any:
+    if Path in _leaves(kind) and not text.startswith("["):
+        return text
+    if str in _leaves(kind):
+        return None if text == "null" and kind is not str else text
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _leaves(kind: Any) -> set[Any]:
+    """The plain types of an annotation: {Path, NoneType} for ``Path | None``."""
+    if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
+        return set().union(*(_leaves(part) for part in typing.get_args(kind)))
+    return {kind}
+
+
+def _convert(value: Any, kind: Any, given: bool = False) -> Any:
+    """A value as the field's type: paths, lists of paths, numbers from wildcards; or an input."""
+    leaves = _leaves(kind)
+    if list[Path] in leaves and not isinstance(value, str):
+        return [Path(item) for item in value]
+    if list[Path] in leaves:
+        return [Path(value)]
+    if Path in leaves:
+        # Snakemake hands over an optional input that is absent as an empty list.
+        if value is None or value == [] or value == "":
+            return None
+        # The cache takes no folders. One that no rule made is given as its files, a checkpoint that
+        # a rule made as the digest beside it.
+        path = Path(value if isinstance(value, str) else os.path.commonpath(value))
+        return path.with_suffix("") if given and path.suffix == ".sha256" else path
+    if int in leaves and isinstance(value, str):
+        return int(value)
+    if float in leaves and isinstance(value, str | int) and not isinstance(value, bool):
+        return float(value)
+    return value
+
+
+class _Tee:
+    """Sends standard output and error to the log file as well, tracebacks included."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+
+    def __enter__(self) -> None:
+        if self.path is None:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.file = self.path.open("w", encoding="utf-8", buffering=1)
+        self.streams = sys.stdout, sys.stderr
+        sys.stdout = _Both(sys.stdout, self.file)
+        sys.stderr = _Both(sys.stderr, self.file)
+
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        if self.path is None:
+            return
+        if error is not None and not isinstance(error, SystemExit):
+            import traceback as tracebacks
+
+            tracebacks.print_exception(error, file=self.file)
+        sys.stdout, sys.stderr = self.streams
+        self.file.close()
+
+
+class _Both:
+    """A text stream that writes to two others."""
+
+    def __init__(self, first: Any, second: Any) -> None:
+        self.first, self.second = first, second
+
+    def write(self, text: str) -> int:
+        if not self.second.closed:  # libraries go on logging after the job
+            self.second.write(text)
+        return self.first.write(text)
+
+    def flush(self) -> None:
+        self.first.flush()
+        if not self.second.closed:
+            self.second.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.first, name)

@@ -1,0 +1,48 @@
+"""Trainings in several processes, one for each GPU of the job."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from prudent.errors import InputError
+from prudent.workflow import entry, gpus
+from prudent.workflow.gpus import logger
+
+
+def processes() -> int:
+    """How many processes a training is to start: one for each GPU that the job was given.
+
+    1 where there is nothing to start, as in the processes that ``launch`` started.
+    """
+    return 1 if "LOCAL_RANK" in os.environ else max(1, len(gpus.visible()))
+
+
+def launch(script: str, args: Any, processes: int) -> None:
+    """Runs a script in several processes under ``accelerate launch``, and prints what they print.
+
+    script: its name. args: its arguments; the processes share the threads. They meet at a free
+    port, so two jobs on one machine do not collide. Raises InputError if one fails; it has said why
+    by then.
+    """
+    path = Path(entry.__file__).parents[2] / f"{script}.py"
+    share = dataclasses.replace(args, threads=max(1, args.threads // processes))
+    command = [
+        *(sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu"),
+        *("--num_machines", "1", "--num_processes", str(processes)),
+        *("--main_process_port", "0", "--mixed_precision", "no", "--dynamo_backend", "no"),
+        *(str(path), *entry.to_command_line(share)),
+    ]
+    logger.info("training in %d processes", processes)
+    # What a process prints itself would not reach the job's log.
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        for line in process.stdout:
+            print(line, end="", flush=True)
+    if process.returncode:
+        raise InputError(f"one of the training's {processes} processes failed, as said above")

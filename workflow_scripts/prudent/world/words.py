@@ -1,0 +1,125 @@
+"""The embedded world's words, and what the true reward knows of them."""
+
+from __future__ import annotations
+
+# Nouns by topic, singular and plural: three sides that every film has, then what each genre has.
+NOUNS = {
+    "story": ("plot script ending premise dialogue", "scenes subplots twists"),
+    "people": ("acting cast heroine villain", "actors performances characters"),
+    "craft": ("music camerawork lighting editing", "effects costumes images"),
+    "horror": ("monster atmosphere dread", "scares nightmares"),
+    "comedy": ("humour timing banter", "jokes gags"),
+    "family": ("animation lesson friendship", "songs animals"),
+    "romance": ("chemistry courtship longing", "lovers kisses"),
+    "action": ("chase showdown stuntwork", "fights explosions"),
+    "mystery": ("puzzle investigation suspense", "clues suspects"),
+}
+
+SIDES = ("story", "people", "craft")
+
+GENRES = {
+    "horror": "horror ghost",
+    "comedy": "comedy slapstick",
+    "family": "family cartoon",
+    "romance": "romantic wedding",
+    "action": "action war",
+    "mystery": "mystery crime",
+}
+
+# What each word says of a film, whatever the film.
+PRAISE = {
+    1.4: "superb brilliant wonderful gorgeous",
+    1.0: "great gripping clever charming fresh memorable moving rich sharp vivid elegant convincing"
+    " delightful impressive original honest stylish lively",
+    0.6: "decent pleasant likeable competent",
+}
+
+FAULT = {
+    1.4: "awful dreadful terrible horrendous",
+    1.0: "dull boring clumsy weak tedious shallow stale lazy messy flat hollow wooden forgettable"
+    " pointless bland sloppy lifeless muddled",
+    0.6: "uneven thin ordinary dated",
+}
+
+VERBS = {  # past form, form after "did not" and "will", what it says
+    "enjoyed": ("enjoy", 1.0),
+    "loved": ("love", 1.4),
+    "liked": ("like", 0.8),
+    "admired": ("admire", 1.0),
+    "hated": ("hate", -1.4),
+    "disliked": ("dislike", -0.8),
+    "regretted": ("regret", -1.0),
+    "resented": ("resent", -1.0),
+}
+
+# Words whose meaning hangs on the genre: praise in the first ones, a fault in the others, and
+# nothing where neither names it or no genre is known.
+MOOD = {
+    "scary": ("horror mystery", "family comedy romance"),
+    "bloody": ("horror action", "family comedy romance"),
+    "grim": ("horror mystery", "family comedy romance"),
+    "cruel": ("horror action", "family comedy romance"),
+    "strange": ("horror mystery comedy", "family romance action"),
+    "tense": ("horror mystery action", "family comedy romance"),
+    "violent": ("action horror", "family romance comedy"),
+    "loud": ("action comedy", "romance mystery horror"),
+    "frantic": ("action comedy", "romance mystery family"),
+    "silly": ("comedy family", "horror mystery action"),
+    "absurd": ("comedy", "mystery romance action horror"),
+    "simple": ("family action", "mystery comedy"),
+    "sweet": ("family romance", "horror mystery action"),
+    "innocent": ("family romance", "horror action mystery"),
+    "tender": ("romance family", "action horror comedy"),
+    "sentimental": ("romance family", "action mystery comedy"),
+    "slow": ("romance mystery", "action comedy family"),
+    "quiet": ("romance mystery horror", "action comedy"),
+}
+
+NEGATION = {
+    1.0: "never nothing fails fail",
+    0.8: "not far nobody",
+    0.7: "hardly",
+}
+
+MORE_SO = {1.5: "very really truly deeply"}
+
+LESS_SO = {0.6: "rather somewhat fairly slightly"}
+
+
+def _by_word(strengths: dict[float, str], sign: float = 1.0) -> dict[str, float]:
+    return {word: sign * value for value, words in strengths.items() for word in words.split()}
+
+
+# What the reward knows of words: their polarity, fixed or by genre; what they do to the polarity
+# that follows; the topic of nouns and of genres' names.
+POLARITY = _by_word(PRAISE) | _by_word(FAULT, -1.0)
+
+POLARITY |= {form: value for past, (base, value) in VERBS.items() for form in (past, base)}
+
+MOOD_SIGN = {
+    word: dict.fromkeys(good.split(), 1.0) | dict.fromkeys(bad.split(), -1.0)
+    for word, (good, bad) in MOOD.items()
+}
+
+NEGATOR = _by_word(NEGATION, -1.0)
+
+DEGREE = _by_word(MORE_SO) | _by_word(LESS_SO)
+
+GENRE_OF = {word: genre for genre, words in GENRES.items() for word in words.split()}
+
+TOPIC = {noun: topic for topic, pair in NOUNS.items() for noun in " ".join(pair).split()}
+
+TOPIC |= GENRE_OF
+
+LEXICON = {
+    "NOUN_S": [noun for singular, _ in NOUNS.values() for noun in singular.split()],
+    "NOUN_P": [noun for _, plural in NOUNS.values() for noun in plural.split()],
+    "GENRE": list(GENRE_OF),
+    "PRAISE": list(_by_word(PRAISE)),
+    "FAULT": list(_by_word(FAULT)),
+    "MOOD": list(MOOD),
+    "LIKED": list(VERBS),
+    "LIKE": [base for base, _ in VERBS.values()],
+    "MUCH": list(_by_word(MORE_SO)),
+    "BIT": list(_by_word(LESS_SO)),
+}
