@@ -35,7 +35,7 @@ RESULTS := results/$(SCENARIO)
 export PYTHONNOUSERSITE := 1
 unexport PYTHONPATH
 
-.PHONY: run test bench resume setup slurm lint report rulegraph config-table clean
+.PHONY: run test bench resume setup slurm lint report rulegraph config-docs clean
 
 run: setup
 	$(BIN)/snakemake --cores all $(CACHE) $(OVERLAY) $(ARGS)
@@ -83,7 +83,7 @@ slurm:
 	$(PYTHON) -m venv .venv-bench
 	sed 's/^trl==.*/trl==1.12.0/' envs/constraints.txt > .venv-bench/constraints.txt
 	$(BENCH_PIP) $(TORCH)
-	$(BENCH_PIP) trl jsonschema matplotlib pandas pyarrow pyyaml scipy
+	$(BENCH_PIP) trl pydantic matplotlib pandas pyarrow pyyaml scipy
 	$(BENCH_PIP) --no-deps -e .
 	@touch $@
 
@@ -102,8 +102,8 @@ rulegraph: setup
 		| dot -Tpng -Gdpi=80 -o scenarios/pictures/rulegraph.png
 
 # The README's table of the configuration.
-config-table: setup
-	$(BIN)/python -m prudent.workflow.config
+config-docs: setup
+	$(BIN)/python -m prudent.workflow.config_docs
 
 clean:
 	rm -rf results checkpoints

@@ -11,9 +11,6 @@ from snakemake.utils import min_version
 min_version("9.27")
 
 
-configfile: "config.yaml"
-
-
 report: "rules/captions/workflow.rst"
 
 
@@ -27,7 +24,15 @@ include: "rules/judge.smk"
 include: "rules/figures.smk"
 
 
+# Digests that this call has computed are remembered for the jobs, which read all this again.
+memory.save()
+
+
 onstart:
+    try:
+        check_folders(R, CHECKPOINTS, write=True)
+    except InputError as error:
+        refuse(error)
     # The effective configuration lies beside the results.
     save_config(config, f"{R}/config.yaml")
     # Who runs here, for profiles/slurm/resume.py.

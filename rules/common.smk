@@ -2,37 +2,69 @@
 
 import os
 import sys
+from pathlib import Path
 
 from snakemake.logging import logger
 
-SCRIPTS = f"{workflow.basedir}/workflow_scripts"
+# The clone's folder, also where another workflow uses this one as a module.
+CLONE = Path(str(workflow.current_basedir)).parent
+SCRIPTS = str(CLONE / "workflow_scripts")
 sys.path.insert(0, SCRIPTS)
 # Jobs take this clone's modules, too, wherever the environment was installed from.
 # No empty part: Python would take it for the working directory.
 theirs = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
 os.environ.update(PYTHONPATH=os.pathsep.join(dict.fromkeys([SCRIPTS, *theirs])))
 
-from prudent.workflow import paths
-from prudent.workflow.config import (
+from prudent import paths
+from prudent.errors import InputError
+from prudent.seeding import seed_parts
+from prudent.workflow.checks import (
+    check_folders,
+    content_of,
+    contents,
     effective_config,
     is_labelled,
     is_local,
     is_sampled,
-    judge_reward_settings,
     local_files,
-    method_settings,
     save_config,
 )
+from prudent.workflow.config import Config, judge_reward_settings, method_settings
+from prudent.workflow.configfiles import merged, read_config, typed
 from prudent.workflow.digest import code_digest
-from prudent.errors import InputError
-from prudent.seeding import seed_parts
+from prudent.workflow.remembered import Memory
 
-try:
-    config = effective_config(config)
-except InputError as error:
-    # The message alone: an exception would come with the place in this file.
-    logger.error(str(error))
+
+def refuse(message):
+    """Ends with the message alone: an exception would come with the place in a file of ours."""
+    logger.error(str(message))
     sys.exit(1)
+
+
+MAIN = workflow.modifier.is_main_snakefile()
+DEFAULTS = CLONE / "config.yaml"
+
+
+def said():
+    """What overlays and the command line say, or the workflow that uses this one."""
+    if not MAIN:
+        return config
+    settings, values = workflow.config_settings, {}
+    for overlay in settings.configfiles:
+        values = merged(values, read_config(overlay))
+    return merged(values, typed(settings.config, Config))
+
+
+memory = Memory(Path(".snakemake/prudent/files.json"))
+try:
+    config = effective_config(merged(read_config(DEFAULTS), said()), memory)
+    R = f"results/{config['scenario']}"
+    CHECKPOINTS = f"checkpoints/{config['scenario']}"
+    check_folders(R, CHECKPOINTS)
+except InputError as error:
+    refuse(error)
+# Jobs that share no file system are sent the files that the workflow reads.
+workflow.configfiles.append(str(DEFAULTS))
 
 # Whether files go through a storage provider, since jobs share no file system.
 STORED = workflow.storage_settings.default_storage_provider is not None
@@ -41,12 +73,12 @@ STORED = workflow.storage_settings.default_storage_provider is not None
 CACHE = "" if STORED else os.environ.get("SNAKEMAKE_OUTPUT_CACHE", "")
 if not CACHE:
     workflow.workflow_settings.cache = None
-elif workflow.enable_cache and "://" not in CACHE and not os.access(CACHE, os.W_OK):
-    logger.error(
-        f"SNAKEMAKE_OUTPUT_CACHE: {CACHE} is no folder that can be written to; create it, or "
-        "name another"
-    )
-    sys.exit(1)
+elif workflow.enable_cache and "://" not in CACHE:
+    if not (os.path.isdir(CACHE) and os.access(CACHE, os.W_OK)):
+        refuse(
+            f"SNAKEMAKE_OUTPUT_CACHE: {CACHE} is no folder that can be written to; create it, or "
+            "name another"
+        )
 
 
 def last_answer(ask):
@@ -65,8 +97,6 @@ def last_answer(ask):
 if slurm := sys.modules.get("snakemake_executor_plugin_slurm"):
     slurm.get_min_job_age = last_answer(slurm.get_min_job_age)
 
-R = f"results/{config['scenario']}"
-CHECKPOINTS = f"checkpoints/{config['scenario']}"
 ENVIRONMENT = f"../envs/{config['environment']}.yaml"
 METHODS = list(config["methods"])
 SEEDS = list(range(config["seeds"]))
@@ -98,6 +128,11 @@ def local(checkpoint):
     return (
         list(map(str, paths.folder_files(checkpoint))) if is_local(checkpoint) else []
     )
+
+
+def files(section):
+    """An input function: the local files of a section's sources, braces and all."""
+    return lambda wildcards: local_files(config[section]["sources"])
 
 
 def portable(settings):

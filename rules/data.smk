@@ -4,7 +4,7 @@
 rule prepare_texts:
     """The texts that the reference policy is trained on."""
     input:
-        files=local_files(config["texts"]["sources"]),
+        files=files("texts"),
     output:
         texts=f"{R}/data/texts.parquet",
         card=f"{R}/data/texts.card.json",
@@ -17,8 +17,8 @@ rule prepare_texts:
         mem_mb=lambda wildcards, attempt: 4000 * attempt,
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
-        sources=portable(config["texts"]["sources"]),
-        validation=config["texts"]["validation"],
+        settings=portable(config["texts"]),
+        content=contents(config["texts"]["sources"], memory),
         bad_rows=config["bad_rows"],
         seed=config["seed"],
         code=code_digest("prepare_texts"),
@@ -31,7 +31,7 @@ rule prepare_texts:
 rule prepare_prompts:
     """The prompts: the first tokens of texts, some of them kept for judging."""
     input:
-        files=local_files(config["prompts"]["sources"]),
+        files=files("prompts"),
         reference=made(f"{R}/reference"),
     output:
         prompts=f"{R}/data/prompts.parquet",
@@ -46,6 +46,7 @@ rule prepare_prompts:
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
         settings=portable(config["prompts"]),
+        content=contents(config["prompts"]["sources"], memory),
         bad_rows=config["bad_rows"],
         seed=config["seed"],
         code=code_digest("prepare_prompts"),
@@ -58,7 +59,7 @@ rule prepare_prompts:
 rule prepare_preferences:
     """Preference pairs, given or sampled from the reference policy, split by prompt."""
     input:
-        files=local_files(config["preferences"]["sources"]),
+        files=files("preferences"),
         reference=made(f"{R}/reference") if is_sampled(config) else [],
         prompts=f"{R}/data/prompts.parquet" if is_sampled(config) else [],
         gold=local(config["preferences"]["gold"]) if is_labelled(config) else [],
@@ -77,6 +78,8 @@ rule prepare_preferences:
         runtime=lambda wildcards, attempt: 120 * attempt,
     params:
         settings=portable(config["preferences"]),
+        content=contents(config["preferences"]["sources"], memory),
+        gold_content=content_of(config["preferences"]["gold"], memory),
         bad_rows=config["bad_rows"],
         sampling=config["sampling"],
         seed=config["seed"],
@@ -90,7 +93,7 @@ rule prepare_preferences:
 rule prepare_benchmark:
     """The pairs that reward models are measured on, in sections and subsets."""
     input:
-        files=local_files(config["benchmark"]["sources"]),
+        files=files("benchmark"),
     output:
         benchmark=f"{R}/data/benchmark.parquet",
         card=f"{R}/data/benchmark.card.json",
@@ -104,6 +107,7 @@ rule prepare_benchmark:
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
         settings=portable(config["benchmark"]),
+        content=contents(config["benchmark"]["sources"], memory),
         bad_rows=config["bad_rows"],
         seed=config["seed"],
         code=code_digest("prepare_benchmark"),

@@ -15,6 +15,7 @@ if config["judge"]["scorer"] == "trained":
             f"{R}/logs/train_judge.log",
         params:
             settings=portable(judge_reward_settings(config)),
+            content=content_of(judge_reward_settings(config)["checkpoint"], memory),
             split="judge",
         message:
             "Training the judge"
@@ -41,6 +42,7 @@ rule judge_policy:
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
         scorer=config["judge"]["scorer"],
+        content=content_of(config["judge"]["scorer"], memory),
         prompt_count=config["judge"]["prompts"],
         sampling=config["sampling"],
         seed=config["seed"],

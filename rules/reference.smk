@@ -22,6 +22,7 @@ rule train_reference:
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:
         settings=portable(config["reference"]),
+        content=content_of(config["reference"]["checkpoint"], memory),
         seed=config["seed"],
         code=code_digest("train_reference"),
     message:

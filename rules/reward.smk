@@ -22,6 +22,7 @@ rule train_reward_base:
         runtime=lambda wildcards, attempt: 720 * attempt,
     params:
         settings=portable(config["reward"]),
+        content=content_of(config["reward"]["checkpoint"], memory),
         split="train",
         seed=config["seed"],
         code=code_digest("train_reward_base"),
@@ -114,6 +115,7 @@ rule diagnose_rewards:
     params:
         settings=config["diagnosis"],
         scorer=config["judge"]["scorer"],
+        content=content_of(config["judge"]["scorer"], memory),
         sampling=config["sampling"],
         seed=config["seed"],
         code=code_digest("diagnose_rewards"),

@@ -13,9 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from cluster import Cluster, why_not
 from filelock import FileLock
+
+from prudent.workflow.checks import effective_config
+from prudent.workflow.config_docs import DEFAULTS
+from prudent.workflow.configfiles import read_config
+from prudent.workflow.remembered import Memory
 
 # Tests that run at once (pytest -n) would fight for the cores. Torch reads this when imported.
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -119,8 +123,8 @@ def install(folder: Path, package: str) -> Path:
 
 @pytest.fixture
 def config() -> dict[str, Any]:
-    """The default configuration, to be changed by a test."""
-    return yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
+    """The default scenario as jobs see it, with every key; to be changed by a test."""
+    return effective_config(read_config(DEFAULTS), Memory(Path("none")))
 
 
 @pytest.fixture(scope="session")

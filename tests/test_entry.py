@@ -10,8 +10,8 @@ import pytest
 from snakemake.iocontainers import InputFiles, Log, OutputFiles, Params, ResourceList, Wildcards
 
 from prudent.errors import InputError
+from prudent.paths import portable
 from prudent.workflow import entry
-from prudent.workflow.paths import portable
 
 
 @dataclass

@@ -70,7 +70,7 @@ def rewards(prompts: list[str], responses: list[str]) -> torch.Tensor:
 
 
 def make(reward_fn=rewards, objective=objectives.variance_aware, **options) -> PPOTrainer:
-    settings = replace(SETTINGS, **options.pop("settings", {}))
+    settings = SETTINGS.replace(**options.pop("settings", {}))
     arguments = {
         "policy": tiny_model("gpt2", 0),
         "reference": tiny_model("gpt2", 1),
@@ -352,9 +352,8 @@ def test_before_an_update_kl_is_zero_and_each_tokens_ratio_is_one(
         single = dtype == torch.float32
         return tiny_model(architecture, spread=15.0) if single else exact_model(architecture)
 
-    trainer = make(
-        policy=model(), reference=model(), settings={"steps": 1, "epochs": 1, "learning_rate": 0.0}
-    )
+    still = {"steps": 1, "epochs": 1, "learning_rate": 1e-30}
+    trainer = make(policy=model(), reference=model(), settings=still)
     calls = recorded_calls(monkeypatch, "policy_loss")
     experience, row = one_step(trainer)
     # What the minibatches' forward passes said, and what sampling had said.
@@ -373,7 +372,7 @@ def test_the_logged_kl_is_the_penalised_kl():
     trainer = make(
         reward_fn=lambda p, r: torch.zeros(len(p), 2),
         objective=objectives.vanilla,
-        settings={"lam": 1.0, "steps": 1, "epochs": 1, "minibatch_size": 8, "learning_rate": 0.0},
+        settings={"lam": 1.0, "steps": 1, "epochs": 1, "minibatch_size": 8, "learning_rate": 1e-30},
     )
     with torch.no_grad():
         trainer.value.head.weight.zero_()
@@ -415,7 +414,7 @@ def test_no_dropout_at_any_time():
 
 def test_a_minibatch_far_from_the_old_policy_gets_no_gradient():
     trainer = make(settings={"batch_size": 4, "minibatch_size": 4, "epochs": 1})
-    trainer.settings = replace(trainer.settings, learning_rate=0.0)
+    trainer.settings = trainer.settings.replace(learning_rate=1e-30)
     stream = torch.Generator().manual_seed(0)
     ids = torch.randint(2, VOCABULARY, (4, 8), generator=stream)
     ones = torch.ones(4, 5)
@@ -440,7 +439,7 @@ def test_each_samples_kl_is_penalised_by_its_own_coefficient_and_logged(monkeypa
         return scores[-1], coefficients
 
     calls = recorded_calls(monkeypatch, "gae")
-    trainer = exact(objective=objective, settings={"learning_rate": 0.0})
+    trainer = exact(objective=objective, settings={"learning_rate": 1e-30})
     experience, row = one_step(trainer)
     penalties = -calls[0][0].sum(dim=1) + scores[0]
     log_probs, _ = response_statistics(
@@ -462,7 +461,7 @@ def test_a_samples_coefficient_changes_its_own_token_rewards_alone(monkeypatch, 
         trainer = make(
             reward_fn=lambda p, r: torch.zeros(len(p), 2),
             objective=lambda scores, head, beta, values=values: (scores[:, head], values),
-            settings={"steps": 1, "learning_rate": 0.0},
+            settings={"steps": 1, "learning_rate": 1e-30},
         )
         one_step(trainer)
     before, after = (call[0] for call in calls)
@@ -475,7 +474,7 @@ def test_a_samples_coefficient_changes_its_own_token_rewards_alone(monkeypatch, 
 @pytest.mark.parametrize("parts", [1, 2])
 def test_an_epoch_visits_every_response_exactly_once(monkeypatch, parts):
     calls = recorded_calls(monkeypatch, "policy_loss")
-    settings = {"epochs": 3, "learning_rate": 0.0, "gradient_accumulation_steps": parts}
+    settings = {"epochs": 3, "learning_rate": 1e-30, "gradient_accumulation_steps": parts}
     experience, _ = one_step(exact(settings=settings))
     # Responses are known by the log-probability of their first token.
     first = experience.log_probs[:, 0]
@@ -556,13 +555,13 @@ def test_gradient_accumulation_changes_nothing():
 def test_a_separate_value_network_and_the_policy_leave_each_other_alone():
     def gradients(value_network: str, **changes) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         """The policy's and the value function's."""
-        trainer = exact(settings={"value_network": value_network, "learning_rate": 0.0})
+        trainer = exact(settings={"value_network": value_network, "learning_rate": 1e-30})
         experience, _ = one_step(trainer)
         settings = trainer.settings
         if "advantages" in changes:
             experience = replace(experience, advantages=0 * experience.advantages)
         else:
-            settings = replace(settings, **changes)
+            settings = settings.replace(**changes)
         trainer.optimizer.zero_grad()
         loss, _ = minibatch_loss(
             trainer.policy, trainer.value, experience, settings, experience.mask.sum()
@@ -586,7 +585,7 @@ def test_a_separate_value_network_and_the_policy_leave_each_other_alone():
 
 
 def test_a_separate_value_network_starts_as_the_policys_backbone():
-    settings = {"learning_rate": 0.0}
+    settings = {"learning_rate": 1e-30}
     shared, _ = one_step(exact(settings=settings))
     separate, _ = one_step(exact(settings=settings | {"value_network": "separate"}))
     real = shared.mask.bool()
@@ -639,7 +638,7 @@ def test_methods_of_one_seed_see_the_same_prompts_and_draws():
             seen.append((prompts, responses))
             return rewards(prompts, responses)
 
-        settings = {"learning_rate": 0.0, "steps": 5}
+        settings = {"learning_rate": 1e-30, "steps": 5}
         trainer = make(recording, objective, beta=beta, run_seed=run_seed, settings=settings)
         trainer.train(PROMPTS)
         return seen, weights(trainer)["value.head.weight"]
@@ -831,14 +830,26 @@ def test_what_is_not_finite_leaves_the_last_checkpoint(tmp_path, uninterrupted):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_size": 8, "minibatch_size": 3}, "does not divide"),
-        ({"epochs": 0}, "ppo.epochs"),
-        ({"temperature": 0.0}, "temperature"),
+        ({"batch_size": 8, "minibatch_size": 3}, "`minibatch_size` is 3; expected a divisor of"),
+        ({"minibatch_size": 8, "gradient_accumulation_steps": 3}, "a divisor of `minibatch_size`"),
+        ({"epochs": 0}, "`epochs` is 0; expected a whole number >= 1"),
+        ({"steps": 2.0}, "`steps` is 2.0; expected a whole number"),
+        ({"temperature": 0.0}, "`temperature` is 0.0; expected a number > 0"),
+        ({"temperature": float("inf")}, "`temperature` is inf"),
+        ({"gamma": 2.0}, "`gamma` is 2.0; expected a number > 0 and <= 1"),
+        ({"lam": -1.0}, "`lam` is -1.0; expected a number >= 0 and <= 1"),
+        ({"clip_range": -0.1}, "`clip_range` is -0.1"),
+        ({"value_clip_range": float("nan")}, "`value_clip_range` is nan"),
+        ({"max_grad_norm": 0}, "`max_grad_norm` is 0; expected a number > 0 or null"),
+        ({"learning_rate": "1e-5"}, "`learning_rate` is the text '1e-5'"),
+        ({"schedule": "linea"}, "did you mean `linear`"),
+        ({"batchsize": 8}, "unknown key `batchsize`, did you mean `batch_size`"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(options, message):
+    """With the bounds of the configuration, which are these settings' own."""
     with pytest.raises(InputError, match=message):
-        replace(SETTINGS, **options)
+        SETTINGS.replace(**options)
 
 
 def test_inputs_that_do_not_fit_are_refused():

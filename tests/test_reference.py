@@ -1,6 +1,5 @@
 """The reference policy: its tokenizer, training from scratch, fine-tuning, and copying."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2LMHeadModel
 from prudent.errors import InputError
 from prudent.policies.reference import ReferenceSettings, make_reference, train_tokenizer
 from prudent.tables import file_digest
-from prudent.world import reviews
+from prudent.world.reviews import reviews
 
 SETTINGS = ReferenceSettings(
     layers=1,
@@ -37,9 +36,9 @@ UNICODE = [
 
 @pytest.fixture(scope="module")
 def texts() -> pd.DataFrame:
-    reviews = reviews.reviews(72, np.random.default_rng(0))
-    reviews = [" ".join(text.split()[: 4 + row % 8]) for row, text in enumerate(reviews)]
-    return pd.DataFrame({"text": reviews, "split": ["train"] * 64 + ["validation"] * 8})
+    drawn = reviews(72, np.random.default_rng(0))
+    texts = [" ".join(text.split()[: 4 + row % 8]) for row, text in enumerate(drawn)]
+    return pd.DataFrame({"text": texts, "split": ["train"] * 64 + ["validation"] * 8})
 
 
 @pytest.fixture(scope="module")
@@ -135,15 +134,15 @@ def test_training_repeats_bit_for_bit_and_hangs_on_the_seed(made, texts, tmp_pat
     losses = make_reference(texts, SETTINGS, 0, tmp_path / "again")
     assert file_digest(tmp_path / "again") == file_digest(made[0])
     pd.testing.assert_frame_equal(losses, made[1])
-    make_reference(texts, replace(SETTINGS, epochs=1), 0, tmp_path / "seed0")
-    make_reference(texts, replace(SETTINGS, epochs=1), 1, tmp_path / "seed1")
+    make_reference(texts, SETTINGS.replace(epochs=1), 0, tmp_path / "seed0")
+    make_reference(texts, SETTINGS.replace(epochs=1), 1, tmp_path / "seed1")
     pair = weights(tmp_path / "seed0"), weights(tmp_path / "seed1")
     assert not torch.equal(*(state["transformer.wte.weight"] for state in pair))
 
 
 def test_without_validation_texts_it_trains_all_the_same(texts, tmp_path):
     training = texts[texts["split"] == "train"]
-    losses = make_reference(training, replace(SETTINGS, epochs=3), 0, tmp_path / "r")
+    losses = make_reference(training, SETTINGS.replace(epochs=3), 0, tmp_path / "r")
     assert set(losses["split"]) == {"train"}
 
 
@@ -162,7 +161,7 @@ def test_a_checkpoint_that_is_not_trained_is_copied(checkpoint, tmp_path):
 def test_fine_tuning_learns_the_texts_and_their_end(checkpoint, tmp_path):
     # The padding is EOS here, as GPT-2's: the end of a text must be learned all the same.
     texts = pd.DataFrame({"text": ["w3 w4 w5", "w3 w4 w5 w6 w7 w8"] * 20, "split": "train"})
-    settings = replace(SETTINGS, checkpoint=str(checkpoint), epochs=16)
+    settings = SETTINGS.replace(checkpoint=str(checkpoint), epochs=16)
     make_reference(texts, settings, 0, tmp_path / "r")
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "r").eval()
     with torch.no_grad():
@@ -176,7 +175,7 @@ def test_fine_tuning_learns_the_texts_and_their_end(checkpoint, tmp_path):
 @pytest.mark.parametrize("case", ["no table", "no training rows"])
 def test_training_without_texts_is_refused(case, checkpoint, texts, tmp_path):
     given = None if case == "no table" else texts[texts["split"] == "validation"]
-    for settings in (SETTINGS, replace(SETTINGS, checkpoint=str(checkpoint))):
+    for settings in (SETTINGS, SETTINGS.replace(checkpoint=str(checkpoint))):
         with pytest.raises(InputError, match="there are no training texts"):
             make_reference(given, settings, 0, tmp_path / "r")
     assert not (tmp_path / "r").exists()

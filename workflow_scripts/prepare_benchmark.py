@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prudent.data.build import build_benchmark, save
+from prudent.data.benchmark import build_benchmark
+from prudent.data.settings import BenchmarkSettings
+from prudent.data.table import save
 from prudent.workflow import entry
 
 
@@ -18,7 +20,7 @@ class Args:
 
 
 def main(args: Args) -> None:
-    frame, card = build_benchmark(args.settings, args.bad_rows, args.seed)
+    frame, card = build_benchmark(BenchmarkSettings(**args.settings), args.bad_rows, args.seed)
     save(frame, card, "benchmark", args.benchmark, args.card)
 
 

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from prudent import tables
-from prudent.data.build import build_preferences, save
+from prudent.data.preferences import build_preferences
 from prudent.data.rows import Message
+from prudent.data.settings import PreferenceSettings
+from prudent.data.table import save
 from prudent.policies.respond import sample_responses
 from prudent.rewards.judges import load_judge
 from prudent.seeding import generator
@@ -51,7 +53,7 @@ def main(args: Args) -> None:
         return load_gold()(messages, responses)["score"]
 
     frame, card = build_preferences(
-        args.settings,
+        PreferenceSettings(**args.settings),
         args.bad_rows,
         args.seed,
         prompts,

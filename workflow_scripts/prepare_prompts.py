@@ -4,7 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prudent.data.build import build_prompts, save
+from prudent.checkpoints import load_tokenizer
+from prudent.data.settings import PromptSettings
+from prudent.data.table import save
+from prudent.data.texts import build_prompts
 from prudent.workflow import entry
 
 
@@ -19,10 +22,8 @@ class Args:
 
 
 def main(args: Args) -> None:
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(args.reference)
-    frame, card = build_prompts(args.settings, tokenizer, args.bad_rows, args.seed)
+    settings, tokenizer = PromptSettings(**args.settings), load_tokenizer(args.reference)
+    frame, card = build_prompts(settings, tokenizer, args.bad_rows, args.seed)
     save(frame, card, "prompts", args.prompts, args.card)
 
 

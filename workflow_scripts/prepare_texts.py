@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prudent.data.build import build_texts, save
+from prudent.data.settings import TextSettings
+from prudent.data.table import save
+from prudent.data.texts import build_texts
 from prudent.workflow import entry
 
 
@@ -12,14 +14,13 @@ from prudent.workflow import entry
 class Args:
     texts: Path
     card: Path
-    sources: list[dict[str, Any]]
-    validation: float
+    settings: dict[str, Any]
     bad_rows: str
     seed: int
 
 
 def main(args: Args) -> None:
-    frame, card = build_texts(args.sources, args.validation, args.bad_rows, args.seed)
+    frame, card = build_texts(TextSettings(**args.settings), args.bad_rows, args.seed)
     save(frame, card, "texts", args.texts, args.card)
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,7 @@ def main(args: Args) -> None:
         "head": args.head,
         "seed": args.seed,
         "run_seed": args.run_seed,
-        **asdict(settings),
+        **settings.model_dump(),
     }
     sheet = metadata(
         effective, reference=args.reference, ensemble=args.ensemble, prompts=args.prompts

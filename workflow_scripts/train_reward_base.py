@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prudent.rewards.training import RewardSettings, train_reward_model
+from prudent.rewards.training import RewardSettings, check_processes, train_reward_model
 from prudent.tables import file_digest, metadata, read_table, write_csv, write_json, write_text
 from prudent.training import is_first
 from prudent.workflow import entry
@@ -28,7 +28,7 @@ def main(args: Args) -> None:
     settings = RewardSettings(**args.settings)
     count = processes()
     if count > 1:
-        settings.check_processes(count)
+        check_processes(settings, count)
         launch("train_reward_base", args, count)
         return
     losses = train_reward_model(

@@ -20,7 +20,6 @@ from typing import Any
 
 import pandas as pd
 import torch
-import yaml
 from torch import Tensor
 
 from prudent import objectives
@@ -32,8 +31,11 @@ from prudent.ppo import kl
 from prudent.ppo.trainer import PPOSettings, PPOTrainer
 from prudent.seeding import generator
 from prudent.tables import read_table, write_csv
-from prudent.workflow.config import effective_config
+from prudent.workflow.checks import effective_config
+from prudent.workflow.config_docs import DEFAULTS
+from prudent.workflow.configfiles import read_config
 from prudent.workflow.entry import set_threads
+from prudent.workflow.remembered import Memory
 from prudent.world.reward import gold_reward
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -77,7 +79,7 @@ def evaluate(
 
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    config = effective_config(yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8")))
+    config = effective_config(read_config(DEFAULTS), Memory(Path("results/files.json")))
     results = Path("results") / config["scenario"]
     targets = [results / "reference", results / "data" / "prompts.parquet"]
     subprocess.run(

@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
-from prudent.figures import save, styled
-from prudent.figures.looks import BLACK, BLUE, GREY, INK, VERMILLION, darker, number
+from prudent.analysis.wording import number
+from prudent.figures.looks import BLACK, BLUE, GREY, INK, VERMILLION, darker
+from prudent.figures.style import save, styled
 
 RESULTS = Path("results/bench")
 CONFIGURATION = ["size", "dtype", "batch", "response"]

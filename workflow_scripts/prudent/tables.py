@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prudent.errors import InputError, disk_is_full
-from prudent.workflow.paths import folder_files
+from prudent.paths import folder_files
 
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 
-from prudent.data.rows import Message, shown
+from prudent.data.rows import Message, Pair, shown
+from prudent.data.settings import PreferenceSettings
 from prudent.errors import InputError
+
+Gold = Callable[[list[list[Message]], list[str]], np.ndarray]
+"""Scores [n] of n responses to n prompts, by which labels are drawn."""
 
 
 def draw_labels(
@@ -31,11 +34,8 @@ def draw_labels(
 
 
 def label_pairs(
-    pairs: list[tuple[list[Message], str, str]],
-    settings: Mapping[str, Any],
-    gold: Callable[[list[list[Message]], list[str]], np.ndarray] | None,
-    stream: int,
-) -> tuple[list[tuple[list[Message], str, str]], list[float]]:
+    pairs: list[Pair], settings: PreferenceSettings, gold: Gold | None, stream: int
+) -> tuple[list[Pair], list[float]]:
     """The pairs with the chosen response first, and the probability of that preference."""
     if gold is None:
         raise InputError(
@@ -55,8 +55,8 @@ def label_pairs(
     chosen_a, probability = draw_labels(
         scores[: len(pairs)],
         scores[len(pairs) :],
-        settings["sharpness"],
-        settings["label_noise"],
+        settings.sharpness,
+        settings.label_noise,
         np.random.default_rng(stream),
     )
     ordered = [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -25,36 +24,13 @@ from transformers import (
 from prudent.checkpoints import load_tokenizer
 from prudent.errors import InputError
 from prudent.policies.models import load_causal_lm
+from prudent.policies.settings import ReferenceSettings
 from prudent.rewards.features import collate
 from prudent.seeding import derive_seed
 from prudent.tables import atomic_path
 from prudent.training import LossRecorder, common_arguments
 
 EOS, PAD = "<|endoftext|>", "<|pad|>"
-
-
-@dataclass
-class ReferenceSettings:
-    """Where the reference policy comes from.
-
-    checkpoint: None trains a GPT-2 from scratch, tokenizer too; otherwise a hub id or a folder.
-    revision: of the hub. train: whether a checkpoint is fine-tuned on the texts.
-    layers, width, heads, vocabulary: the architecture from scratch.
-    context: tokens of a text that are read; the rest is cut off, since a policy here only ever
-    continues a text's beginning. epochs, batch_size, learning_rate: AdamW, cosine to zero.
-    """
-
-    checkpoint: str | None = None
-    revision: str | None = None
-    train: bool = True
-    layers: int = 2
-    width: int = 64
-    heads: int = 4
-    vocabulary: int = 2048
-    context: int = 64
-    epochs: int = 3
-    batch_size: int = 64
-    learning_rate: float = 2e-3
 
 
 def train_tokenizer(texts: list[str], vocabulary: int) -> PreTrainedTokenizerFast:

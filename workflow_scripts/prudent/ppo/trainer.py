@@ -26,7 +26,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ from prudent.policies.text import decode_responses, encode_prompts, pad_token
 from prudent.ppo import kl, losses
 from prudent.ppo.checkpoint import CheckpointFolder, Termination
 from prudent.ppo.memory import keep_freed_memory
+from prudent.ppo.settings import PPOSettings
 from prudent.seeding import generator
 
 logger = logging.getLogger(__name__)
@@ -53,70 +54,6 @@ RATIO_THRESHOLD = 10.0
 
 class NonFiniteError(InputError):
     """Training met an infinity or NaN; the message names the step and the term."""
-
-
-@dataclass(frozen=True)
-class PPOSettings:
-    """Settings of a run; the defaults are the paper's (Table 6) and TRL 0.11's."""
-
-    batch_size: int = 128
-    minibatch_size: int = 128
-    epochs: int = 4
-    steps: int = 192
-    learning_rate: float = 1.414e-5
-    clip_range: float = 0.2
-    value_clip_range: float = 0.2
-    value_coefficient: float = 0.1
-    gamma: float = 1.0
-    lam: float = 0.95
-    max_grad_norm: float | None = None
-    checkpoint_every: int = 50
-    response_length: int = 10
-    temperature: float = 1.0
-    value_network: str = "shared"
-    """Where values come from: "shared", the policy's own last hidden states, or "separate", a
-    network of their own that starts as the policy's backbone."""
-    schedule: str = "constant"
-    """The learning rate over the steps: constant, or "linear" or "cosine" down to 0."""
-    gradient_accumulation_steps: int = 1
-    """Parts that a minibatch is computed in, one after the other, to save memory."""
-    bfloat16: bool = False
-    """Compute the models in bfloat16 (autocast); weights, losses and optimizer stay in float32."""
-    matmul_precision: str = "highest"
-    """Of products of float32 matrices, as in ``torch.set_float32_matmul_precision``: "high" and
-    "medium" are faster where the hardware has TF32 or bfloat16, and less exact."""
-
-    def __post_init__(self) -> None:
-        for name in (
-            *("batch_size", "minibatch_size", "epochs", "steps", "checkpoint_every"),
-            "gradient_accumulation_steps",
-        ):
-            if getattr(self, name) < 1:
-                raise InputError(f"ppo.{name}: {getattr(self, name)}; it has to be at least 1")
-        if self.batch_size % self.minibatch_size:
-            raise InputError(
-                f"ppo.minibatch_size: {self.minibatch_size} does not divide ppo.batch_size, "
-                f"{self.batch_size}"
-            )
-        if self.minibatch_size % self.gradient_accumulation_steps:
-            raise InputError(
-                f"ppo.gradient_accumulation_steps: {self.gradient_accumulation_steps} does not "
-                f"divide ppo.minibatch_size, {self.minibatch_size}"
-            )
-        for name, choices in (
-            ("value_network", ("shared", "separate")),
-            ("schedule", ("constant", "linear", "cosine")),
-            ("matmul_precision", ("highest", "high", "medium")),
-        ):
-            if getattr(self, name) not in choices:
-                raise InputError(
-                    f"ppo.{name}: {getattr(self, name)!r}; expected one of {', '.join(choices)}"
-                )
-        if self.response_length < 1 or self.temperature <= 0:
-            raise InputError(
-                f"sampling: response_length {self.response_length}, temperature "
-                f"{self.temperature}; expected at least 1 token and a temperature above 0"
-            )
 
 
 @dataclass
@@ -523,7 +460,7 @@ class PPOTrainer:
     def _fingerprint(self, prompts: list[str]) -> dict[str, Any]:
         """All that the run's outcome depends on, as far as the trainer knows it."""
         return {
-            "ppo": asdict(self.settings),
+            "ppo": self.settings.model_dump(),
             "objective": self.objective.__name__,
             **{"head": self.head, "beta": self.beta, "seed": self.seed, "run_seed": self.run_seed},
             "prompts": hashlib.sha256(json.dumps(prompts).encode()).hexdigest(),

@@ -22,41 +22,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from prudent.errors import InputError
 from prudent.rewards.losses import bradley_terry
 from prudent.rewards.models import final_linear
+from prudent.rewards.settings import HeadSettings
 from prudent.seeding import generator
 from prudent.tables import atomic_path
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass
-class HeadSettings:
-    """How the heads of the ensembles are trained.
-
-    count: heads K of an ensemble. ensembles: independent ensembles E.
-    first: "fresh" trains K new heads; "base" keeps the base model's trained head as head 0 beside
-    K - 1 new ones (the paper's section 4 says "9 additional", its appendix "10 heads").
-    order: "shared" gives all heads the same batches (the paper), "own" each its own order.
-    bootstrap: each head sees its own resample of the pairs, with replacement.
-    init_std: standard deviation of a new head's weights (0.02 is Hugging Face's default).
-    center: subtract each head's mean reward on the training responses. A Bradley-Terry reward is
-    defined only up to a constant, so without it the spread of the heads also holds the spread of
-    their arbitrary constants.
-    epochs, batch_size, learning_rate, weight_decay: AdamW with a cosine schedule to zero.
-    stop_loss: training ends after an epoch whose mean loss per head is below it (the paper: 0.2).
-    """
-
-    count: int = 10
-    ensembles: int = 1
-    first: str = "fresh"
-    order: str = "shared"
-    bootstrap: bool = False
-    init_std: float = 0.02
-    center: bool = True
-    epochs: int = 10
-    batch_size: int = 32
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.001
-    stop_loss: float = 0.2
 
 
 @dataclass

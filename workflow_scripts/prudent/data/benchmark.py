@@ -1,0 +1,93 @@
+"""The benchmark: pairs in sections and subsets that reward models are measured on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from prudent.data.rows import BadRow, check_unicode, not_text, shown, to_pair
+from prudent.data.settings import BenchmarkSettings
+from prudent.data.sources import read_source
+from prudent.data.table import Card, Table, count, parse
+from prudent.errors import InputError
+from prudent.rewards.rewardbench import SECTION_OF
+from prudent.seeding import derive_seed
+
+# Names that stand for all of something in the tables, or that readers of tables take for nothing.
+NOT_NAMES = {"all", "", "na", "n/a", "nan", "null", "none", "<na>", "#n/a"}
+
+
+def build_benchmark(
+    settings: BenchmarkSettings, bad_rows: str, seed: int
+) -> tuple[pd.DataFrame, Card]:
+    """The benchmark's pairs; a row without a section has RewardBench's own for its subset.
+
+    Nothing is removed as a duplicate: the set is scored as it stands, and ``id`` with ``subset``
+    has to name a row. Returns a table of the schema ``benchmark`` and its data card.
+    """
+    table = Table(["prompt", "chosen", "rejected", "subset", "section", "id"])
+    for part, source in enumerate(settings.sources):
+        rows = read_source(
+            source,
+            ["chosen", "rejected", "subset", "id"],
+            ["prompt", "section"],
+            derive_seed(seed, "benchmark", "rows", part),
+        )
+        pairs, dropped = parse(rows, _row, bad_rows)
+        table.add(rows, [(part, index) for index in range(len(pairs))], pairs, dropped)
+    frame = table.frame()
+    origins = f"the sources: {', '.join(card['origin'] for card in table.cards)}"
+    repeated = frame[frame.duplicated(["subset", "id"])]
+    if len(repeated):
+        row = repeated.iloc[0]
+        raise InputError(
+            f"benchmark: found the id {row['id']!r} more than once in the subset "
+            f"{row['subset']!r} ({len(repeated)} such row(s)), expected ids to be unique in a "
+            f"subset; {origins}"
+        )
+    sections = frame.groupby("subset", sort=False)["section"].unique()
+    for subset, names in sections.items():
+        if len(names) > 1:
+            raise InputError(
+                f"benchmark: found the subset {subset!r} in the sections "
+                f"{' and '.join(map(repr, names))}, expected each subset in one section; {origins}"
+            )
+    return frame, table.card(sections=count(frame["section"]), subsets=count(frame["subset"]))
+
+
+def _row(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    prompt, chosen, rejected = to_pair(row)
+    subset, section = _name(row["subset"], "subset"), row.get("section")
+    if not isinstance(row["id"], str | int) or isinstance(row["id"], bool):
+        raise not_text(row["id"], "id", "a text or an integer")
+    if section is None and subset not in SECTION_OF:
+        expected = "one of RewardBench's, or a column section"
+        raise BadRow("unknown_subset", "subset", shown(subset), expected)
+    section = SECTION_OF[subset] if section is None else _name(section, "section")
+    if SECTION_OF.get(subset, section) != section:
+        raise BadRow(
+            "other_section",
+            "section",
+            shown(section),
+            f"{SECTION_OF[subset]!r}, which is RewardBench's for the subset {subset!r}",
+        )
+    identity = str(row["id"])
+    check_unicode(identity, "id")
+    return prompt, chosen, rejected, subset, section, identity
+
+
+def _name(value: Any, column: str) -> str:
+    """A subset's or section's name, one that tables and their readers take for a name."""
+    if not isinstance(value, str):
+        raise not_text(value, column, "a text")
+    check_unicode(value, column)
+    if value.strip().lower() in NOT_NAMES or value != value.strip() or not value.isprintable():
+        raise BadRow(
+            "not_a_name",
+            column,
+            shown(value),
+            "a name on one line, without blanks around it, that means neither nothing nor all",
+        )
+    return value

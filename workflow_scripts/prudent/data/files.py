@@ -1,0 +1,164 @@
+"""Readers of parquet, csv, json and jsonl files that know the number of every row.
+
+Neither pandas nor `datasets` says where a csv's row has a cell too many, or takes a JSON key twice
+for an error; both lose text without a word. Python's own csv and json modules, used strictly, do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from prudent.data.settings import ENDINGS, ending
+from prudent.errors import InputError
+
+Choose = Callable[[int], list[int]]
+"""Which of so many rows to read: their positions, in order."""
+
+
+@dataclass
+class Columns:
+    """Some columns of a file: all names that it has, how many rows, and the rows that were read."""
+
+    found: list[str]
+    available: int
+    numbers: list[int]
+    """Of the rows that were read, from 1."""
+    values: dict[str, list[Any]]
+
+
+def read_file(path: Path, wanted: Sequence[str], choose: Choose) -> Columns:
+    """The wanted columns of a file; ``InputError`` with the line or row where it is malformed."""
+    readers = {".parquet": _parquet, ".jsonl": _jsonl, ".json": _json, ".csv": _csv}
+    kind = ending(path)
+    if kind not in readers:
+        raise InputError(
+            f"{path}: found the ending {path.suffix!r}, expected one of {', '.join(ENDINGS)}"
+        )
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such file")
+    try:
+        return readers[kind](path, wanted, choose)
+    except (OSError, UnicodeDecodeError, pa.ArrowException, csv.Error) as error:
+        raise InputError(f"{path}: not a readable {kind[1:]} file: {error}") from error
+
+
+def _parquet(path: Path, wanted: Sequence[str], choose: Choose) -> Columns:
+    found = pq.read_schema(path).names
+    _once(path, found)
+    table = pq.read_table(path, columns=[name for name in found if name in wanted])
+    # A table without columns has lost its number of rows.
+    count = pq.read_metadata(path).num_rows
+    chosen = choose(count)
+    values = table.take(pa.array(chosen, pa.int64())).to_pydict() if table.num_columns else {}
+    return Columns(found, count, [index + 1 for index in chosen], values)
+
+
+def _csv(path: Path, wanted: Sequence[str], choose: Choose) -> Columns:
+    with path.open(encoding="utf-8-sig", newline="") as stream, _large_cells():
+        reader = csv.reader(stream, strict=True)
+        header = next(reader, None)
+        if header is None:
+            raise InputError(f"{path}: the file is empty, expected a line of column names")
+        _once(path, header)
+        rows, line = [], reader.line_num
+        for cells in reader:
+            start, line = line + 1, reader.line_num
+            if not cells:
+                continue
+            if len(cells) != len(header):
+                raise InputError(
+                    f"{path}: line {start}: found {len(cells)} cell(s), expected {len(header)} as "
+                    "in the line of column names; a text with commas, quotes or line breaks in it "
+                    "stands between double quotes"
+                )
+            rows.append(cells)
+    chosen = choose(len(rows))
+    # Cells stay as written: "NA" and "None" are texts, and an empty cell is an empty text.
+    values = {
+        name: [rows[index][place] for index in chosen]
+        for place, name in enumerate(header)
+        if name in wanted
+    }
+    return Columns(header, len(rows), [index + 1 for index in chosen], values)
+
+
+@contextlib.contextmanager
+def _large_cells() -> Iterator[None]:
+    """Lifts the csv module's limit on the length of a cell."""
+    before = csv.field_size_limit(sys.maxsize)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
+
+
+def _json(path: Path, wanted: Sequence[str], choose: Choose) -> Columns:
+    text = path.read_text(encoding="utf-8-sig")
+    if not text.lstrip().startswith("["):
+        return _jsonl(path, wanted, choose)  # `datasets` writes lines into .json files
+    records = _parsed(text, str(path))
+    return _records(path, list(enumerate(records, 1)), wanted, choose)
+
+
+def _jsonl(path: Path, wanted: Sequence[str], choose: Choose) -> Columns:
+    with path.open(encoding="utf-8-sig") as lines:
+        records = [
+            (number, _parsed(line, f"{path}: row {number}"))
+            for number, line in enumerate(lines, 1)
+            if line.strip()
+        ]
+    return _records(path, records, wanted, choose)
+
+
+def _parsed(text: str, where: str) -> Any:
+    """A JSON value; ``InputError`` where it is none, or has a key twice."""
+
+    def fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        record = dict(pairs)
+        if len(record) < len(pairs):
+            names = [name for name, _ in pairs]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise InputError(f"{where}: found the key {twice!r} twice, expected each key once")
+        return record
+
+    try:
+        return json.loads(text, object_pairs_hook=fields)
+    except InputError:
+        raise
+    except RecursionError:
+        raise InputError(f"{where}: not valid JSON: nested too deeply") from None
+    except ValueError as error:  # also a number of thousands of digits
+        raise InputError(f"{where}: not valid JSON: {error}") from error
+
+
+def _records(
+    path: Path, records: list[tuple[int, Any]], wanted: Sequence[str], choose: Choose
+) -> Columns:
+    if not records:
+        raise InputError(f"{path}: the file has no rows, expected some")
+    found: dict[str, None] = {}
+    for number, record in records:
+        if not isinstance(record, dict):
+            raise InputError(
+                f"{path}: row {number}: found {type(record).__name__}, expected an object of fields"
+            )
+        found.update(dict.fromkeys(record))
+    chosen = [records[index] for index in choose(len(records))]
+    values = {name: [record.get(name) for _, record in chosen] for name in found if name in wanted}
+    return Columns(list(found), len(records), [number for number, _ in chosen], values)
+
+
+def _once(path: Path, names: Sequence[str]) -> None:
+    for place, name in enumerate(names):
+        if name in names[:place]:
+            raise InputError(f"{path}: found two columns {name!r}, expected each name once")

@@ -1,0 +1,67 @@
+"""Settings of PPO; the defaults are the paper's (2410.23726, Table 6) and TRL 0.11's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from prudent.policies.settings import SamplingSettings
+from prudent.settings import Count, Nonnegative, Positive, Settings
+
+
+class TrainingSettings(Settings):
+    """Training of the policies."""
+
+    batch_size: Count = 128
+    """Prompts a step."""
+    minibatch_size: Count = 128
+    """Responses an update; it divides the batch."""
+    epochs: Count = 4
+    """Passes over each batch."""
+    steps: Count = 192
+    """Steps, each a batch of new responses and its updates."""
+    learning_rate: Positive = 1.414e-5
+    """Learning rate."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """The learning rate over the steps: constant, or linear or cosine down to 0."""
+    clip_range: Positive = 0.2
+    """Clipping of the probability ratio."""
+    value_clip_range: Positive = 0.2
+    """Clipping of the value's change."""
+    value_network: Literal["shared", "separate"] = "shared"
+    """Values from the policy's own hidden states (`shared`), or from a network of their own that
+    starts as the policy's backbone (`separate`)."""
+    value_coefficient: Nonnegative = 0.1
+    """Weight of the value loss."""
+    gamma: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Discount."""
+    lam: Annotated[float, Field(ge=0, le=1)] = 0.95
+    """GAE's lambda."""
+    max_grad_norm: Positive | None = None
+    """Clipping of the gradient's norm; null does not clip."""
+    gradient_accumulation_steps: Count = 1
+    """Parts that a minibatch is computed in, one after the other, to save memory; it divides the
+    minibatch."""
+    bfloat16: bool = False
+    """Compute in bfloat16 (autocast); weights, losses and optimizer stay in float32."""
+    matmul_precision: Literal["highest", "high", "medium"] = "highest"
+    """Of float32 matrix products, as torch has it; below `highest` they are faster and less exact
+    on hardware with TF32 or bfloat16."""
+    checkpoint_every: Count = 50
+    """Steps between checkpoints of the training."""
+
+    def rules(self) -> Iterator[tuple[str, str]]:
+        """The batch is cut into equal minibatches, and these into equal parts."""
+        for whole, part in (
+            ("batch_size", "minibatch_size"),
+            ("minibatch_size", "gradient_accumulation_steps"),
+        ):
+            size, count = getattr(self, whole), getattr(self, part)
+            if size % count:
+                yield part, f"is {count}; expected a divisor of `{whole}`, {size}"
+
+
+class PPOSettings(TrainingSettings, SamplingSettings):
+    """Settings of one run: of its training, and of how responses are drawn."""

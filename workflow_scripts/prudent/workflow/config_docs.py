@@ -1,0 +1,129 @@
+"""The configuration's schema file and the documentation's table, made from the settings.
+
+``python -m prudent.workflow.config_docs`` writes both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from prudent.data.settings import Source
+from prudent.settings import Form, expected, resolved
+from prudent.workflow.config import Config
+from prudent.workflow.configfiles import read_config
+
+ROOT = Path(__file__).resolve().parents[3]
+DEFAULTS = ROOT / "config.yaml"
+SCHEMA = ROOT / "rules" / "schemas" / "config.schema.yaml"
+TABLE = ROOT / "README.md"
+MARKS = ("<!-- config -->\n", "<!-- /config -->\n")
+
+HEADER = """\
+# The configuration's JSON schema, for editors; made from the settings classes by
+# `make config-docs`. The classes also hold the rules across keys.
+"""
+
+
+def schema_text() -> str:
+    """The schema file."""
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **_plain(_schema())}
+    return HEADER + yaml.safe_dump(schema, sort_keys=False, allow_unicode=True, width=100)
+
+
+def _schema() -> Form:
+    return Config.model_json_schema() | {"title": "Configuration of Prudent"}
+
+
+def _plain(form: Any) -> Any:
+    """The schema without pydantic's titles, and with descriptions on one line."""
+    if isinstance(form, dict):
+        return {
+            key: " ".join(value.split()) if key == "description" else _plain(value)
+            for key, value in form.items()
+            if not (
+                key == "title" and isinstance(value, str) and value != "Configuration of Prudent"
+            )
+        }
+    return [_plain(part) for part in form] if isinstance(form, list) else form
+
+
+def config_table() -> str:
+    """The keys as markdown tables: default, the default scenario's value, form and meaning."""
+    schema = _schema()
+    scenario = read_config(DEFAULTS)
+    rows = ["| key | default | `config.yaml` | expected | meaning |", "|---|---|---|---|---|"]
+    rows += _rows(schema, schema, scenario, "")
+    rows += [
+        "",
+        "Sources. Each entry of a list `sources` has exactly one of `world`, `path`, `dataset`, "
+        "`sampled`, and may have:",
+        "",
+        "| key of a source | expected | meaning |",
+        "|---|---|---|",
+    ]
+    source = Source.model_json_schema()
+    for name, form in source["properties"].items():
+        form = resolved(form, source) | {"nullable": False}
+        rows.append(f"| `{name}` | {_cell(expected(form, source))} | {_meaning(form)} |")
+    return "\n".join(rows) + "\n"
+
+
+def _rows(form: Form, schema: Form, scenario: Any, prefix: str) -> Iterator[str]:
+    for name, part in form["properties"].items():
+        key, part = f"{prefix}{name}", resolved(part, schema)
+        said = scenario.get(name) if isinstance(scenario, dict) else None
+        if key == "methods":
+            yield f"| **`{key}`** | | | | {_meaning(part)} |"
+            method = resolved(part["additionalProperties"], schema)
+            for option, inner in method["properties"].items():
+                inner = resolved(inner, schema)
+                yield (
+                    f"| `{key}.NAME.{option}` | {_default(inner)} | | "
+                    f"{_cell(expected(inner, schema))} | {_meaning(inner)} |"
+                )
+        elif part.get("properties") and key != "judge.reward":
+            yield f"| **`{key}`** | | | | {_meaning(part)} |"
+            yield from _rows(part, schema, said, f"{key}.")
+        else:
+            here = "" if said is None or isinstance(said, list) else f"`{yaml_text(said)}`"
+            yield (
+                f"| `{key}` | {_default(part)} | {here} | {_cell(expected(part, schema))} | "
+                f"{_meaning(part)} |"
+            )
+
+
+def _default(form: Form) -> str:
+    return f"`{yaml_text(form['default'])}`" if "default" in form else ""
+
+
+def _meaning(form: Form) -> str:
+    return _cell(" ".join(form["description"].split()))
+
+
+def yaml_text(value: Any) -> str:
+    """A value on one line of YAML."""
+    return yaml.safe_dump(value, default_flow_style=True).replace("\n...", "").strip()
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def with_table(text: str) -> str:
+    """A document with the table between its two marks."""
+    before, rest = text.split(MARKS[0], 1)
+    return before + MARKS[0] + config_table() + MARKS[1] + rest.split(MARKS[1], 1)[1]
+
+
+def main() -> None:
+    """Writes the schema file, and the table into its document."""
+    SCHEMA.write_text(schema_text(), encoding="utf-8")
+    TABLE.write_text(with_table(TABLE.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
