@@ -31,6 +31,8 @@ memory.save()
 onstart:
     try:
         check_folders(R, CHECKPOINTS, write=True)
+        if slurm and isinstance(workflow.executor_settings, slurm.ExecutorSettings):
+            check_requests(workflow, slurm)
     except InputError as error:
         refuse(error)
     # The effective configuration lies beside the results.

@@ -33,6 +33,7 @@ from prudent.workflow.config import Config, judge_reward_settings, method_settin
 from prudent.workflow.configfiles import merged, read_config, typed
 from prudent.workflow.digest import code_digest
 from prudent.workflow.remembered import Memory
+from prudent.workflow.slurm import check_requests
 
 
 def refuse(message):
@@ -92,9 +93,12 @@ def last_answer(ask):
     return asked
 
 
+# Snakemake names no executor before its jobs are known.
+slurm = sys.modules.get("snakemake_executor_plugin_slurm")
+
 # At each look at the jobs the SLURM executor asks slurmctld for a setting. Where it got no answer, it
 # would turn to sacct, which may know of no jobs, and wait for ever: so the last answer is kept.
-if slurm := sys.modules.get("snakemake_executor_plugin_slurm"):
+if slurm is not None:
     slurm.get_min_job_age = last_answer(slurm.get_min_job_age)
 
 ENVIRONMENT = f"../envs/{config['environment']}.yaml"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 from cluster import Cluster, wait_for
 from conftest import TINY, copy_project, dry_run, finish, start
 
@@ -190,3 +191,68 @@ def test_a_second_checkout_takes_its_results_from_the_cache(cluster, run, store,
     assert not told and {"prepare_texts", "train_reward_base", "compute_features"} <= tells
     for stage in stages:
         assert (folder / "results/tiny" / stage).resolve().is_relative_to(store.resolve())
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        # The last attempt alone is too long.
+        ("runtime=4000*attempt", "resource runtime: attempt 3 asks for 12000 minutes"),
+        ("mem_mb=1000001", "resource mem_mb: attempt 1 asks for 1000001 MB of a node"),
+        ("gpu=5", "resource gpu: attempt 1 asks for 5 a40 GPUs of a node, .* at most 4"),
+        ("gpu_model=h200", "resource gpu: attempt 1 asks for 1 h200 GPUs of a node, .* at most 0"),
+        ("slurm_partition=gpus", "'gpus', expected one of the cluster's partitions, cpu, gpu, urg"),
+        ("cpus_per_task=65", "resource threads: attempt 1 asks for 65 CPUs of a node"),
+    ],
+)
+def test_what_no_partition_grants_is_refused_before_the_first_job(cluster, tmp_path, asked, says):
+    folder = copy_project(tmp_path / "project")
+    profile = folder / "profiles/slurm/config.yaml"
+    key, _, value = asked.partition("=")
+    settings = yaml.safe_load(profile.read_text())
+    rules = settings["set-resources"]
+    rules["train_policy"] = rules["train_policy"] | {key: yaml.safe_load(value)}
+    profile.write_text(yaml.safe_dump(settings))
+    output = finish(start(cluster, folder, "--configfile", TINY), folder, 1)
+    (line,) = [line for line in output.splitlines() if line.startswith("rule train_policy")]
+    assert re.search(says, line) and "Traceback" not in output
+    assert not cluster.jobs(folder)
+
+
+def test_a_job_that_comes_to_wait_in_vain_is_named(cluster, tmp_path):
+    """Its partition's limit was lowered when the check had passed."""
+    folder = copy_project(tmp_path / "project")
+    options = ("--configfile", TINY, "--", "results/tiny/data/texts.parquet")
+    cluster.run("scontrol", "update", "nodename=cpu1", "state=drain", "reason=test")
+    try:
+        process = start(cluster, folder, *options)
+        wait_for(lambda: cluster.jobs(folder), "the job", 120)
+        cluster.run("scontrol", "update", "partitionname=cpu", "maxtime=1")
+        log = folder / "snakemake.log"
+        wait_for(lambda: "PartitionTimeLimit" in log.read_text(), "the warning", 120)
+        assert "(prepare_texts) is pending for the reason PartitionTimeLimit" in log.read_text()
+    finally:
+        cluster.run("scontrol", "update", "partitionname=cpu", "maxtime=7-0")
+        cluster.run("scontrol", "update", "nodename=cpu1", "state=resume")
+    finish(process, folder)
+
+
+PARTITIONS = """
+partitions:
+  cpu: {max_runtime: 600, max_mem_mb: 1000000}
+  urgent: {max_runtime: 600, max_mem_mb: 1000000, max_gpu: 4, available_gpu_models: [a40]}
+"""
+
+
+def test_a_file_of_partitions_chooses_them(cluster, tmp_path):
+    folder = copy_project(tmp_path / "project")
+    (folder / "partitions.yaml").write_text(PARTITIONS)
+    options = ("--configfile", TINY, "--slurm-partition-config", "partitions.yaml")
+    target = ("--", "results/tiny/reference.sha256")
+    output = finish(start(cluster, folder, *options, *target), folder, 1)
+    assert "no partition in the file of partitions takes attempt 3, which asks for 720" in output
+    text = PARTITIONS.replace("600", "1000")
+    (folder / "partitions.yaml").write_text(text)
+    finish(start(cluster, folder, *options, *target), folder)
+    chosen = {rule(job): granted(job)[0] for job in cluster.jobs(folder)}
+    assert chosen == {"prepare_texts": "cpu", "train_reference": "urgent"}

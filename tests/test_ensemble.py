@@ -414,5 +414,5 @@ def test_features_and_heads_from_files(tmp_path):
         pd.testing.assert_frame_equal(found, heads.losses, check_dtype=False, rtol=1e-5)
 
     write_parquet(pairs.head(16), preferences, "preferences")
-    with pytest.raises(InputError, match="compute them again"):
+    with pytest.raises(InputError, match="delete them to have them computed"):
         train_reward_heads.main(args)

@@ -46,13 +46,15 @@ def make_logs(methods=TWO, seeds=3, steps=40, kls=None):
     for index, method in enumerate(methods):
         end = kls[index] if kls else 1.3
         for seed in range(seeds):
-            step = np.arange(1, steps + 1)
-            rise = 1 - np.exp(-step / 3)
+            step = np.arange(steps)
+            rise = 1 - np.exp(-(step + 1) / 3)
             noise = 0.01 * draw.normal(size=steps)
             reward = 2 * rise + noise
             parts[method, seed] = pd.DataFrame(
                 {"step": step, "kl": end * rise + noise, "proxy_reward": reward}
             ).assign(ensemble_reward=0.5 * reward)
+            columns = list(tables.CSV_SCHEMAS["training_log"])
+            parts[method, seed] = parts[method, seed].reindex(columns=columns, fill_value=0.0)
     return parts
 
 
@@ -83,7 +85,9 @@ def make_losses(heads=3, ensembles=1, steps=30):
         for split, floor in (("train", 0.2), ("validation", 0.4)):
             loss = floor + 0.4 * np.exp(-step / 8) + 0.01 * h
             rows.append(
-                pd.DataFrame({"step": step, "loss": loss}).assign(ensemble=e, head=h, split=split)
+                pd.DataFrame({"step": step, "loss": loss, "accuracy": 0.6}).assign(
+                    ensemble=e, head=h, split=split
+                )
             )
     return pd.concat(rows, ignore_index=True)
 
@@ -279,7 +283,7 @@ def test_curves_show_every_policy_and_the_mean(draw, column, methods, seeds, ste
         for seed in range(seeds):
             line = artist(figure, f"{method} {seed}")
             assert line.get_ydata() == pytest.approx(part.loc[part["seed"] == seed, column])
-        end = part.loc[part["step"] == steps, column].mean()
+        end = part.loc[part["step"] == steps - 1, column].mean()
         assert artist(figure, f"end {method}").get_ydata() == pytest.approx([end])
     check_layout(figure)
 

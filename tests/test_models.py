@@ -293,5 +293,5 @@ def test_an_empty_text_is_never_empty():
 
 
 def test_prompts_and_responses_go_together():
-    with pytest.raises(ValueError, match="shorter"):
+    with pytest.raises(ValueError, match="2 prompts and 1 responses"):
         encode(reward_tokenizer_of("gpt2"), ["w3", "w4"], ["w5"])

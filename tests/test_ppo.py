@@ -1,5 +1,6 @@
 """The PPO trainer against an independent reference, its invariants, learning and resuming."""
 
+import functools
 import inspect
 import json
 import logging
@@ -14,6 +15,7 @@ import time
 from dataclasses import fields, replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -731,7 +733,7 @@ def test_an_interrupted_run_ends_bit_identical(tmp_path, uninterrupted, stop_at,
     ("options", "message"),
     [
         ({"settings": {"clip_range": 0.1}}, "ppo.clip_range: 0.2 in the checkpoint, 0.1 now"),
-        ({"objective": objectives.vanilla}, "objective: variance_aware in the checkpoint, vanilla"),
+        ({"objective": objectives.vanilla}, "objective.name: variance_aware in the checkpoint, v"),
         ({"beta": 0.4}, "beta: 0.3 in the checkpoint, 0.4 now"),
         ({"run_seed": 4}, "run_seed: 3 in the checkpoint, 4 now"),
         ({"fingerprint": {"code": "a"}}, "code: nothing in the checkpoint, a now"),
@@ -891,8 +893,149 @@ def test_what_is_not_finite_stops_the_run_with_step_and_term():
     with pytest.raises(NonFiniteError, match="step 1: the policy's log-probability is not finite"):
         wild.train(PROMPTS)
     with pytest.raises(NonFiniteError, match="step 0: the objective's KL coefficient") as error:
-        make(beta=float("inf")).train(PROMPTS)
+        make(objective=lambda s, head, beta: (s[:, head], s[:, 0] / 0)).train(PROMPTS)
     assert repr(PROMPTS[prompt_rows(len(PROMPTS), 8, 0, SEED, RUN_SEED)[0]]) in str(error.value)
+
+
+# --- What a caller may give, and what not --------------------------------------------------------
+
+
+def test_texts_and_rewards_may_be_arrays_and_columns():
+    def listed(prompts, responses):
+        return rewards(prompts, responses).tolist()
+
+    expected = make(settings={"steps": 2}).train(PROMPTS)
+    for prompts, reward in (
+        (np.array(PROMPTS), listed),
+        (pd.Series(PROMPTS, index=range(5, 35)), lambda p, r: np.array(listed(p, r))),
+        (tuple(PROMPTS), lambda p, r: pd.DataFrame(listed(p, r)).to_numpy()),
+    ):
+        log = make(reward, settings={"steps": 2}).train(prompts)
+        for row, wanted in zip(log, expected, strict=True):
+            assert {**row, "seconds": 0} == {**wanted, "seconds": 0}
+
+
+def frozen():
+    return tiny_model("gpt2", 0).requires_grad_(False)
+
+
+def tied_to(reference):
+    policy = tiny_model("gpt2", 0)
+    policy.transformer.wpe = reference.transformer.wpe
+    return policy
+
+
+REFERENCE = tiny_model("gpt2", 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"policy": frozen()}, "the policy is frozen: none of its parameters"),
+        (
+            {"policy": tied_to(REFERENCE), "reference": REFERENCE},
+            "the policy shares transformer.wpe.weight with the reference",
+        ),
+        ({"seed": 0.5}, "`seed` is 0.5; expected a whole number"),
+        ({"run_seed": "3"}, "`run_seed` is the text '3'; expected a whole number"),
+        ({"seed": True}, "`seed` is true; expected a whole number"),
+        ({"head": 1.0}, "`head` is 1.0; expected a whole number >= 0"),
+        ({"head": -1}, "`head` is -1; expected a whole number >= 0"),
+        ({"beta": "0.1"}, "`beta` is the text '0.1'; expected a number"),
+        ({"beta": float("inf")}, "`beta` is inf; expected a number >= 0"),
+        ({"beta": -0.1}, "`beta` is -0.1; expected a number >= 0"),
+        ({"settings": {"gamma": 2.0}}, "`gamma` is 2.0; expected a number > 0 and <= 1"),
+        ({"settings": {"lam": -1.0}}, "`lam` is -1.0; expected a number >= 0 and <= 1"),
+        ({"settings": {"clip_range": -0.2}}, "`clip_range` is -0.2; expected a number > 0"),
+        ({"settings": {"max_grad_norm": 0.0}}, "`max_grad_norm` is 0.0; expected a number > 0"),
+        ({"settings": {"temperature": math.inf}}, "`temperature` is inf; expected a number > 0"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_before_anything_is_changed(options, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        make(**options)
+    model = options.get("reference", options.get("policy"))
+    assert model is None or model is not REFERENCE or model.lm_head.weight.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("prompts", "message"),
+    [
+        ("This film is", "prompts: found str, expected a list of texts"),
+        ([*PROMPTS, 5], "prompts[30]: found int, expected a text"),
+        ([*PROMPTS, None], "prompts[30]: found NoneType, expected a text"),
+        ([*PROMPTS, "half \ud800"], "prompts[30]: found 'half \\ud800', expected Unicode text"),
+        (PROMPTS[:7], "7 training prompts are fewer than ppo.batch_size, 8"),
+    ],
+)
+def test_prompts_that_are_no_texts_are_refused(prompts, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        make().train(prompts)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"reward_fn": lambda p, r: None}, "the reward function returned a NoneType"),
+        ({"reward_fn": lambda p, r: [["a"]] * 8}, "the reward function returned a list"),
+        ({"reward_fn": lambda p, r: [1.0] * 8}, "shape (8,) for 8 responses; expected [8, heads]"),
+        ({"reward_fn": lambda p, r: np.ones((8, 1))}, "the policy's head is 1, and the reward"),
+        ({"objective": lambda s, h, b: s[:, h]}, "<lambda> returned Tensor; expected two tensors"),
+        ({"objective": lambda s, h, b: (s[:, h], b)}, "returned tuple; expected two tensors"),
+        (
+            {"objective": lambda s, h, b: (s[:, h], s)},
+            "a KL coefficient of shape (8, 3); expected [8], one number a response",
+        ),
+        ({"objective": lambda s, h, b: (s.mean(), s[:, h])}, "a score of shape (); expected [8]"),
+    ],
+)
+def test_rewards_and_objectives_of_other_forms_are_refused(options, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        make(**options).train(PROMPTS)
+
+
+def test_a_reference_that_is_not_finite_is_named():
+    reference = tiny_model("gpt2", 1)
+    reference.transformer.wpe.weight.data.fill_(math.nan)
+    with pytest.raises(NonFiniteError, match="step 0: the reference's log-probability is not"):
+        make(reference=reference).train(PROMPTS)
+
+
+class Weighted:
+    """A callable object, with a state of its own."""
+
+    def __init__(self, weight):
+        self.weight = weight
+
+    def __call__(self, scores, head, beta):
+        return scores[:, head] * self.weight, beta * scores.std(dim=1)
+
+
+def weighted(scores, head, beta, weight=1.0):
+    return Weighted(weight)(scores, head, beta)
+
+
+def closing_over(weight):
+    return lambda scores, head, beta: weighted(scores, head, beta, weight)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (lambda s, h, b: (s[:, h], b * s[:, 0]), lambda s, h, b: (s[:, h], b * s[:, 1])),
+        (functools.partial(weighted, weight=1.0), functools.partial(weighted, weight=2.0)),
+        (Weighted(1.0), Weighted(2.0)),
+        (Weighted(torch.ones(8)), Weighted(2 * torch.ones(8))),
+        (Weighted(1.0).__call__, Weighted(2.0).__call__),
+        (closing_over(1.0), closing_over(2.0)),
+    ],
+)
+def test_a_run_is_not_resumed_with_another_objective_of_the_same_name(tmp_path, first, second):
+    with pytest.raises(Preempted):
+        make(CountingRewards(4), first, checkpoints=tmp_path).train(PROMPTS)
+    with pytest.raises(InputError, match=r"objective.digest: \w{16} in the checkpoint, \w{16} now"):
+        make(objective=second, checkpoints=tmp_path).train(PROMPTS)
+    assert len(make(objective=first, checkpoints=tmp_path).train(PROMPTS)) == 6
 
 
 # --- The script -----------------------------------------------------------------------------------

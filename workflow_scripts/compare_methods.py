@@ -4,13 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from prudent import tables
 from prudent.analysis.policies import (
-    by_policy,
     comparison_table,
     policy_table,
+    read_judgement,
+    read_judgements,
     read_logs,
     summary_table,
     with_comparisons,
@@ -42,9 +42,8 @@ class Args:
 
 
 def main(args: Args) -> None:
-    reference = pd.read_parquet(args.reference)
-    paths = by_policy(args.judgements, args.methods, args.seeds)
-    judged = {key: pd.read_parquet(path) for key, path in paths.items()}
+    reference = read_judgement(args.reference)
+    judged = read_judgements(args.judgements, args.methods, args.seeds)
     logs = read_logs(args.training_logs, args.methods, args.seeds)
     policies = policy_table(judged, logs, reference, args.ensembles, args.heads)
     scores = {
@@ -58,7 +57,8 @@ def main(args: Args) -> None:
     tables.write_csv(policies, args.policies)
     tables.write_csv(with_comparisons(summary, tests), args.summary)
     tables.write_csv(tests, args.tests)
-    others = (pd.read_csv(path) for path in (args.diagnosis, args.accuracy, args.variance))
+    named = {"diagnosis": args.diagnosis, "accuracy": args.accuracy, "variance": args.variance}
+    others = (tables.read_csv(path, schema) for schema, path in named.items())
     tables.write_text(page.render(policies, summary, tests, *others), args.page)
 
 

@@ -3,11 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors.torch import save_file
-
 from prudent.rewards.ensemble import RewardEnsemble
-from prudent.rewards.features import extract
-from prudent.tables import atomic_path, metadata, read_table, write_json
+from prudent.rewards.features import extract, save_features
+from prudent.tables import metadata, read_table, write_json
 from prudent.workflow import entry
 
 
@@ -36,8 +34,7 @@ def main(args: Args) -> None:
         )
         for side in ("chosen", "rejected")
     }
-    with atomic_path(args.features) as temporary:
-        save_file(sides, temporary)
+    save_features(sides, args.features)
     write_json(
         {
             "rows": len(pairs),

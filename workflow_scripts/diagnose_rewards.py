@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from safetensors.torch import load_file
 
 from prudent.policies.respond import sample_responses
 from prudent.rewards.diagnosis import diagnosis_table, pair_accuracy
 from prudent.rewards.ensemble import RewardEnsemble
+from prudent.rewards.features import load_features
 from prudent.rewards.judges import load_judge
 from prudent.rewards.scoring import long_table, score_responses
 from prudent.seeding import generator
@@ -51,7 +51,7 @@ def main(args: Args) -> None:
 
     pairs = read_table(args.preferences, "preferences")
     unseen = pairs.loc[pairs["split"] != "judge", "split"].to_numpy() == "validation"
-    features = load_file(args.features)
+    features = load_features(args.features, len(unseen), base.weight.shape[1])
     difference = (features["chosen"] - features["rejected"]).numpy()[unseen]
     weights = [ensemble.weight.numpy() for ensemble in ensembles]
     accuracies = pair_accuracy(difference, base.weight.numpy(), weights)

@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
-
 from prudent.figures.accuracy import draw_accuracy
 from prudent.figures.style import save
+from prudent.tables import read_csv
 from prudent.workflow import entry
 
 
@@ -18,7 +17,7 @@ class Args:
 
 
 def main(args: Args) -> None:
-    save(draw_accuracy(pd.read_csv(args.accuracy)), args.png, args.pdf)
+    save(draw_accuracy(read_csv(args.accuracy, "accuracy")), args.png, args.pdf)
 
 
 if __name__ == "__main__":

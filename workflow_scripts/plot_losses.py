@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
-
 from prudent.figures.losses import draw_losses
 from prudent.figures.style import save
+from prudent.tables import read_csv
 from prudent.workflow import entry
 
 
@@ -20,7 +19,9 @@ class Args:
 
 
 def main(args: Args) -> None:
-    figure = draw_losses(pd.read_csv(args.base), pd.read_csv(args.heads), args.stop_loss)
+    figure = draw_losses(
+        read_csv(args.base, "losses"), read_csv(args.heads, "head_losses"), args.stop_loss
+    )
     save(figure, args.png, args.pdf)
 
 

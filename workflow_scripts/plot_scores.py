@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
-
+from prudent.analysis.policies import read_judgement
 from prudent.figures.scores import draw_scores
 from prudent.figures.style import save
+from prudent.tables import read_csv
 from prudent.workflow import entry
 
 
@@ -20,8 +20,8 @@ class Args:
 
 
 def main(args: Args) -> None:
-    reference = pd.read_parquet(args.reference)["score"]
-    figure = draw_scores(pd.read_csv(args.policies), reference, args.methods)
+    reference = read_judgement(args.reference)["score"]
+    figure = draw_scores(read_csv(args.policies, "policies"), reference, args.methods)
     save(figure, args.png, args.pdf)
 
 

@@ -10,12 +10,12 @@ from typing import Any
 import pandas as pd
 
 from prudent import objectives
-from prudent.checkpoints import load_tokenizer
+from prudent.checkpoints import save_checkpoint
 from prudent.errors import InputError
-from prudent.policies.models import load_causal_lm
+from prudent.policies.models import load_causal_lm, load_policy
 from prudent.ppo.trainer import PPOSettings, PPOTrainer
 from prudent.rewards.ensemble import RewardEnsemble
-from prudent.tables import atomic_path, metadata, read_table, write_csv, write_json
+from prudent.tables import metadata, read_table, write_csv
 from prudent.workflow import entry
 
 
@@ -60,7 +60,7 @@ def main(args: Args) -> None:
     # starts afresh, and meets no checkpoint that it would have to refuse.
     fingerprint = {"code": args.code, **sheet}
 
-    policy, tokenizer = load_causal_lm(args.reference), load_tokenizer(args.reference)
+    policy, tokenizer = load_policy(args.reference)
     trainer = PPOTrainer(
         policy,
         load_causal_lm(args.reference),
@@ -79,10 +79,7 @@ def main(args: Args) -> None:
     log = trainer.train(prompts)
 
     write_csv(pd.DataFrame(log), args.training_log)
-    with atomic_path(args.policy) as temporary:
-        policy.save_pretrained(temporary)
-        tokenizer.save_pretrained(temporary)
-        write_json(sheet, temporary / "metadata.json")
+    save_checkpoint(policy, tokenizer, args.policy, metadata=sheet)
     # All is written by now: what a network file system does not let go of yet is no failure.
     shutil.rmtree(args.checkpoints, ignore_errors=True)
 

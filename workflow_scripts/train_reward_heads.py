@@ -1,19 +1,17 @@
 """Train all ensembles' heads from the cached features."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
-from safetensors.torch import load_file
 
 from prudent.checkpoints import load_tokenizer
-from prudent.errors import InputError
+from prudent.rewards.features import check_sidecar, load_features
 from prudent.rewards.heads import HeadSettings, save_ensemble, train_heads
 from prudent.rewards.models import final_linear, load_reward_model
-from prudent.tables import file_digest, metadata, read_table, write_csv, write_json
+from prudent.tables import metadata, read_table, write_csv, write_json
 from prudent.workflow import entry
 
 
@@ -32,16 +30,11 @@ class Args:
 
 def main(args: Args) -> None:
     settings = HeadSettings(**args.settings)
-    digests = json.loads(args.sidecar.read_text(encoding="utf-8"))["inputs"]
-    for name, path in (("base", args.base), ("preferences", args.preferences)):
-        if digests[name] != file_digest(path):
-            raise InputError(
-                f"{args.features}: these features are of another {path}; compute them again"
-            )
+    check_sidecar(args.sidecar, base=args.base, preferences=args.preferences)
     pairs = read_table(args.preferences, "preferences")
     pairs = pairs[pairs["split"] != "judge"]
-    features = load_file(args.features)
     base, tokenizer = load_reward_model(args.base), load_tokenizer(args.base)
+    features = load_features(args.features, len(pairs), final_linear(base)[1].in_features)
     losses = []
     inputs = {"base": args.base, "features": args.features, "preferences": args.preferences}
     sheet = metadata({**args.settings, "seed": args.seed}, **inputs)

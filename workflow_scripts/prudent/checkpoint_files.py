@@ -14,11 +14,11 @@ OFFSET = ("roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "longformer")
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A checkpoint's JSON file; ``InputError`` where it is not one object."""
+    """A JSON file; ``InputError`` where it is not one object."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InputError(f"{path}: there is no such file; expected a checkpoint's") from None
+        raise InputError(f"{path}: there is no such file") from None
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not a readable JSON file: {error}") from None
     if not isinstance(value, dict):

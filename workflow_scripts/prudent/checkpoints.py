@@ -1,6 +1,7 @@
-"""Loading checkpoints: models and tokenizers from safetensors, without remote code.
+"""Checkpoints: models and tokenizers from safetensors alone, whole, finite, and without their code.
 
-A model is only loaded if every weight of it stands in the checkpoint.
+Whatever is wrong with a checkpoint is one ``InputError`` that names it. A model is only loaded if
+every weight of it stands in the checkpoint.
 """
 
 from __future__ import annotations
@@ -10,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from transformers import (
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from torch import nn
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import find_adapter_config_file
 
+from prudent import checkpoint_files
 from prudent.errors import InputError
+from prudent.tables import atomic_path, write_json
 
 MAX_LENGTH = 1 << 20
 
@@ -45,11 +45,15 @@ def load_tokenizer(
     """
     _look_for(checkpoint)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint, revision=revision, **options)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{checkpoint}: no tokenizer can be loaded: {_first_line(error)}"
-        ) from None
+        tokenizer = AutoTokenizer.from_pretrained(
+            checkpoint, revision=revision, trust_remote_code=False, **options
+        )
+        count = len(tokenizer)
+    # A broken file raises errors of many classes; `tokenizers` raises plain Exceptions.
+    except Exception as error:
+        raise InputError(f"{checkpoint}: no tokenizer can be loaded: {_why(error)}") from error
+    if not count:
+        raise InputError(f"{checkpoint}: the tokenizer has no tokens; is a file of it missing?")
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
             raise InputError(f"{checkpoint}: the tokenizer has neither a padding nor an EOS token")
@@ -70,10 +74,13 @@ def load_model(
     """A model of an ``AutoModel`` class in float32, for texts of so many tokens.
 
     ``fresh`` matches the names of the weights that may be newly initialised, for training; every
-    other one has to stand in the checkpoint. ``InputError`` where it does not.
+    other one has to stand in the checkpoint.
     """
     _look_for(checkpoint)
+    if Path(checkpoint).is_dir() and not (Path(checkpoint) / "config.json").is_file():
+        raise InputError(f"{checkpoint}: has no config.json; expected the folder of a checkpoint")
     try:
+        adapter = find_adapter_config_file(checkpoint, revision=revision)
         model, report = kind.from_pretrained(
             checkpoint,
             revision=revision,
@@ -85,10 +92,13 @@ def load_model(
             ignore_mismatched_sizes=fresh is not None,
             **options,
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except Exception as error:  # as above
+        raise InputError(f"{checkpoint}: cannot be loaded as a model: {_why(error)}") from error
+    if adapter is not None:
         raise InputError(
-            f"{checkpoint}: cannot be loaded as a model: {_first_line(error)}"
-        ) from None
+            f"{checkpoint}: holds an adapter (adapter_config.json), whose weights would be left "
+            "out; expected it merged into the model's weights"
+        )
     # A linear layer's mask buffers and the like may be missing; a parameter may not.
     parameters = {name for name, _ in model.named_parameters()}
     mismatched = {entry[0] for entry in report["mismatched_keys"]}  # of another shape
@@ -101,7 +111,58 @@ def load_model(
             "model's shape and would be freshly initialised; expected a checkpoint with every "
             "weight trained"
         )
+    require_finite(model, str(checkpoint))
     return model
+
+
+def save_checkpoint(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    path: str | Path,
+    metadata: dict[str, Any] | None = None,
+) -> None:
+    """Writes a model with its tokenizer, all at once; ``InputError`` if a weight is not finite."""
+    require_finite(model, str(path))
+    with atomic_path(path) as temporary:
+        model.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+        if metadata is not None:
+            write_json(metadata, temporary / "metadata.json")
+
+
+@torch.no_grad()
+def require_finite(model: nn.Module, name: str) -> None:
+    """``InputError`` where a weight is infinite or NaN, as after a training that diverged."""
+    for key, tensor in model.named_parameters():
+        if not tensor.isfinite().all():
+            bad = int((~tensor.isfinite()).sum())
+            raise InputError(
+                f"{name}: the weights {key} hold {bad} number(s) of {tensor.numel()} that are not "
+                "finite, as after a training that diverged; expected finite weights"
+            )
+
+
+def check_tokenizer(
+    tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, checkpoint: str | Path
+) -> None:
+    """``InputError`` where the tokenizer has tokens that the model knows no embedding of."""
+    rows = model.get_input_embeddings().weight.shape[0]
+    largest = max(tokenizer.get_vocab().values())
+    if largest >= rows:
+        raise InputError(
+            f"{checkpoint}: the tokenizer's tokens go up to {largest}, and the model has "
+            f"embeddings of {rows}; expected the model's own tokenizer"
+        )
+
+
+def check_length(model: PreTrainedModel, tokens: int, what: str) -> None:
+    """``InputError`` where texts of so many tokens are longer than the model can read."""
+    limit = checkpoint_files.positions(model.config.to_dict())
+    if limit is not None and tokens > limit:
+        raise InputError(
+            f"{model.name_or_path or type(model).__name__}: {what} {tokens} tokens; the model "
+            f"reads at most {limit}"
+        )
 
 
 def _look_for(checkpoint: str | Path) -> None:
@@ -111,5 +172,14 @@ def _look_for(checkpoint: str | Path) -> None:
         raise InputError(f"{checkpoint}: no such folder; expected that of a checkpoint")
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+def _why(error: Exception) -> str:
+    """The first line of an error, with its class where it says little by itself."""
+    text = str(error).strip()
+    if "trust_remote_code" in text or "custom code" in text:
+        return (
+            "it comes with code of its own, which is never run here; expected an architecture "
+            "that transformers knows"
+        )
+    first = text.splitlines()[0] if text else ""
+    plain = isinstance(error, OSError | ValueError)
+    return first if plain and first else f"{type(error).__name__}: {first}".removesuffix(": ")

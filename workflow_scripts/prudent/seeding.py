@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
+from prudent.errors import InputError
+
 if TYPE_CHECKING:
     import torch
 
@@ -13,8 +15,11 @@ def derive_seed(root: int, stage: str, *parts: str | int) -> int:
     """A 63-bit seed for one stream, e.g. ``derive_seed(0, "policy", 3, "sampling", step)``.
 
     Streams whose words differ are independent; the same words give the same seed on every machine
-    and in every process (no use of Python's salted hash).
+    and in every process (no use of Python's salted hash). Raises InputError for a root that is no
+    whole number.
     """
+    if isinstance(root, bool) or not isinstance(root, int):
+        raise InputError(f"seed: found {root!r}, expected a whole number")
     key = "\x1f".join(f"{type(part).__name__}:{part}" for part in (root, stage, *parts))
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") >> 1
 

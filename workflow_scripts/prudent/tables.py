@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -53,6 +54,10 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("id", pa.string()),
         ]
     ),
+    # What a judge says of responses; other columns are the judge's own.
+    "judgements": pa.schema(
+        [("prompt", pa.string()), ("response", pa.string()), ("score", pa.float64())]
+    ),
     "scores": pa.schema(
         [
             ("id", pa.string()),
@@ -64,6 +69,39 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("reward", pa.float64()),
         ]
     ),
+}
+
+# Tables in CSV: their columns, whether a cell may be empty, and whether an interval may be open.
+TEXT, NUMBER, MAYBE, BOUND = "text", "number", "number or nothing", "number, inf or nothing"
+CSV_SCHEMAS: dict[str, dict[str, str]] = {
+    "training_log": {
+        **dict.fromkeys(("step", "kl", "kl_k3", "proxy_reward", "ensemble_reward"), NUMBER),
+        "sigma": MAYBE,
+        **dict.fromkeys(("kl_coefficient", "score", "entropy", "clip_fraction"), NUMBER),
+        **dict.fromkeys(("policy_loss", "value_loss", "learning_rate", "tokens"), NUMBER),
+        "seconds": NUMBER,
+    },
+    "losses": {"step": NUMBER, "loss": NUMBER, "split": TEXT},
+    "head_losses": {
+        **dict.fromkeys(("ensemble", "head", "step", "loss", "accuracy"), NUMBER),
+        "split": TEXT,
+    },
+    "policies": {
+        "method": TEXT,
+        **dict.fromkeys(("seed", "ensemble", "head", "trial", "score"), NUMBER),
+        "score_se": MAYBE,
+        "kl": MAYBE,
+    },
+    "diagnosis": {"quantity": TEXT, "value": BOUND, "low": BOUND, "high": BOUND},
+    "accuracy": {
+        **dict.fromkeys(("subset", "section", "level", "model"), TEXT),
+        **dict.fromkeys(("ensemble", "head", "accuracy", "se", "ties", "rows"), NUMBER),
+    },
+    "variance": {
+        **dict.fromkeys(("section", "subset", "side"), TEXT),
+        **dict.fromkeys(("ensemble", "rows"), NUMBER),
+        **dict.fromkeys(("mean", "median", "max", "q10", "q25", "q75", "q90"), MAYBE),
+    },
 }
 
 PACKAGES = ("torch", "transformers", "trl", "datasets", "pandas", "pyarrow", "snakemake")
@@ -140,11 +178,57 @@ def write_text(text: str, path: str | Path) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def read_table(path: str | Path, schema: str) -> pd.DataFrame:
-    """Reads a parquet table of one of our schemas; ``InputError`` where it is not one."""
+def read_csv(path: str | Path, schema: str) -> pd.DataFrame:
+    """Reads a CSV table of one of ours, names as the texts that they are.
+
+    ``InputError`` where it is not one: cut off, edited by hand, or of another kind.
+    """
+    form = CSV_SCHEMAS[schema]
+    texts = [name for name, kind in form.items() if kind == TEXT]
+    try:
+        frame = pd.read_csv(
+            path,
+            dtype=dict.fromkeys(texts, str),
+            keep_default_na=False,
+            na_values={name: ["", "nan"] for name in form if name not in texts},
+            encoding="utf-8",
+        )
+    except (OSError, ValueError, pd.errors.ParserError) as error:  # EmptyDataError is a ValueError
+        first = str(error).splitlines()[0]
+        raise InputError(f"{path}: not a readable csv file: {first}") from error
+    missing = [name for name in form if name not in frame]
+    if missing:
+        raise InputError(
+            f"{path}: the column(s) {', '.join(missing)} are missing; found the columns "
+            f"{', '.join(map(str, frame.columns))}"
+        )
+    for name, kind in form.items():
+        if kind != TEXT:
+            _check_numbers(frame[name], path, kind)
+    return frame
+
+
+def _check_numbers(column: pd.Series, path: str | Path, kind: str) -> None:
+    numbers = pd.to_numeric(column, errors="coerce")
+    bad = numbers.isna() & (column.notna() | (kind == NUMBER))
+    if kind != BOUND:
+        bad |= numbers.isin([np.inf, -np.inf])
+    if column.dtype == bool or bad.any():
+        row = int(bad.argmax())
+        found = column.iloc[row] if len(column) else "true or false"
+        raise InputError(
+            f"{path}: row {row + 1}, column {column.name!r}: found {found}, expected a {kind}"
+        )
+
+
+def read_table(path: str | Path, schema: str, others: bool = False) -> pd.DataFrame:
+    """Reads a parquet table of one of our schemas; ``InputError`` where it is not one.
+
+    With ``others`` it keeps columns that the schema does not name.
+    """
     try:
         table = pq.read_table(path)
-    except (OSError, pa.ArrowInvalid) as error:
+    except (OSError, pa.ArrowException) as error:
         raise InputError(f"{path}: not a readable parquet file: {error}") from error
     expected = SCHEMAS[schema]
     missing = [name for name in expected.names if name not in table.column_names]
@@ -155,11 +239,15 @@ def read_table(path: str | Path, schema: str) -> pd.DataFrame:
         )
     try:
         frame = table.select(expected.names).cast(expected).to_pandas()
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+    except (pa.ArrowException, UnicodeDecodeError) as error:
         raise InputError(f"{path}: a column has the wrong type: {error}") from error
     for column in expected.names:
         if expected.field(column).type == MESSAGES:
             frame[column] = [list(messages) for messages in frame[column]]
+    if others:
+        for name in table.column_names:
+            if name not in expected.names:
+                frame[name] = table[name].to_pandas()
     return frame
 
 

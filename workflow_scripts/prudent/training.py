@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 import pandas as pd
 import torch
 from transformers import TrainerCallback
+
+from prudent.errors import InputError
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +26,7 @@ def common_arguments(seed: int, bfloat16: bool) -> dict[str, Any]:
         "bf16": bfloat16,
         "use_cpu": not cuda,
         "save_strategy": "no",
+        "logging_nan_inf_filter": False,  # which would leave out what is not finite
         "report_to": [],
         "disable_tqdm": True,
         "dataloader_pin_memory": cuda,
@@ -44,10 +48,16 @@ class LossRecorder(TrainerCallback):
     def on_log(self, args, state, control, logs=None, **kwargs) -> None:
         for prefix, split in (("", "train"), ("eval_", "validation")):
             if f"{prefix}loss" in (logs or {}):
+                loss = float(logs[f"{prefix}loss"])
+                if not math.isfinite(loss):
+                    raise InputError(
+                        f"step {state.global_step} of {state.max_steps}: the {split} loss is "
+                        f"{loss}, expected a finite one; a smaller learning_rate may help"
+                    )
                 row = {
                     "step": state.global_step,
                     "split": split,
-                    "loss": float(logs[f"{prefix}loss"]),
+                    "loss": loss,
                     "accuracy": float(logs.get(f"{prefix}accuracy", float("nan"))),
                 }
                 self.rows.append(row)

@@ -15,6 +15,7 @@ from typing import TypeVar
 import numpy as np
 import pandas as pd
 
+from prudent import tables
 from prudent.analysis.statistics import (
     brown_forsythe,
     evaluation_noise,
@@ -50,8 +51,43 @@ def by_policy(
 def read_logs(
     paths: Sequence[Path], methods: Sequence[str], seeds: Sequence[int]
 ) -> dict[tuple[str, int], pd.DataFrame]:
-    """The training logs of all policies, under (method, seed)."""
-    return {key: pd.read_csv(path) for key, path in by_policy(paths, methods, seeds).items()}
+    """The training logs of all policies, under (method, seed).
+
+    ``InputError`` where one is not whole: steps that are missing, or fewer than the others'.
+    """
+    files = by_policy(paths, methods, seeds)
+    logs = {key: tables.read_csv(path, "training_log") for key, path in files.items()}
+    longest = {method: max(len(logs[method, seed]) for seed in seeds) for method in methods}
+    for (method, seed), log in logs.items():
+        if log["step"].tolist() != list(range(max(longest[method], 1))):
+            raise InputError(
+                f"{files[method, seed]}: found {len(log)} rows, expected the steps 0 to "
+                f"{max(longest[method], 1) - 1} of method {method}, each once and in order"
+            )
+    return logs
+
+
+def read_judgements(
+    paths: Sequence[Path], methods: Sequence[str], seeds: Sequence[int]
+) -> dict[tuple[str, int], pd.DataFrame]:
+    """The judged responses of all policies, under (method, seed)."""
+    files = by_policy(paths, methods, seeds)
+    return {key: read_judgement(path) for key, path in files.items()}
+
+
+def read_judgement(path: Path) -> pd.DataFrame:
+    """One policy's judged responses; ``InputError`` unless every score is finite."""
+    judged = tables.read_table(path, "judgements", others=True)
+    bad = ~np.isfinite(judged["score"].to_numpy())
+    if bad.any():
+        row = int(bad.argmax())
+        raise InputError(
+            f"{path}: row {row + 1}: the score is {judged['score'].iloc[row]}, expected a finite "
+            "one"
+        )
+    if judged.empty:
+        raise InputError(f"{path}: found no rows, expected a policy's judged responses")
+    return judged
 
 
 def long_table(logs: dict[tuple[str, int], pd.DataFrame]) -> pd.DataFrame:

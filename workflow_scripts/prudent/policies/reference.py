@@ -21,13 +21,12 @@ from transformers import (
     set_seed,
 )
 
-from prudent.checkpoints import load_tokenizer
+from prudent.checkpoints import check_length, save_checkpoint
 from prudent.errors import InputError
-from prudent.policies.models import load_causal_lm
+from prudent.policies.models import load_policy
 from prudent.policies.settings import ReferenceSettings
 from prudent.rewards.features import collate
 from prudent.seeding import derive_seed
-from prudent.tables import atomic_path
 from prudent.training import LossRecorder, common_arguments
 
 EOS, PAD = "<|endoftext|>", "<|pad|>"
@@ -94,14 +93,13 @@ def make_reference(
         )
         model = new_policy(tokenizer, settings)
     else:
-        tokenizer = load_tokenizer(settings.checkpoint, settings.revision)
-        model = load_causal_lm(settings.checkpoint, settings.revision)
+        model, tokenizer = load_policy(settings.checkpoint, settings.revision)
+        if trains:
+            check_length(model, settings.context, "reference.context is")
     losses = pd.DataFrame({"step": [], "split": [], "loss": []})
     if trains:
         losses = _train(model, tokenizer, texts, settings, seed)
-    with atomic_path(output) as temporary:
-        model.save_pretrained(temporary)
-        tokenizer.save_pretrained(temporary)
+    save_checkpoint(model, tokenizer, output)
     return losses
 
 

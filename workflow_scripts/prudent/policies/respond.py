@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from prudent.checkpoints import load_tokenizer
-from prudent.policies.models import load_causal_lm
+from prudent.checkpoints import check_length
+from prudent.policies.models import load_policy
 from prudent.policies.sampling import sample
 from prudent.policies.text import decode_responses, encode_prompts, pad_token
 
@@ -29,13 +29,14 @@ def sample_responses(
     Draws [n, response_length] are taken from the generator in the prompts' order, so that policies
     given generators of one seed answer with common random numbers.
     """
-    tokenizer = load_tokenizer(checkpoint)
-    model = load_causal_lm(checkpoint)
+    model, tokenizer = load_policy(checkpoint)
     uniforms = torch.rand(len(prompts), response_length, generator=draws)
     responses: list[str] = []
     for start in range(0, len(prompts), BATCH):
         rows = slice(start, start + BATCH)
         ids, mask = (part.to(model.device) for part in encode_prompts(tokenizer, prompts[rows]))
+        longest = ids.shape[1] + response_length
+        check_length(model, longest, "the longest prompt and its response have")
         rollout = sample(
             model,
             ids,

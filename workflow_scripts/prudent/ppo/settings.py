@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from prudent.policies.settings import SamplingSettings
-from prudent.settings import Count, Nonnegative, Positive, Settings
+from prudent.settings import Amount, Count, Nonnegative, Positive, Seed, Settings
 
 
 class TrainingSettings(Settings):
@@ -65,3 +65,16 @@ class TrainingSettings(Settings):
 
 class PPOSettings(TrainingSettings, SamplingSettings):
     """Settings of one run: of its training, and of how responses are drawn."""
+
+
+class RunSettings(Settings):
+    """What tells the runs of a study apart."""
+
+    beta: Nonnegative
+    """The method's KL coefficient."""
+    head: Amount = 0
+    """The reward head that the policy is trained against."""
+    seed: Seed = 0
+    """The study's seed."""
+    run_seed: Seed = 0
+    """The run's own."""

@@ -25,7 +25,7 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -33,19 +33,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from prudent.checkpoints import check_length
 from prudent.errors import InputError
 from prudent.policies.models import use_fused_gelu
 from prudent.policies.sampling import response_loss, response_states, response_statistics, sample
 from prudent.policies.text import decode_responses, encode_prompts, pad_token
 from prudent.ppo import kl, losses
 from prudent.ppo.checkpoint import CheckpointFolder, Termination
+from prudent.ppo.identity import digest_of, name_of
 from prudent.ppo.memory import keep_freed_memory
-from prudent.ppo.settings import PPOSettings
+from prudent.ppo.settings import PPOSettings, RunSettings
 from prudent.seeding import generator
+from prudent.texts import text_list
 
 logger = logging.getLogger(__name__)
 
-RewardFunction = Callable[[list[str], list[str]], Tensor]
+RewardFunction = Callable[[list[str], list[str]], Any]
 Objective = Callable[[Tensor, int, float], tuple[Tensor, Tensor]]
 
 RATIO_THRESHOLD = 10.0
@@ -178,17 +181,18 @@ class PPOTrainer:
 
     ``policy`` and ``reference`` are two Hugging Face causal LMs of one vocabulary; the policy is
     trained in place, on the device where it is. ``reward_fn`` maps prompts and responses, lists of
-    B strings, to the heads' rewards [B, K]; ``objective`` (see ``prudent.objectives``) turns these
-    into the score and KL coefficient of each response, given the policy's own ``head`` and
-    ``beta``. ``seed`` is the study's, ``run_seed`` the run's. With ``checkpoints``, a folder, a run
-    that was stopped goes on from its last checkpoint, bit for bit as if it had not been, provided
-    that it is the same run: the same settings, prompts and ``fingerprint``, a dictionary of JSON
-    values for all else that the outcome depends on (code, digests of inputs). The folder is not
-    deleted at the end; that is to be done when the outcome has been saved.
+    B strings, to the heads' rewards [B, K], a tensor, an array or a list of lists; ``objective``
+    (see ``prudent.objectives``) turns these into the score and KL coefficient of each response,
+    given the policy's own ``head`` and ``beta``. ``seed`` is the study's, ``run_seed`` the run's.
+    With ``checkpoints``, a folder, a run that was stopped goes on from its last checkpoint, bit for
+    bit as if it had not been, provided that it is the same run: the same settings, prompts and
+    ``fingerprint``, a dictionary of JSON values for all else that the outcome depends on (code,
+    digests of inputs). The folder is not deleted at the end; that is to be done when the outcome
+    has been saved.
 
-    Raises InputError for settings that do not fit each other, a checkpoint that cannot be taken
-    (see ``prudent.ppo.checkpoint``) or a folder that another process uses, and NonFiniteError while
-    training; the last checkpoint stays in any case.
+    Raises InputError for settings that do not fit each other, models that cannot be trained so, a
+    checkpoint that cannot be taken (see ``prudent.ppo.checkpoint``) or a folder that another
+    process uses, and NonFiniteError while training; the last checkpoint stays in any case.
     """
 
     def __init__(
@@ -207,12 +211,12 @@ class PPOTrainer:
         checkpoints: str | Path | None = None,
         fingerprint: dict[str, Any] | None = None,
     ) -> None:
-        if policy is reference:
-            raise InputError("the policy and the reference are one object; they have to be two")
+        _check_models(policy, reference)
+        run = RunSettings(beta=beta, head=head, seed=seed, run_seed=run_seed)
         self.policy, self.reference, self.tokenizer = policy, reference, tokenizer
         self.reward_fn, self.objective = reward_fn, objective
-        self.head, self.beta, self.settings = head, beta, settings
-        self.seed, self.run_seed = seed, run_seed
+        self.head, self.beta, self.settings = run.head, run.beta, settings
+        self.seed, self.run_seed = run.seed, run.run_seed
         self.checkpoints = None if checkpoints is None else Path(checkpoints)
         self.fingerprint = fingerprint or {}
 
@@ -235,25 +239,23 @@ class PPOTrainer:
             self.parameters.values(), lr=settings.learning_rate, fused=True
         )
 
-    def train(self, prompts: list[str]) -> list[dict[str, float]]:
+    def train(self, prompts: Iterable[str]) -> list[dict[str, float]]:
         """Trains for the settings' steps and returns the log, one row a step.
+
+        ``prompts`` are texts: a list, an array or a column of a table.
 
         With a folder for checkpoints, the first SIGTERM ends the process, with status 143, after
         the step in progress and another checkpoint (in the main thread; elsewhere at once).
         """
-        settings = self.settings
+        settings, prompts = self.settings, text_list(prompts, "prompts")
         if len(prompts) < settings.batch_size:
             raise InputError(
                 f"{len(prompts)} training prompts are fewer than ppo.batch_size, "
                 f"{settings.batch_size}"
             )
         ids, mask = encode_prompts(self.tokenizer, prompts)
-        limit = getattr(self.policy.config, "max_position_embeddings", None)
-        if limit is not None and ids.shape[1] + settings.response_length > limit:
-            raise InputError(
-                f"the longest prompt has {ids.shape[1]} tokens and responses have "
-                f"{settings.response_length}; the policy reads at most {limit}"
-            )
+        tokens = ids.shape[1] + settings.response_length
+        check_length(self.policy, tokens, "the longest prompt and a response have")
         with contextlib.ExitStack() as stack:
             log, folder = [], None
             if self.checkpoints:
@@ -315,14 +317,18 @@ class PPOTrainer:
                 reference_log_probs, _ = response_statistics(
                     self.reference, all_ids, all_mask, rollout.mask.shape[1], settings.temperature
                 )
-            log_ratio = (rollout.log_probs - reference_log_probs) * rollout.mask
+            reference_log_probs = reference_log_probs.masked_fill(~rollout.mask.bool(), 0.0)
+            _require_finite(
+                *(step, texts, "reference's log-probability"), reference_log_probs.sum(dim=1)
+            )
+            log_ratio = rollout.log_probs - reference_log_probs
 
             # 4. The heads' rewards, and what the objective makes of them.
             responses = decode_responses(
                 self.tokenizer, prompt_ids, prompt_mask, rollout.response_ids, rollout.mask
             )
             scores = self._scores(step, texts, responses).to(rollout.log_probs)
-            score, kl_coefficient = self.objective(scores, self.head, self.beta)
+            score, kl_coefficient = self._judged(scores)
             _require_finite(step, texts, "objective's score", score)
             _require_finite(step, texts, "objective's KL coefficient", kl_coefficient)
 
@@ -437,7 +443,14 @@ class PPOTrainer:
 
     def _scores(self, step: int, prompts: list[str], responses: list[str]) -> Tensor:
         """The heads' rewards [B, K], checked."""
-        scores = self.reward_fn(prompts, responses)
+        found = self.reward_fn(prompts, responses)
+        try:
+            scores = torch.as_tensor(found).contiguous()
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise InputError(
+                f"the reward function returned a {type(found).__name__} that is no table of "
+                f"numbers, [{len(prompts)}, heads]: {error}"
+            ) from error
         if scores.ndim != 2 or scores.shape[0] != len(prompts):
             raise InputError(
                 f"the reward function returned a tensor of shape {tuple(scores.shape)} for "
@@ -457,11 +470,28 @@ class PPOTrainer:
             )
         return scores
 
+    def _judged(self, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """The objective's score and KL coefficient [B], their form checked."""
+        found = self.objective(scores, self.head, self.beta)
+        pair = isinstance(found, tuple) and len(found) == 2
+        if not pair or not all(isinstance(part, Tensor) for part in found):
+            raise InputError(
+                f"the objective {name_of(self.objective)} returned {type(found).__name__}; "
+                "expected two tensors, the score and the KL coefficient of each response"
+            )
+        for name, part in zip(("score", "KL coefficient"), found, strict=True):
+            if part.shape != scores.shape[:1]:
+                raise InputError(
+                    f"the objective {name_of(self.objective)} returned a {name} of shape "
+                    f"{tuple(part.shape)}; expected [{len(scores)}], one number a response"
+                )
+        return found
+
     def _fingerprint(self, prompts: list[str]) -> dict[str, Any]:
         """All that the run's outcome depends on, as far as the trainer knows it."""
         return {
             "ppo": self.settings.model_dump(),
-            "objective": self.objective.__name__,
+            "objective": {"name": name_of(self.objective), "digest": digest_of(self.objective)},
             **{"head": self.head, "beta": self.beta, "seed": self.seed, "run_seed": self.run_seed},
             "prompts": hashlib.sha256(json.dumps(prompts).encode()).hexdigest(),
             **self.fingerprint,
@@ -482,6 +512,25 @@ class PPOTrainer:
                 moments["exp_avg_sq"] = torch.zeros_like(parameter)
             tensors.update({f"adam.{name}.{moment}": value for moment, value in moments.items()})
         return tensors
+
+
+def _check_models(policy: Any, reference: Any) -> None:
+    """``InputError`` where the policy cannot be trained, or the reference would be with it."""
+    if policy is reference:
+        raise InputError("the policy and the reference are one object; they have to be two")
+    if not any(parameter.requires_grad for parameter in policy.parameters()):
+        raise InputError(
+            "the policy is frozen: none of its parameters requires a gradient; expected one that "
+            "can be trained"
+        )
+    theirs = {id(parameter) for parameter in reference.parameters()}
+    theirs |= {parameter.data_ptr() for parameter in reference.parameters()}
+    for name, parameter in policy.named_parameters():
+        if id(parameter) in theirs or parameter.data_ptr() in theirs:
+            raise InputError(
+                f"the policy shares {name} with the reference, which would be trained with it; "
+                "load the model twice, or copy it with copy.deepcopy"
+            )
 
 
 def _value_head(policy: Any, stream: torch.Generator) -> nn.Linear:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from prudent.checkpoints import load_tokenizer
+from prudent.checkpoint_files import positions
+from prudent.checkpoints import MAX_LENGTH, check_length, check_tokenizer, load_tokenizer
 from prudent.errors import InputError
 from prudent.rewards.features import BATCH_TOKENS, extract
 from prudent.rewards.models import final_linear, load_reward_model
-from prudent.rewards.text import Prompt
+from prudent.rewards.text import Prompt, check_template
 
 
 class RewardEnsemble:
@@ -34,7 +36,7 @@ class RewardEnsemble:
         self.tokenizer = tokenizer
         self.batch_tokens = batch_tokens
         linear = final_linear(model)[1]
-        offsets = getattr(model.config, "reward_offsets", None) or [0.0] * linear.out_features
+        offsets = _offsets(model, linear.out_features)
         self.weight = linear.weight.float().cpu()
         bias = torch.zeros(len(self.weight)) if linear.bias is None else linear.bias.float().cpu()
         self.bias = bias - torch.tensor(offsets)
@@ -48,7 +50,11 @@ class RewardEnsemble:
                 f"{path}: the reward model's tokenizer has no chat template, so it is not known "
                 "how it reads a prompt and a response; store one with the checkpoint"
             )
-        return cls(load_reward_model(path, tokenizer.model_max_length), tokenizer, batch_tokens)
+        check_template(tokenizer, path)
+        model = load_reward_model(path, tokenizer.model_max_length)
+        check_tokenizer(tokenizer, model, path)
+        check_length(model, _longest(tokenizer, model), "the tokenizer's model_max_length is")
+        return cls(model, tokenizer, batch_tokens)
 
     @property
     def heads(self) -> int:
@@ -62,4 +68,35 @@ class RewardEnsemble:
 
     def rewards(self, features: torch.Tensor) -> torch.Tensor:
         """Rewards [B, K] from features [B, d] of this backbone."""
-        return features @ self.weight.T + self.bias
+        rewards = features @ self.weight.T + self.bias
+        if not rewards.isfinite().all():
+            row, head = (~rewards.isfinite()).nonzero()[0].tolist()
+            raise InputError(
+                f"{self.model.name_or_path}: the reward of head {head} is {rewards[row, head]} for "
+                f"the response {row}; expected finite rewards"
+            )
+        return rewards
+
+
+def _offsets(model: PreTrainedModel, heads: int) -> list[float]:
+    """What to subtract from each head's logits."""
+    offsets = getattr(model.config, "reward_offsets", None)
+    if offsets is None:
+        return [0.0] * heads
+    numbers = isinstance(offsets, list) and all(
+        isinstance(number, int | float) and math.isfinite(number) for number in offsets
+    )
+    if not numbers or len(offsets) != heads:
+        raise InputError(
+            f"{model.name_or_path}: config.reward_offsets is {offsets}, expected {heads} finite "
+            "numbers, one for each head"
+        )
+    return offsets
+
+
+def _longest(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> int:
+    """The longest text that the tokenizer leaves; one without a limit takes the model's."""
+    limit = tokenizer.model_max_length
+    if limit == MAX_LENGTH:
+        limit = tokenizer.model_max_length = positions(model.config.to_dict()) or MAX_LENGTH
+    return limit

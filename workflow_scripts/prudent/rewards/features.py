@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from prudent.checkpoint_files import read_json
 from prudent.errors import InputError
 from prudent.rewards.models import final_linear
 from prudent.rewards.text import Prompt, encode
+from prudent.tables import atomic_path, file_digest
 
 BATCH_TOKENS = 8192
 
@@ -67,6 +72,12 @@ def extract(
                 _check(linear(states), logits, name)
                 checked = True
             features[rows] = states.float().cpu()
+            if not features[rows].isfinite().all():
+                bad = next(row for row in rows if not features[row].isfinite().all())
+                raise InputError(
+                    f"{model.name_or_path}: the features of text {bad}, {responses[bad]!r}, are "
+                    "not finite; expected finite ones"
+                )
             bar.update(len(rows))
     finally:
         bar.close()
@@ -95,3 +106,39 @@ def _check(expected: torch.Tensor, logits: torch.Tensor, name: str) -> None:
             f"difference {(expected - logits).abs().max():.3g}); is a text's last token also the "
             "model's padding token? Expected a padding token of its own"
         )
+
+
+def save_features(features: dict[str, torch.Tensor], path: str | Path) -> None:
+    """Writes the features of both sides, {"chosen": [n, d], "rejected": [n, d]}."""
+    with atomic_path(path) as temporary:
+        save_file(features, temporary)
+
+
+def load_features(path: str | Path, rows: int, width: int) -> dict[str, torch.Tensor]:
+    """What ``save_features`` wrote; ``InputError`` unless it is finite and of this shape."""
+    try:
+        features = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path}: not a readable safetensors file: {error}") from error
+    for side in ("chosen", "rejected"):
+        found = features.get(side)
+        shape = "nothing" if found is None else f"{list(found.shape)}"
+        if found is None or found.shape != (rows, width):
+            raise InputError(
+                f"{path}: {side}: found {shape}, expected [{rows}, {width}], a row for each pair "
+                "and the base model's width; delete the file to have it computed again"
+            )
+        if not found.isfinite().all():
+            raise InputError(f"{path}: {side}: found numbers that are not finite")
+    return features
+
+
+def check_sidecar(sidecar: Path, **inputs: Path) -> None:
+    """``InputError`` unless the features that a sidecar stands beside are of these inputs."""
+    digests = read_json(sidecar).get("inputs")
+    for name, path in inputs.items():
+        if not isinstance(digests, dict) or digests.get(name) != file_digest(path):
+            raise InputError(
+                f"{sidecar}: the features beside it are of another {path}; delete them to have "
+                "them computed again"
+            )

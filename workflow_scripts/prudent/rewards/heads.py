@@ -19,12 +19,12 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from prudent.checkpoints import save_checkpoint
 from prudent.errors import InputError
 from prudent.rewards.losses import bradley_terry
 from prudent.rewards.models import final_linear
 from prudent.rewards.settings import HeadSettings
 from prudent.seeding import generator
-from prudent.tables import atomic_path
 
 logger = logging.getLogger(__name__)
 
@@ -128,6 +128,12 @@ def train_heads(
             detached = losses.detach()
             records.append((step, "train", detached, (margins.detach() > 0).float().mean(0)))
             total += detached * batch.shape[1] / size
+        if not total.isfinite().all():
+            head = int((~total.isfinite()).nonzero()[0])
+            raise InputError(
+                f"ensemble {ensemble}, epoch {epoch + 1}: the loss of head {head} is "
+                f"{total[head]}, expected a finite one; a smaller heads.learning_rate may help"
+            )
         logger.info("ensemble %d, epoch %d: mean loss %.4f", ensemble, epoch + 1, total.mean())
         if total[~frozen].mean() < settings.stop_loss:
             break
@@ -205,9 +211,7 @@ def save_ensemble(
         base.config = copy.deepcopy(config)
         base.config.num_labels = count
         base.config.reward_offsets = heads.offsets.tolist()
-        with atomic_path(path) as temporary:
-            base.save_pretrained(temporary)
-            tokenizer.save_pretrained(temporary)
+        save_checkpoint(base, tokenizer, path)
     finally:
         setattr(parent, name.rpartition(".")[2], linear)
         base.config = config

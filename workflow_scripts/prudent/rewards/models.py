@@ -13,7 +13,7 @@ from transformers import (
     set_seed,
 )
 
-from prudent.checkpoints import device, load_model
+from prudent.checkpoints import MAX_LENGTH, check_length, check_tokenizer, device, load_model
 from prudent.errors import InputError
 
 # The parameters that stand between a backbone and the logits, in the architectures' own names.
@@ -46,6 +46,9 @@ def new_reward_model(
         tokens=tokenizer.model_max_length,
         num_labels=1,
     )
+    check_tokenizer(tokenizer, model, checkpoint)
+    if tokenizer.model_max_length < MAX_LENGTH:
+        check_length(model, tokenizer.model_max_length, "max_length is")
     model.config.pad_token_id = tokenizer.pad_token_id
     model.config.problem_type = None
     return model.to(device())

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
-from transformers import (
-    PreTrainedTokenizerBase,
-)
+import numpy as np
+from transformers import PreTrainedTokenizerBase
 
 from prudent.checkpoints import load_tokenizer
 from prudent.errors import InputError
-from prudent.rewards.templates import TEMPLATES
+from prudent.rewards.templates import TEMPLATES, fault
+from prudent.texts import as_list, check_text, text_list
 
 Message = dict[str, str]
 
@@ -34,8 +35,16 @@ def reward_tokenizer(
             f"{checkpoint}: the tokenizer has no chat template; set reward.template to one of "
             f"{', '.join(TEMPLATES)} or to a Jinja template"
         )
+    check_template(tokenizer, checkpoint)
     tokenizer.model_max_length = max_length
     return tokenizer
+
+
+def check_template(tokenizer: PreTrainedTokenizerBase, checkpoint: str | Path) -> None:
+    """``InputError`` where the tokenizer's template fails or does not show the response."""
+    wrong = fault(lambda messages: tokenizer.apply_chat_template(messages, tokenize=False))
+    if wrong:
+        raise InputError(f"{checkpoint}: the chat template {wrong}")
 
 
 def encode(
@@ -51,11 +60,11 @@ def encode(
     tokenizer.truncation_side = "left"
     conversations = [
         [*as_messages(prompt), {"role": "assistant", "content": response}]
-        for prompt, response in zip(prompts, responses, strict=True)
+        for prompt, response in zip(*checked_texts(prompts, responses), strict=True)
     ]
     if not conversations:
         return []
-    texts = tokenizer.apply_chat_template(conversations, tokenize=False)
+    texts = _render(tokenizer, conversations)
     ids = tokenizer(
         texts,
         add_special_tokens=not _writes_bos(tokenizer),
@@ -66,6 +75,52 @@ def encode(
     )["input_ids"]
     empty = [tokenizer.pad_token_id if tokenizer.eos_token_id is None else tokenizer.eos_token_id]
     return [row or empty for row in ids]
+
+
+def _render(tokenizer: PreTrainedTokenizerBase, conversations: list[list[Message]]) -> list[str]:
+    try:
+        return tokenizer.apply_chat_template(conversations, tokenize=False)
+    except Exception:  # of one of them; which one?
+        for number, conversation in enumerate(conversations):
+            try:
+                tokenizer.apply_chat_template(conversation, tokenize=False)
+            except Exception as error:
+                roles = ", ".join(message["role"] for message in conversation)
+                raise InputError(
+                    f"the chat template cannot render the dialogue {number}, of the roles {roles}: "
+                    f"{error}"
+                ) from error
+        raise
+
+
+def checked_texts(
+    prompts: Iterable[Any], responses: Iterable[Any]
+) -> tuple[list[Prompt], list[str]]:
+    """Prompts and responses as two lists of one length; arrays and columns of tables will do.
+
+    ``InputError`` where one is not text, or where they are not as many.
+    """
+    named = {"prompts": as_list(prompts, "prompts"), "responses": text_list(responses, "responses")}
+    for number, prompt in enumerate(named["prompts"]):
+        _check_prompt(prompt, f"prompts[{number}]")
+    counts = {name: len(values) for name, values in named.items()}
+    if len(set(counts.values())) > 1:
+        raise InputError(
+            f"found {counts['prompts']} prompts and {counts['responses']} responses, expected a "
+            "response for each prompt"
+        )
+    return named["prompts"], named["responses"]
+
+
+def _check_prompt(prompt: Any, place: str) -> None:
+    if not isinstance(prompt, list | tuple | np.ndarray) or not len(prompt):
+        check_text(prompt, place, "a text or a list of messages")
+        return
+    for message in prompt:
+        content = message.get("content") if isinstance(message, dict) else None
+        if not isinstance(content, str) or not isinstance(message.get("role"), str):
+            raise InputError(f"{place}: found {message!r}, expected a role and a content")
+        check_text(content, place)
 
 
 def as_messages(prompt: Prompt) -> list[Message]:

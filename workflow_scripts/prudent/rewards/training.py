@@ -21,12 +21,12 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
 from trl import RewardConfig, RewardTrainer
 
+from prudent.checkpoints import save_checkpoint
 from prudent.errors import InputError
 from prudent.rewards.models import new_reward_model
 from prudent.rewards.settings import RewardSettings
 from prudent.rewards.text import encode, reward_tokenizer
 from prudent.seeding import derive_seed
-from prudent.tables import atomic_path
 from prudent.training import LossRecorder, common_arguments, is_first
 
 logger = logging.getLogger(__name__)
@@ -106,9 +106,7 @@ def train_reward_model(
             trainer.evaluate()
     model.eval()
     if is_first():
-        with atomic_path(output) as temporary:
-            model.save_pretrained(temporary)
-            tokenizer.save_pretrained(temporary)
+        save_checkpoint(model, tokenizer, output)
     frame = recorder.frame()
     return frame.drop_duplicates(["step", "split"], keep="last")[
         ["step", "loss", "accuracy", "split"]

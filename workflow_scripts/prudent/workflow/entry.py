@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import io
 import json
 import logging
 import os
@@ -32,6 +33,9 @@ def run(main: Callable[[Any], None], args_class: type, snakemake: Any = None) ->
         if snakemake is not None
         else from_command_line(args_class, main)
     )
+    for stream in (sys.stdout, sys.stderr):  # whatever the locale, a message is no reason to fail
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     log = Path(snakemake.log[0]) if snakemake is not None and snakemake.log else None
     with _Tee(log):
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)
@@ -171,7 +175,7 @@ class _Tee:
         if self.path is None:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.file = self.path.open("w", encoding="utf-8", buffering=1)
+        self.file = self.path.open("w", encoding="utf-8", errors="backslashreplace", buffering=1)
         self.streams = sys.stdout, sys.stderr
         sys.stdout = _Both(sys.stdout, self.file)
         sys.stderr = _Both(sys.stderr, self.file)

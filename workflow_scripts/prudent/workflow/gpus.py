@@ -28,16 +28,18 @@ _held: list[IO[bytes]] = []  # for the life of the process, however it ends
 def take(count: int, seconds: float = 2.0) -> list[str]:
     """Makes ``count`` free GPUs of this machine the only ones that CUDA will show this process.
 
-    Returns them: none where a scheduler gives them out, or where there are none. Looks every so
-    many seconds. To be called before CUDA is used.
+    Returns them: none where a scheduler gives them out, or where there are none. Warns where there
+    are fewer than asked for: SLURM's executor has lost a part of a request before (its issue 459).
+    Looks every so many seconds. To be called before CUDA is used.
     """
-    if count < 1 or any(name in os.environ for name in SCHEDULERS):
+    if count < 1:
         return []
     devices = visible()
-    if not devices:
+    scheduled = any(name in os.environ for name in SCHEDULERS)
+    if count > len(devices) and (devices or scheduled):
+        logger.warning("%d GPUs were asked for, and this job sees %d", count, len(devices))
+    if scheduled or not devices:
         return []
-    if count > len(devices):
-        logger.warning("%d GPUs were asked for, there are %d", count, len(devices))
     LOCKS.mkdir(exist_ok=True)
     while True:
         taken = {device: lock for device in devices if (lock := _lock(device))}

@@ -40,7 +40,11 @@ def launch(script: str, args: Any, processes: int) -> None:
     logger.info("training in %d processes", processes)
     # What a process prints itself would not reach the job's log.
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
     ) as process:
         for line in process.stdout:
             print(line, end="", flush=True)
