@@ -31,6 +31,8 @@ BENCH ?=
 CACHE := $(if $(SNAKEMAKE_OUTPUT_CACHE),--cache)
 OVERLAY := $(if $(filter-out embedded,$(SCENARIO)),--configfile scenarios/$(SCENARIO).yaml)
 RESULTS := results/$(SCENARIO)
+# What Snakemake itself would answer with a traceback.
+CHECK = $(BIN)/python -m prudent.workflow.configfiles $(OVERLAY) $(ARGS)
 # The environment's packages alone are seen.
 export PYTHONNOUSERSITE := 1
 unexport PYTHONPATH
@@ -38,6 +40,7 @@ unexport PYTHONPATH
 .PHONY: run test bench resume setup slurm lint report rulegraph config-docs clean
 
 run: setup
+	@$(CHECK)
 	$(BIN)/snakemake --cores all $(CACHE) $(OVERLAY) $(ARGS)
 	@$(MAKE) --no-print-directory report
 	@echo
@@ -56,6 +59,7 @@ bench: setup .venv-bench/.installed
 
 # Waits for the jobs that were left, or with --cancel in ARGS ends them; see the script.
 resume: setup
+	@$(CHECK)
 	$(BIN)/python profiles/slurm/resume.py $(OVERLAY) $(ARGS)
 
 setup: .venv/.installed

@@ -14,6 +14,9 @@ sys.path.insert(0, SCRIPTS)
 # No empty part: Python would take it for the working directory.
 theirs = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
 os.environ.update(PYTHONPATH=os.pathsep.join(dict.fromkeys([SCRIPTS, *theirs])))
+# Threads that wait for each other without end of a job's cores would take them from other jobs: with
+# two threads a step took five times as long beside another job (tests/bench/shared_cores.py).
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from prudent import paths
 from prudent.errors import InputError
@@ -130,13 +133,23 @@ def made(checkpoint):
 def local(checkpoint):
     """A checkpoint's files as an input if it is a folder: the cache's key needs their contents."""
     return (
-        list(map(str, paths.folder_files(checkpoint))) if is_local(checkpoint) else []
+        nameable(map(str, paths.folder_files(checkpoint)))
+        if is_local(checkpoint)
+        else []
     )
 
 
 def files(section):
-    """An input function: the local files of a section's sources, braces and all."""
-    return lambda wildcards: local_files(config[section]["sources"])
+    """The local files of a section's sources as inputs."""
+    return nameable(local_files(config[section]["sources"]))
+
+
+def nameable(names):
+    """The files that can be inputs: Snakemake takes braces for wildcards, wherever they stand.
+
+    The others are read nevertheless, and rules know them by their content, a parameter.
+    """
+    return [name for name in names if not set("{}") & set(name)]
 
 
 def portable(settings):

@@ -1,10 +1,12 @@
 """The workflow's graph, by dry runs: which jobs there are, and which an edit brings back."""
 
 import ast
+import os
 import re
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 from conftest import ROOT, TINY, copy_project, dry_run, install, job_counts, snakemake
@@ -108,6 +110,90 @@ def test_jobs_find_this_clones_modules_and_nothing_of_the_working_directory(tmp_
     assert (folder / "where").read_text() == f"{folder}/workflow_scripts\n"
 
 
+def test_jobs_wait_without_spinning_unless_told_otherwise(tmp_path):
+    folder = copy_project(tmp_path / "clone")
+    rule = 'rule how:\n    output: "{n}.how"\n    shell: "echo $OMP_WAIT_POLICY > {output}"\n'
+    (folder / "how.smk").write_text(f'include: "Snakefile"\n{rule}')
+    for number, variables, expected in ((1, {}, "PASSIVE"), (2, {"OMP_WAIT_POLICY": "A"}, "A")):
+        arguments = ("--snakefile", "how.smk", "--cores", "1", "--", f"{number}.how")
+        output = snakemake(folder, *arguments, **variables)
+        assert output.returncode == 0, output.stderr
+        assert (folder / f"{number}.how").read_text() == f"{expected}\n"
+
+
+def test_one_clone_serves_many_working_directories(project, tmp_path):
+    there = ("--directory", str(tmp_path))
+    expected = dry_run(project, "--configfile", TINY)
+    assert dry_run(project, *there, "--configfile", TINY) == expected
+    # Also called from there, with an overlay of its own.
+    (tmp_path / "mine.yaml").write_text("seeds: 3\n")
+    arguments = ("--snakefile", str(project / "Snakefile"), "--configfile", str(project / TINY))
+    counts = dry_run(tmp_path, *arguments, "mine.yaml")
+    assert counts["train_policy"] == 6
+    target = "results/tiny/data/benchmark.parquet"
+    output = snakemake(tmp_path, *arguments, "--cores", "1", "--", target)
+    assert output.returncode == 0, output.stderr
+    assert (tmp_path / target).exists() and not (project / "results").exists()
+    assert (tmp_path / "results/tiny/config.yaml").exists()
+
+
+MODULE = """
+module prudent:
+    snakefile: "{clone}/Snakefile"
+    config: {config}
+use rule * from prudent as prudent_*
+rule mine:
+    default_target: True
+    input: "results/mine/data/texts.parquet"
+    output: "mine"
+    shell: "cp {{input}} {{output}}"
+"""
+
+
+def test_another_workflow_uses_this_one_as_a_module(project, tmp_path):
+    (tmp_path / "data").mkdir()
+    rows = [{"text": f"a text of some words, {number}"} for number in range(40)]
+    pd.DataFrame(rows).to_json(tmp_path / "data/texts.jsonl", orient="records", lines=True)
+    source = {"path": "{data_root}/texts.jsonl"}
+    config = yaml.safe_load((project / TINY).read_text())
+    config |= {"scenario": "mine", "data_root": str(tmp_path / "data")}
+    config["texts"] = {"sources": [source], "validation": 0.2}
+    (tmp_path / "Snakefile").write_text(MODULE.format(clone=project, config=config))
+    counts = dry_run(tmp_path, "prudent_all")
+    expected = dry_run(project, "--configfile", TINY)
+    expected["all"] = 1
+    assert counts == {f"prudent_{name}": count for name, count in expected.items()}
+    output = snakemake(tmp_path, "--cores", "1")
+    assert output.returncode == 0, output.stderr
+    texts = pd.read_parquet(tmp_path / "mine")
+    assert sorted(texts["text"]) == sorted(row["text"] for row in rows)
+    config["sceario"] = "x"
+    (tmp_path / "Snakefile").write_text(MODULE.format(clone=project, config=config))
+    output = snakemake(tmp_path, "--cores", "1")
+    assert output.stderr.strip().splitlines()[-1].startswith("config: unknown key `sceario`")
+
+
+@pytest.mark.parametrize("name", ["te{b}xts", "my texts", "тексты", "{data_root}", "texts;$(x)"])
+def test_any_name_of_a_file_will_do(project, tmp_path, name):
+    file = tmp_path / f"{name}.csv"
+    file.write_text("text\n" + "".join(f"a text of some words {n}\n" for n in range(9)))
+    overlay = tmp_path / "overlay.yaml"
+    settings = {"texts": {"sources": [{"path": str(file)}], "validation": 0.2}}
+    if name == "{data_root}":  # stands for a folder, and for nothing else
+        settings["data_root"] = str(tmp_path)
+        settings["texts"]["sources"][0]["path"] = "{data_root}/{data_root}.csv"
+    overlay.write_text(yaml.safe_dump(settings))
+    arguments = ("--configfile", TINY, str(overlay), "--directory", str(tmp_path / "here"))
+    output = snakemake(
+        project, *arguments, "--cores", "1", "--", "results/tiny/data/texts.parquet", LANG="C"
+    )
+    if name == "{data_root}":
+        assert output.returncode == 1 and "no such file" in output.stderr
+        return
+    assert output.returncode == 0, output.stderr
+    assert len(pd.read_parquet(tmp_path / "here/results/tiny/data/texts.parquet")) == 9
+
+
 def test_lint_is_clean(project):
     output = snakemake(project, "--lint")
     assert output.returncode == 0, output.stdout + output.stderr
@@ -188,6 +274,29 @@ def test_settings_bring_back_the_stages_that_read_them(finished, tmp_path):
     assert counts == jobs(0, {"compare_methods", "plot_scores"})
     overlay.write_text("methods: {vanilla: {beta: 0.2}}\n")
     assert dry_run(finished, "--configfile", TINY, str(overlay)) == jobs(2, READERS)
+
+
+def test_a_source_of_other_content_and_an_older_time_is_seen(project, tmp_path):
+    """As `cp -p`, `tar` and `rsync -a` leave it."""
+    source, overlay = tmp_path / "texts.csv", tmp_path / "overlay.yaml"
+    overlay.write_text(yaml.safe_dump({"texts": {"sources": [{"path": str(source)}]}}))
+    there = ("--configfile", TINY, str(overlay), "--directory", str(tmp_path))
+    target = "results/tiny/data/texts.parquet"
+
+    def write(word: str, age: float) -> None:
+        source.write_text("text\n" + "".join(f"a text of the {word} {n}\n" for n in range(99)))
+        time = source.stat().st_mtime - age
+        os.utime(source, (time, time))
+
+    write("first", 5000)
+    assert snakemake(project, *there, "--cores", "1", "--", target).returncode == 0
+    assert dry_run(project, *there, target) == {}
+    before = source.stat()
+    write("other", 90_000)  # of the same size, too
+    assert source.stat().st_size == before.st_size
+    assert dry_run(project, *there, target) == {"prepare_texts": 1}
+    write("first", 0)  # what it was, at another time
+    assert dry_run(project, *there, target) == {}
 
 
 # --- The rules and the scripts, as written ------------------------------------------------------

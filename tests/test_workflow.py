@@ -2,12 +2,15 @@
 
 import json
 import math
+import os
 import shutil
+import signal
 import subprocess
 import sys
 
 import pandas as pd
-from conftest import ROOT, TINY, dry_run, snakemake
+from cluster import wait_for
+from conftest import ROOT, TINY, copy_project, dry_run, environment, job_counts, snakemake
 
 from prudent import tables
 
@@ -139,3 +142,29 @@ def test_the_readmes_example_of_the_library_runs(finished):
     assert output.returncode == 0, output.stderr
     rewards, last = output.stdout.strip().rsplit("\n", 1)
     assert rewards.startswith("tensor([[") and all(map(math.isfinite, map(float, last.split())))
+
+
+def test_a_run_that_was_killed_goes_on_with_the_same_command(tmp_path):
+    folder = copy_project(tmp_path / "project")
+    target = ("--cores", "1", "--configfile", TINY, "--", "results/tiny/reference.sha256")
+    texts, partial = (
+        folder / "results/tiny" / name for name in ("data/texts.parquet", "reference")
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-m", "snakemake", *target],
+        cwd=folder,
+        env=environment(folder),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    log = folder / "results/tiny/logs/train_reference.log"
+    wait_for(lambda: log.exists() or process.poll() is not None, "the reference's training", 120)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert texts.exists() and not partial.exists()
+    (folder / "results/tiny/reference_loss.csv").write_text("step,lo")  # half written
+    assert snakemake(folder, "--unlock", *target).returncode == 0
+    again = snakemake(folder, *target)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert partial.exists() and job_counts(again.stdout + again.stderr) == {"train_reference": 1}

@@ -30,6 +30,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -445,7 +446,7 @@ class PPOTrainer:
         """The heads' rewards [B, K], checked."""
         found = self.reward_fn(prompts, responses)
         try:
-            scores = torch.as_tensor(found).contiguous()
+            scores = torch.as_tensor(np.array(found) if isinstance(found, np.ndarray) else found)
         except (TypeError, ValueError, RuntimeError) as error:
             raise InputError(
                 f"the reward function returned a {type(found).__name__} that is no table of "

@@ -8,6 +8,7 @@ command line take the types that the settings have.
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -178,3 +179,10 @@ def check_command_line(arguments: Iterable[str]) -> None:
                 f"--config {entry}: a key has no points; write --config "
                 f"'{path.split('.')[0]}={nested}'"
             )
+
+
+if __name__ == "__main__":
+    try:
+        check_command_line(sys.argv[1:])
+    except InputError as mistake:
+        sys.exit(str(mistake))
