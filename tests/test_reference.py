@@ -1,5 +1,6 @@
 """The reference policy: its tokenizer, training from scratch, fine-tuning, and copying."""
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +102,17 @@ def test_the_tokenizer_learns_the_words_of_its_texts():
     texts = ["the gripping plot"] * 50
     assert len(train_tokenizer(texts, 400)("the gripping plot")["input_ids"]) == 3
     assert len(train_tokenizer(texts, 260)("the gripping plot")["input_ids"]) > 6
+
+
+@pytest.mark.parametrize("character", [" ", "é"])
+def test_the_tokenizers_training_takes_time_that_grows_with_the_text(character):
+    """A run of one character took the square of it: eight times the text 64 times as long."""
+    times = []
+    for size in (20_000, 160_000):
+        start = time.perf_counter()
+        train_tokenizer(["a film", f"a{character * size}b"], 300)
+        times.append(time.perf_counter() - start)
+    assert times[1] < 24 * times[0] + 0.2
 
 
 def test_training_from_scratch_lowers_the_loss(made, texts):

@@ -31,6 +31,9 @@ from prudent.training import LossRecorder, common_arguments
 
 EOS, PAD = "<|endoftext|>", "<|pad|>"
 
+PIECE = 20_000
+"""Characters of a text that the tokenizer's training reads at once."""
+
 
 def train_tokenizer(texts: list[str], vocabulary: int) -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer, as GPT-2's, with a padding token of its own."""
@@ -43,7 +46,9 @@ def train_tokenizer(texts: list[str], vocabulary: int) -> PreTrainedTokenizerFas
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(texts, trainer)
+    # The trainer takes time quadratic in a run of one kind of character, so texts come in pieces.
+    pieces = (text[at : at + PIECE] for text in texts for at in range(0, len(text), PIECE))
+    tokenizer.train_from_iterator(pieces, trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token=EOS,
