@@ -180,6 +180,8 @@ def _why(error: Exception) -> str:
             "it comes with code of its own, which is never run here; expected an architecture "
             "that transformers knows"
         )
-    first = text.splitlines()[0] if text else ""
+    lines = [line.strip() for line in text.splitlines()]
+    # Some end their first line with a colon, and say what is wrong in the next.
+    first = " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1])
     plain = isinstance(error, OSError | ValueError)
     return first if plain and first else f"{type(error).__name__}: {first}".removesuffix(": ")
