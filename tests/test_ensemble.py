@@ -416,3 +416,69 @@ def test_features_and_heads_from_files(tmp_path):
     write_parquet(pairs.head(16), preferences, "preferences")
     with pytest.raises(InputError, match="delete them to have them computed"):
         train_reward_heads.main(args)
+
+
+# --- what a caller may give -----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory) -> RewardEnsemble:
+    return RewardEnsemble.load(save_reward_model(tmp_path_factory.mktemp("loaded")))
+
+
+def test_texts_may_be_arrays_and_columns(loaded):
+    expected = loaded(PROMPTS, RESPONSES)
+    for prompts, responses in (
+        (np.array(PROMPTS), np.array(RESPONSES)),
+        (pd.Series(PROMPTS, index=range(3, 20)), tuple(RESPONSES)),
+        (iter(PROMPTS), iter(RESPONSES)),
+        ([[{"role": "user", "content": prompt}] for prompt in PROMPTS], RESPONSES),
+    ):
+        assert torch.equal(loaded(prompts, responses), expected)
+    assert loaded([], []).shape == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "responses", "says"),
+    [
+        (["w3"], [], "found 1 prompts and 0 responses, expected a response for each prompt"),
+        (["w3", "w4"], ["w5"], "found 2 prompts and 1 responses"),
+        ("w3", ["w4"], "prompts: found str, expected a list of texts"),
+        (["w3"], "w4", "responses: found str, expected a list of texts"),
+        (None, ["w4"], "prompts: found NoneType, expected a list of texts"),
+        ({"w3": 1}, ["w4"], "prompts: found dict, expected a list of texts"),
+        (["w3"], [None], r"responses\[0\]: found NoneType, expected a text"),
+        (["w3"], [float("nan")], r"responses\[0\]: found float, expected a text"),
+        ([{"role": "user"}], ["w4"], r"prompts\[0\]: found dict, expected a text or a list of mes"),
+        ([[{"role": "user"}]], ["w4"], r"prompts\[0\]: found \{'role': 'user'\}, expected a role"),
+        ([[]], ["w4"], r"prompts\[0\]: found list, expected a text or a list of messages"),
+        (["half \ud800"], ["w4"], r"prompts\[0\]: found 'half \\ud800', expected Unicode text"),
+        (["w3"], [b"w4"], r"responses\[0\]: found bytes, expected a text"),
+    ],
+)
+def test_what_is_no_text_is_refused(loaded, prompts, responses, says):
+    with pytest.raises(InputError, match=says):
+        loaded(prompts, responses)
+
+
+def test_a_dialogue_that_the_template_cannot_render_is_named(tmp_path):
+    path = save_reward_model(tmp_path)
+    (path / "chat_template.jinja").write_text(
+        "{% for m in messages %}{{ raise_exception('no system') if m['role'] == 'system' }}"
+        "{{ m['content'] }}{% endfor %}"
+    )
+    prompts = ["w3", [{"role": "system", "content": "w4"}, {"role": "user", "content": "w5"}]]
+    with pytest.raises(InputError, match="dialogue 1, of the roles system, user, assistant: no sy"):
+        RewardEnsemble.load(path)(prompts, ["w6", "w7"])
+
+
+def test_rewards_that_are_not_finite_are_named(loaded):
+    features = torch.ones(3, loaded.weight.shape[1])
+    features[2] = torch.inf
+    with pytest.raises(InputError, match=r"the reward of head 0 is \S+ for the response 2"):
+        loaded.rewards(features)
+
+
+def test_heads_whose_loss_is_not_finite_are_refused():
+    with pytest.raises(InputError, match="the loss of head 0 is nan, expected a finite one"):
+        train(SETTINGS.replace(learning_rate=1e36))

@@ -6,7 +6,14 @@ from tiny_models import VOCABULARY
 from tiny_rewards import KINDS, random_texts, reward_tokenizer_of, tiny_reward_model
 
 from prudent.errors import InputError
-from prudent.rewards.features import batches_by_length, collate, extract
+from prudent.rewards.features import (
+    batches_by_length,
+    check_sidecar,
+    collate,
+    extract,
+    load_features,
+    save_features,
+)
 from prudent.rewards.models import final_linear
 from prudent.rewards.text import encode
 
@@ -121,3 +128,60 @@ def test_a_progress_bar_is_shown_only_where_it_is_asked_for(capsys):
     extract(model, tokenizer, PROMPTS, RESPONSES, progress="some texts")
     shown = capsys.readouterr().err
     assert "some texts: 100%" in shown and "23/23" in shown
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+
+def both(rows: int = 4, width: int = 3) -> dict[str, torch.Tensor]:
+    return {side: torch.randn(rows, width) for side in ("chosen", "rejected")}
+
+
+def test_features_survive_their_file(tmp_path):
+    features = both()
+    save_features(features, tmp_path / "f.safetensors")
+    found = load_features(tmp_path / "f.safetensors", 4, 3)
+    assert all(torch.equal(found[side], features[side]) for side in features)
+
+
+@pytest.mark.parametrize(
+    ("features", "says"),
+    [
+        (both(rows=3), r"chosen: found \[3, 3\], expected \[4, 3\], a row for each pair"),
+        (both(width=2), r"chosen: found \[4, 2\], expected \[4, 3\]"),
+        ({"chosen": torch.ones(4, 3)}, r"rejected: found nothing, expected \[4, 3\]"),
+        (both() | {"rejected": torch.full((4, 3), torch.nan)}, "rejected: found numbers that are"),
+    ],
+)
+def test_features_of_another_form_are_refused(tmp_path, features, says):
+    save_features(features, tmp_path / "f.safetensors")
+    with pytest.raises(InputError, match=f"f.safetensors: {says}"):
+        load_features(tmp_path / "f.safetensors", 4, 3)
+
+
+@pytest.mark.parametrize("keep", [0, 5, 60, 150])
+def test_features_that_are_cut_off_are_refused(tmp_path, keep):
+    path = tmp_path / "f.safetensors"
+    save_features(both(), path)
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(InputError, match="f.safetensors: not a readable safetensors file"):
+        load_features(path, 4, 3)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "{}", '{"inputs": 5}', '{"inputs": {"base": "a"}}']
+)
+def test_a_sidecar_that_does_not_fit_is_refused(tmp_path, text):
+    (tmp_path / "base").write_text("a model")
+    sidecar = tmp_path / "f.json"
+    sidecar.write_text(text)
+    with pytest.raises(InputError, match="f.json: "):
+        check_sidecar(sidecar, base=tmp_path / "base")
+
+
+def test_features_that_are_not_finite_are_named():
+    model, tokenizer = make("gpt2")
+    with torch.no_grad():
+        model.transformer.wte.weight[5] = torch.inf
+    with pytest.raises(InputError, match="the features of text 1, ' w5', are not finite"):
+        extract(model, tokenizer, ["w3", "w4", "w3"], [" w4", " w5", " w6"])

@@ -197,3 +197,9 @@ def test_a_missing_checkpoint_is_refused(texts, tmp_path):
     settings = ReferenceSettings(checkpoint=str(tmp_path / "nothing"), train=False)
     with pytest.raises(InputError, match="nothing"):
         make_reference(None, settings, 0, tmp_path / "r")
+
+
+def test_a_training_that_diverges_is_an_error_and_leaves_nothing(texts, tmp_path):
+    with pytest.raises(InputError, match="finite"):
+        make_reference(texts, SETTINGS.replace(learning_rate=1e30), 0, tmp_path / "reference")
+    assert not (tmp_path / "reference").exists()

@@ -275,3 +275,10 @@ def test_processes_that_cannot_share_a_batch(backbone, tmp_path):
     assert process.returncode == 1
     assert "reward.batch_size: 8 pairs cannot be shared by 3 processes" in output
     assert "Traceback" not in output
+
+
+def test_a_training_that_diverges_is_an_error_and_leaves_nothing(backbone, tmp_path):
+    wild = SETTINGS.replace(learning_rate=1e10)
+    with pytest.raises(InputError, match="finite"):
+        train_reward_model(PAIRS, "train", backbone, wild, 0, tmp_path / "base")
+    assert not (tmp_path / "base").exists()

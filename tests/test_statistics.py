@@ -7,11 +7,14 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from prudent import tables
 from prudent.analysis.policies import (
     comparison_table,
     final_mean,
     kl_mismatch,
     policy_table,
+    read_judgements,
+    read_logs,
     summary_table,
     with_comparisons,
 )
@@ -305,3 +308,67 @@ def test_an_unknown_baseline_is_refused():
     table, *_ = make_policies({"a": 1.0}, seeds=2)
     with pytest.raises(InputError, match="statistics.baseline.*choose one of a"):
         comparison_table(table, "vanilla", 10, 0)
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Whole logs and judgements of two methods and two seeds, method by method."""
+    logs, judged = [], []
+    columns = tables.CSV_SCHEMAS["training_log"]
+    for number in range(4):
+        log = pd.DataFrame({name: np.full(6, 0.5) for name in columns}).assign(step=range(6))
+        logs.append(tmp_path / f"log{number}.csv")
+        tables.write_csv(log, logs[-1])
+        table = pd.DataFrame({"prompt": ["a", "b"], "response": "c", "score": [0.5, number]})
+        judged.append(tmp_path / f"judged{number}.parquet")
+        tables.write_parquet(table.assign(grammatical=1), judged[-1])
+    return logs, judged
+
+
+def test_logs_and_judgements_go_by_method_and_seed(files):
+    logs, judged = files
+    assert list(read_logs(logs, ["a", "b"], [0, 1])) == [(m, s) for m in "ab" for s in (0, 1)]
+    found = read_judgements(judged, ["a", "b"], [0, 1])
+    assert found["b", 0]["score"][1] == 2 and found["b", 0]["grammatical"].all()
+    with pytest.raises(InputError, match="4 files of policies for 2 methods x 3 seeds; expected 6"):
+        read_logs(logs, ["a", "b"], [0, 1, 2])
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda lines: lines[:-1],
+        lambda lines: lines[:1],
+        lambda lines: [*lines, lines[-1]],
+        lambda lines: [lines[0], *lines[:0:-1]],
+        lambda lines: [lines[0], *lines[2:]],
+    ],
+)
+def test_a_log_that_is_not_whole_is_refused(files, spoil):
+    logs, _ = files
+    logs[3].write_text("\n".join(spoil(logs[3].read_text().splitlines())) + "\n")
+    says = "expected the steps 0 to [56] of method b, each once and in order"
+    with pytest.raises(InputError, match=says) as error:
+        read_logs(logs, ["a", "b"], [0, 1])
+    assert "log3.csv" in str(error.value) or "log2.csv" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"score": [0.5, np.nan]}, "row 2: the score is nan, expected a finite one"),
+        ({"score": [-np.inf, 0.5]}, "row 1: the score is -inf, expected a finite one"),
+        ({"score": ["high", "low"]}, "a column has the wrong type"),
+        (None, "found no rows, expected a policy's judged responses"),
+    ],
+)
+def test_a_judgement_that_is_broken_is_refused(files, change, says):
+    _, judged = files
+    table = pd.read_parquet(judged[1])
+    table = table.iloc[:0] if change is None else table.assign(**change)
+    tables.write_parquet(table, judged[1])
+    with pytest.raises(InputError, match=f"judged1.parquet: {says}"):
+        read_judgements(judged, ["a", "b"], [0, 1])

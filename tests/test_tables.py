@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 
 import pandas as pd
@@ -135,3 +136,69 @@ def test_metadata_holds_settings_versions_and_input_digests(tmp_path):
     assert found["versions"]["pandas"] == pd.__version__
     tables.write_json(found, tmp_path / "a.json")
     assert json.loads((tmp_path / "a.json").read_text()) == found
+
+
+# --- CSV ------------------------------------------------------------------------------------------
+
+
+def log_table(**changes) -> pd.DataFrame:
+    """A training log of three steps."""
+    columns = tables.CSV_SCHEMAS["training_log"]
+    return pd.DataFrame({name: [0.5] * 3 for name in columns} | {"step": [0, 1, 2]} | changes)
+
+
+def test_a_csv_table_comes_back_with_names_as_texts(tmp_path):
+    path = tmp_path / "variance.csv"
+    numbers = [name for name, kind in tables.CSV_SCHEMAS["variance"].items() if kind != tables.TEXT]
+    for name in ("NA", "nan", "null", "01", "true", "1e3", "None"):
+        frame = pd.DataFrame({"section": [name], "subset": [name], "side": ["chosen"]})
+        tables.write_csv(frame.assign(**dict.fromkeys(numbers, 1.0)), path)
+        found = tables.read_csv(path, "variance")
+        assert found.loc[0, ["section", "subset"]].tolist() == [name, name]
+
+
+def test_what_may_be_missing_or_open_is(tmp_path):
+    path = tmp_path / "log.csv"
+    tables.write_csv(log_table(sigma=[math.nan, 0.1, 0.2]), path)
+    assert math.isnan(tables.read_csv(path, "training_log")["sigma"][0])
+    path.write_text("quantity,value,low,high\na,,,\nb,1.0,-inf,inf\n")
+    assert tables.read_csv(path, "diagnosis")["high"].tolist()[1] == math.inf
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "No columns to parse from file"),
+        ("\n\n", "No columns to parse from file"),
+        ("quantity,value,low,high\na,1,0,2,5,6\n,", "not a readable csv file|missing|row 1"),
+        ("quantity;value;low;high\na;1;0;2\n", "column(s) quantity, value, low, high are missing"),
+        ("quantity,value\na,1\n", "column(s) low, high are missing; found the columns quantity, v"),
+        ("quantity,value,low,high\na,1,0,two\n", "row 1, column 'high': found two, expected a nu"),
+        ("quantity,value,low,high\na,1,0,2\nb,1", None),
+        ("quantity,value,low,high\na,True,0,2\n", "row 1, column 'value': found True, expected"),
+        ("quantity,value,low,high\n\xff,1,0,2\n", "not a readable csv file"),
+    ],
+)
+def test_a_csv_table_that_is_broken_is_refused(tmp_path, text, says):
+    path = tmp_path / "diagnosis.csv"
+    path.write_bytes(text.encode("latin-1"))
+    if says is None:
+        assert math.isnan(tables.read_csv(path, "diagnosis")["low"][1])
+        return
+    with pytest.raises(InputError) as error:
+        tables.read_csv(path, "diagnosis")
+    assert str(error.value).startswith(f"{path}: ")
+    assert any(part in str(error.value) for part in says.split("|"))
+
+
+@pytest.mark.parametrize("value", ["x", "", "nan", "inf", "true"])
+def test_a_number_of_a_log_is_one(tmp_path, value):
+    path = tmp_path / "seed0.csv"
+    tables.write_csv(log_table(kl=["0.1", value, "0.2"]), path)
+    with pytest.raises(InputError, match="seed0.csv: row 2, column 'kl': found .*a number"):
+        tables.read_csv(path, "training_log")
+
+
+def test_a_missing_csv_table_is_refused(tmp_path):
+    with pytest.raises(InputError, match="none.csv: not a readable csv file"):
+        tables.read_csv(tmp_path / "none.csv", "diagnosis")

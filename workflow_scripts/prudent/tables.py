@@ -196,6 +196,8 @@ def read_csv(path: str | Path, schema: str) -> pd.DataFrame:
     except (OSError, ValueError, pd.errors.ParserError) as error:  # EmptyDataError is a ValueError
         first = str(error).splitlines()[0]
         raise InputError(f"{path}: not a readable csv file: {first}") from error
+    if not isinstance(frame.index, pd.RangeIndex):  # where pandas puts the first of too many cells
+        raise InputError(f"{path}: row 1 has more cells than the header has")
     missing = [name for name in form if name not in frame]
     if missing:
         raise InputError(

@@ -68,9 +68,6 @@ def extract(
             if states.dim() == 3:
                 last = inputs["attention_mask"].sum(1) - 1
                 states = states[torch.arange(len(rows), device=states.device), last]
-            if not checked:
-                _check(linear(states), logits, name)
-                checked = True
             features[rows] = states.float().cpu()
             if not features[rows].isfinite().all():
                 bad = next(row for row in rows if not features[row].isfinite().all())
@@ -78,6 +75,9 @@ def extract(
                     f"{model.name_or_path}: the features of text {bad}, {responses[bad]!r}, are "
                     "not finite; expected finite ones"
                 )
+            if not checked:
+                _check(linear(states), logits, name)
+                checked = True
             bar.update(len(rows))
     finally:
         bar.close()
