@@ -1,6 +1,8 @@
 """Scripts under Snakemake and by hand."""
 
 import logging
+import os
+import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -163,3 +165,41 @@ def test_bad_input_ends_with_one_message_and_a_crash_with_its_traceback(tmp_path
         entry.run(crash, Args, Job(tmp_path / "crash.log"))
     text = (tmp_path / "crash.log").read_text()
     assert "Traceback" in text and "RuntimeError: broken" in text
+
+
+@pytest.mark.parametrize("variables", [{"LC_ALL": "C"}, {"LC_ALL": "POSIX", "PYTHONUTF8": "0"}])
+def test_messages_of_any_script_whatever_the_locale(tmp_path, variables):
+    script = tmp_path / "job.py"
+    script.write_text(SPOKEN, encoding="utf-8")
+    output = subprocess.run(
+        [sys.executable, str(script), "--log", str(tmp_path / "log")],
+        env=os.environ | variables | {"PYTHONCOERCECLOCALE": "0"},
+        capture_output=True,
+    )
+    assert output.returncode == 1 and b"Traceback" not in output.stderr
+    log = (tmp_path / "log").read_text(encoding="utf-8")
+    assert "метод → \\ud800" in log and "error: тексты: 映画" in log
+
+
+SPOKEN = """
+from dataclasses import dataclass
+from types import SimpleNamespace
+import sys
+from prudent.errors import InputError
+from prudent.workflow import entry
+
+@dataclass
+class Args:
+    threads: int = 1
+
+def main(args):
+    print("метод → \\ud800")
+    raise InputError("тексты: 映画")
+
+class Part(dict):
+    pass
+
+job = SimpleNamespace(input=Part(), output=Part(), params=Part(), wildcards=Part(), threads=1,
+    log=[sys.argv[2]], resources={}, config={})
+entry.run(main, Args, job)
+"""

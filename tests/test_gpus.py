@@ -74,3 +74,14 @@ def test_jobs_without_gpus_take_none(monkeypatch):
     assert take(0) == [] and os.environ["CUDA_VISIBLE_DEVICES"] == "0"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert take(1) == []
+
+
+def test_a_scheduled_job_that_sees_fewer_than_it_asked_for_is_warned(monkeypatch, caplog):
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    assert take(2) == [] and "2 GPUs were asked for, and this job sees 1" in caplog.text
+    caplog.clear()
+    assert take(1) == [] and not caplog.text
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    monkeypatch.setenv("PATH", "")
+    assert take(1) == [] and "1 GPUs were asked for, and this job sees 0" in caplog.text

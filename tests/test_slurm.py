@@ -1,0 +1,116 @@
+"""Requests against partitions, as scontrol, sinfo and squeue print them."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from prudent.workflow.slurm import Node, Request, impossible, minutes_of, never_ending, parsed
+
+# As printed by SLURM 22.05 to 24.11; what is not read is left out.
+LIMITS = """
+PartitionName=cpu AllowGroups=ALL Default=YES MaxTime=7-00:00:00 MaxMemPerNode=UNLIMITED State=UP
+PartitionName=gpu Default=NO MaxTime=08:00:00 MaxCPUsPerNode=16 MaxMemPerNode=UNLIMITED State=UP
+PartitionName=open Default=NO MaxTime=UNLIMITED MaxCPUsPerNode=UNLIMITED MaxMemPerNode=64000
+"""
+NODES = """\
+cpu|64|1000000|(null)
+gpu|48|256000|gpu:a40:4(S:0-1)
+gpu|48+|512000+|gpu:a40:2,gpu:h100:2(IDX:0-1),mps:100
+gpu|8|64000|gpu:8
+open|8|1000000|gpu:8
+"""
+REQUEST = Request("train_policy", 1, "gpu", 480.0, 16000, 4, 1, "a40")
+
+
+def test_partitions_are_what_slurm_prints():
+    found = parsed(LIMITS, NODES)
+    assert {name: part.minutes for name, part in found.items()} == {
+        "cpu": 7 * 24 * 60,
+        "gpu": 480,
+        "open": None,
+    }
+    assert [part.default for part in found.values()] == [True, False, False]
+    assert found["cpu"].nodes == (Node(64, 1_000_000, {}),)
+    assert found["gpu"].nodes == (
+        Node(16, 256_000, {"a40": 4}),
+        Node(16, 512_000, {"a40": 2, "h100": 2}),
+        Node(8, 64_000, {"": 8}),
+    )
+    assert found["open"].nodes == (Node(8, 64_000, {"": 8}),)
+
+
+@pytest.mark.parametrize(
+    ("text", "minutes"),
+    [
+        ("1-12:30:00", 36 * 60 + 30),
+        ("12:30:00", 750),
+        ("30:00", 30),
+        ("00:00:30", 0.5),
+        ("UNLIMITED", None),
+        ("INFINITE", None),
+    ],
+)
+def test_times(text, minutes):
+    assert minutes_of(text) == minutes
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"gpus": 4},
+        {"model": "h100", "gpus": 2},
+        {"model": None, "gpus": 8, "cpus": 8},
+        {"cpus": 16, "memory": 512_000, "gpus": 2},
+        {"partition": "open", "minutes": 1e6, "model": None},
+        {"partition": "cpu", "gpus": 0, "model": None, "memory": 1_000_000},
+        {"minutes": None, "memory": None},
+    ],
+)
+def test_what_fits_is_let_through(changes):
+    assert impossible(replace(REQUEST, **changes), parsed(LIMITS, NODES)) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"minutes": 481.0}, "runtime: attempt 1 asks for 481 minutes, and the partition gpu gran"),
+        ({"attempt": 3, "memory": 512_001}, "mem_mb: attempt 3 asks for 512001 MB of a node"),
+        ({"cpus": 17}, "threads: attempt 1 asks for 17 CPUs of a node"),
+        ({"gpus": 5}, "gpu: attempt 1 asks for 5 a40 GPUs of a node"),
+        ({"model": "a100"}, "gpu: attempt 1 asks for 1 a100 GPUs of a node"),
+        ({"model": None, "gpus": 9}, "gpu: attempt 1 asks for 9 GPUs of a node"),
+        ({"partition": "cpu"}, "gpu: attempt 1 asks for 1 a40 GPUs of a node"),
+        ({"partition": "open", "memory": 64_001}, "mem_mb: attempt 1 asks for 64001 MB of a node"),
+        ({"partition": "none"}, "slurm_partition: found 'none', expected one of the cluster's"),
+        ({"partition": ""}, "no partition in the file of partitions takes attempt 1, which asks"),
+        # Each alone is there, and not in one node.
+        ({"gpus": 4, "memory": 300_000}, "has nodes of each, and none of all three"),
+    ],
+)
+def test_what_fits_nowhere_is_named(changes, says):
+    message = impossible(replace(REQUEST, **changes), parsed(LIMITS, NODES))
+    assert message.startswith("rule train_policy, resource") and says in message
+    assert "\n" not in message
+
+
+def test_a_partition_without_nodes_has_its_time_limit_alone():
+    known = parsed(LIMITS, "")
+    assert impossible(replace(REQUEST, gpus=99), known) is None
+    assert "runtime" in impossible(replace(REQUEST, minutes=481.0), known)
+
+
+def test_jobs_that_wait_in_vain():
+    text = (
+        "7|PartitionTimeLimit|/work/study|rule_train_policy_wildcards_vanilla_3\n"
+        "8|Priority|/work/study|rule_train_policy_wildcards_vanilla_4\n"
+        "9|BadConstraints|/work/other|rule_train_policy\n"
+        "10|QOSMaxCpuPerJobLimit|/work/study|rule_train_reference\n"
+        "11|QOSMaxCpuPerUserLimit|/work/study|rule_train_reference\n"
+        "12|ReqNodeNotAvail, UnavailableNodes:a|/work/study|rule_compute_features\n"
+    )
+    assert list(never_ending(text, Path("/work/study"))) == [
+        ("7", "train_policy of vanilla_3", "PartitionTimeLimit"),
+        ("10", "train_reference", "QOSMaxCpuPerJobLimit"),
+    ]
