@@ -1,5 +1,6 @@
 # make run    sets everything up and runs a scenario; ends by naming the report and the figures
-# make test   sets everything up and passes every test
+# make test   sets everything up and passes every test that this machine can run
+# make slurm  installs SLURM, for the tests of the cluster (Debian, as root; .ci/run calls it)
 # make bench  compares PPO with TRL 1.12's and measures the rest, into results/bench (about an hour)
 # make resume goes on after Snakemake was killed on a cluster while its jobs ran
 # make clean  removes all results
@@ -48,7 +49,7 @@ run: setup
 	@echo "The figures:"
 	@ls $(RESULTS)/figures/*.png | sed 's/^/  /'
 
-test: lint slurm
+test: lint
 	@# More at once than two cores carry: the tests of the cluster mostly wait.
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(TESTS)
 
@@ -100,12 +101,12 @@ lint: setup
 report: setup
 	$(BIN)/snakemake $(OVERLAY) $(ARGS) --report $(RESULTS)/report.html
 
-# The README's picture of the rules; needs graphviz.
+# The manual's picture of the rules; needs graphviz.
 rulegraph: setup
 	$(BIN)/snakemake --rulegraph | sed 's/margin=0\]/margin=0.1, nodesep=0.18, ranksep=0.32]/' \
 		| dot -Tpng -Gdpi=80 -o scenarios/pictures/rulegraph.png
 
-# The README's table of the configuration.
+# The manual's table of the configuration.
 config-docs: setup
 	$(BIN)/python -m prudent.workflow.config_docs
 

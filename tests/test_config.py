@@ -25,7 +25,7 @@ from prudent.workflow.checks import (
     local_files,
 )
 from prudent.workflow.config import Config, judge_reward_settings, method_settings
-from prudent.workflow.config_docs import DEFAULTS, SCHEMA, schema_text, with_table
+from prudent.workflow.config_docs import DEFAULTS, SCHEMA, TABLE, schema_text, with_table
 from prudent.workflow.configfiles import check_command_line, merged, read_config, typed
 from prudent.workflow.objectives import objective_names
 from prudent.workflow.remembered import Memory
@@ -253,12 +253,12 @@ def test_every_key_has_a_description_and_every_section_is_closed():
 
 def test_schema_and_table_are_in_step_with_the_settings():
     assert SCHEMA.read_text(encoding="utf-8") == schema_text(), "run `make config-docs`"
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert with_table(readme) == readme, "run `make config-docs`"
+    table = TABLE.read_text(encoding="utf-8")
+    assert with_table(table) == table, "run `make config-docs`"
     for key in ("seeds", "ppo.steps", "methods.NAME.beta", "judge.scorer"):
-        assert f"| `{key}` |" in readme
+        assert f"| `{key}` |" in table
     steps = PPOSettings().steps
-    assert f"| `ppo.steps` | `{steps}` | `80` | a whole number >= 1 |" in readme
+    assert f"| `ppo.steps` | `{steps}` | `80` | a whole number >= 1 |" in table
 
 
 def test_the_schema_file_accepts_and_refuses_as_the_settings_do():

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -128,8 +129,8 @@ def test_a_script_runs_by_hand_as_under_snakemake(finished, tmp_path):
     assert variance.read_text() == (results / "variance.csv").read_text()
 
 
-def test_the_readmes_example_of_the_library_runs(finished):
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_manuals_example_of_the_library_runs(finished):
+    readme = (ROOT / "docs/library.md").read_text(encoding="utf-8")
     blocks = [block.split("```")[0] for block in readme.split("```python\n")[1:]]
     (code,) = [block for block in blocks if '"results/embedded"' in block]
     code = code.replace('"results/embedded"', repr(str(finished / "results/tiny")))
@@ -142,6 +143,31 @@ def test_the_readmes_example_of_the_library_runs(finished):
     assert output.returncode == 0, output.stderr
     rewards, last = output.stdout.strip().rsplit("\n", 1)
     assert rewards.startswith("tensor([[") and all(map(math.isfinite, map(float, last.split())))
+
+
+def test_a_log_says_how_to_repeat_its_job_by_hand(finished):
+    """Its command makes the same files again, from the folder of the run."""
+    results = finished / "results/tiny"
+    for rule, output in (
+        ("train_reward_heads", "reward/heads_loss.csv"),
+        ("tabulate_variance", "benchmark/variance.csv"),
+        ("compare_methods", "summary/tests.csv"),
+    ):
+        command = (results / f"logs/{rule}.log").read_text().splitlines()[0]
+        assert command.startswith(f"by hand: {sys.executable} ")
+        # The fixture's folder has moved since.
+        command = re.sub(r"\S+(?=/workflow_scripts/)", str(finished), command, count=1)
+        before = (results / output).read_bytes()
+        (results / output).unlink()
+        subprocess.run(
+            command.removeprefix("by hand: "),
+            shell=True,
+            check=True,
+            cwd=finished,
+            env=environment(finished) | {"PYTHONPATH": str(finished / "workflow_scripts")},
+            capture_output=True,
+        )
+        assert (results / output).read_bytes() == before
 
 
 def test_a_run_that_was_killed_goes_on_with_the_same_command(tmp_path):

@@ -19,7 +19,7 @@ from prudent.workflow.configfiles import read_config
 ROOT = Path(__file__).resolve().parents[3]
 DEFAULTS = ROOT / "config.yaml"
 SCHEMA = ROOT / "rules" / "schemas" / "config.schema.yaml"
-TABLE = ROOT / "README.md"
+TABLE = ROOT / "docs" / "configuration.md"
 MARKS = ("<!-- config -->\n", "<!-- /config -->\n")
 
 HEADER = """\
@@ -97,7 +97,12 @@ def _rows(form: Form, schema: Form, scenario: Any, prefix: str) -> Iterator[str]
 
 
 def _default(form: Form) -> str:
-    return f"`{yaml_text(form['default'])}`" if "default" in form else ""
+    if "default" not in form:
+        return ""
+    default = form["default"]
+    if isinstance(default, dict):  # a section that overrides another: what is empty is not set
+        default = {key: value for key, value in default.items() if value is not None}
+    return f"`{yaml_text(default)}`"
 
 
 def _meaning(form: Form) -> str:

@@ -8,6 +8,7 @@ import io
 import json
 import logging
 import os
+import shlex
 import sys
 import types
 import typing
@@ -37,7 +38,8 @@ def run(main: Callable[[Any], None], args_class: type, snakemake: Any = None) ->
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     log = Path(snakemake.log[0]) if snakemake is not None and snakemake.log else None
-    with _Tee(log):
+    by_hand = f"by hand: {command_line(main, args)}" if log else ""
+    with _Tee(log, by_hand):
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)
         if snakemake is not None:
             gpus.take(snakemake.resources.get("gpu", 0))
@@ -50,6 +52,14 @@ def run(main: Callable[[Any], None], args_class: type, snakemake: Any = None) ->
         except InputError as error:
             logging.error("error: %s", error)
             sys.exit(1)
+
+
+def command_line(main: Callable[[Any], None], args: Any) -> str:
+    """The command that repeats a job by hand, from the folder that it runs in."""
+    # Snakemake may run a copy of the script, tmpabc.NAME.py.
+    name = Path(sys.modules[main.__module__].__file__).stem.rpartition(".")[2]
+    script = Path(__file__).parents[2] / f"{name}.py"
+    return shlex.join([sys.executable, str(script), *to_command_line(args)])
 
 
 def set_threads(threads: int) -> None:
@@ -168,14 +178,15 @@ def _convert(value: Any, kind: Any, given: bool = False) -> Any:
 class _Tee:
     """Sends standard output and error to the log file as well, tracebacks included."""
 
-    def __init__(self, path: Path | None) -> None:
-        self.path = path
+    def __init__(self, path: Path | None, first: str = "") -> None:
+        self.path, self.first = path, first
 
     def __enter__(self) -> None:
         if self.path is None:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.file = self.path.open("w", encoding="utf-8", errors="backslashreplace", buffering=1)
+        print(self.first, file=self.file)
         self.streams = sys.stdout, sys.stderr
         sys.stdout = _Both(sys.stdout, self.file)
         sys.stderr = _Both(sys.stderr, self.file)
