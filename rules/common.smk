@@ -32,7 +32,12 @@ from prudent.workflow.checks import (
     local_files,
     save_config,
 )
-from prudent.workflow.config import Config, judge_reward_settings, method_settings
+from prudent.workflow.config import (
+    Config,
+    judge_reward_settings,
+    method_settings,
+    objective_parameters,
+)
 from prudent.workflow.configfiles import merged, read_config, typed
 from prudent.workflow.digest import code_digest
 from prudent.workflow.remembered import Memory
@@ -172,6 +177,11 @@ def seed_of_policy(wildcards):
 def objective_of_policy(wildcards):
     """The objective of a policy's method."""
     return config["methods"][wildcards.method]["objective"]
+
+
+def parameters_of_policy(wildcards):
+    """The parameters of a policy's objective."""
+    return objective_parameters(config["methods"][wildcards.method])
 
 
 def policy_settings(wildcards):

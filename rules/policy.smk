@@ -23,6 +23,7 @@ rule train_policy:
         runtime=lambda wildcards, attempt: 480 * attempt,
     params:
         objective=objective_of_policy,
+        parameters=parameters_of_policy,
         beta=lambda wildcards: config["methods"][wildcards.method]["beta"],
         head=lambda wildcards: seed_of_policy(wildcards)[1],
         settings=policy_settings,

@@ -22,8 +22,8 @@ from safetensors.torch import load_file, save_file
 from tiny_models import CONFIGS, tiny_prompts, tiny_tokenizer
 from transformers import AutoModelForCausalLM
 
-from prudent import objectives
 from prudent.errors import InputError
+from prudent.objectives.weighted import variance_aware
 from prudent.ppo import lock
 from prudent.ppo.checkpoint import CheckpointFolder, Termination
 from prudent.ppo.lock import Lock
@@ -446,7 +446,7 @@ def train(folder: Path) -> None:
         reference,
         tiny_tokenizer(),
         rewards,
-        objectives.variance_aware,
+        variance_aware,
         head=1,
         beta=0.3,
         settings=SETTINGS,

@@ -24,10 +24,23 @@ from prudent.workflow.checks import (
     is_sampled,
     local_files,
 )
-from prudent.workflow.config import Config, judge_reward_settings, method_settings
-from prudent.workflow.config_docs import DEFAULTS, SCHEMA, TABLE, schema_text, with_table
+from prudent.workflow.config import (
+    Config,
+    judge_reward_settings,
+    method_settings,
+    objective_parameters,
+)
+from prudent.workflow.config_docs import (
+    DEFAULTS,
+    METHODS,
+    SCHEMA,
+    TABLE,
+    methods_text,
+    schema_text,
+    with_table,
+)
 from prudent.workflow.configfiles import check_command_line, merged, read_config, typed
-from prudent.workflow.objectives import objective_names
+from prudent.workflow.objectives import load, objectives
 from prudent.workflow.remembered import Memory
 
 MEMORY = Memory(Path("none"))
@@ -244,7 +257,8 @@ def test_every_key_has_a_description_and_every_section_is_closed():
     schema = Config.model_json_schema()
     found = 0
     for name, form in {"Config": schema, **schema["$defs"]}.items():
-        assert form["additionalProperties"] is False, name
+        # A method also has the parameters of its objective.
+        assert form["additionalProperties"] is (name == "Method"), name
         for key, part in form["properties"].items():
             assert resolved(part, schema).get("description"), f"{name}.{key}"
             found += 1
@@ -255,6 +269,7 @@ def test_schema_and_table_are_in_step_with_the_settings():
     assert SCHEMA.read_text(encoding="utf-8") == schema_text(), "run `make config-docs`"
     table = TABLE.read_text(encoding="utf-8")
     assert with_table(table) == table, "run `make config-docs`"
+    assert METHODS.read_text(encoding="utf-8") == methods_text(), "run `make config-docs`"
     for key in ("seeds", "ppo.steps", "methods.NAME.beta", "judge.scorer"):
         assert f"| `{key}` |" in table
     steps = PPOSettings().steps
@@ -335,17 +350,60 @@ def test_what_the_sources_ask_for(config):
     assert not is_sampled(config) and is_labelled(config)
 
 
-def test_names_that_are_read_without_importing_are_those_of_the_module():
+def test_objectives_read_without_importing_are_those_of_the_package():
+    import importlib
     import inspect
 
-    from prudent import objectives
+    for name, objective in objectives().items():
+        module = importlib.import_module(f"prudent.objectives.{objective.file.stem}")
+        function = getattr(module, name)
+        assert function is load(name) and inspect.getdoc(function) == objective.document
+        for key, parameter in inspect.signature(function).parameters.items():
+            if parameter.kind is inspect.Parameter.KEYWORD_ONLY and key != "run":
+                field = objective.parameters.model_fields[key]
+                assert field.default == parameter.default and field.description
+    assert {"vanilla", "variance_aware", "shuffled"} <= set(objectives())
 
-    functions = [
-        name
-        for name, value in vars(objectives).items()
-        if inspect.isfunction(value) and value.__module__ == objectives.__name__
-    ]
-    assert objective_names() == [name for name in functions if not name.startswith("_")]
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        ("def f(scores, head, beta):\n    pass", "has to begin with (rewards, head, beta"),
+        ("def f(rewards, head, beta, *, k=1):\n    pass", "'k' to have a type and a default"),
+        ("def f(rewards, head, beta, *, k: int):\n    pass", "'k' to have a type and a default"),
+        ("def f(rewards, head, beta, *, ppo: int = 1):\n    pass", "to be named otherwise than"),
+        ("def f(rewards, head, beta, *, k: Odd = 1):\n    pass", "name 'Odd' is not defined"),
+        ("def vanilla(rewards, head, beta):\n    pass\n" * 2, None),
+    ],
+)
+def test_an_objective_of_another_form_is_refused(tmp_path, code, says):
+    (tmp_path / "family.py").write_text(code)
+    with pytest.raises(InputError, match=re.escape(says or "is also in family.py")):
+        objectives(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("method", "says"),
+    [
+        ({"width": -1}, "`methods.careful.width` is -1; expected a number >= 0"),
+        ({"width": "2"}, "`methods.careful.width` is the text '2'; expected a number >= 0"),
+        ({"width": True}, "`methods.careful.width` is true; expected a number >= 0"),
+        ({"wdth": 1}, "`methods.careful.wdth` is no key of a method with the objective lower_"),
+        ({"decay": 0.5}, "`methods.careful.decay` is no key of a method with the objective lower"),
+        ({"run": 1}, "`methods.careful.run` is no key of a method"),
+    ],
+)
+def test_parameters_of_an_objective_are_checked(config, method, says):
+    config["methods"]["careful"] = {"objective": "lower_confidence_bound", "beta": 0.1} | method
+    assert says in refusal(config)
+
+
+def test_parameters_of_an_objective_have_defaults(config):
+    method = {"objective": "centred_spread", "beta": 0.1, "width": 2}
+    assert objective_parameters(method) == {"width": 2.0, "decay": 0.99}
+    config["methods"]["careful"] = method
+    accepted = effective_config(config, Memory(Path("none")))
+    assert accepted["methods"]["careful"]["width"] == 2
 
 
 def pins() -> dict[str, str]:

@@ -215,7 +215,7 @@ def append(text: str):
 
 
 def test_comments_and_formatting_bring_nothing_back(finished, edit):
-    edit("workflow_scripts/prudent/objectives.py", append("\n# A comment.\n"))
+    edit("workflow_scripts/prudent/objectives/weighted.py", append("\n# A comment.\n"))
     edit(
         "workflow_scripts/prudent/rewards/heads.py",
         lambda text: text.replace('"""', '"""Once. ', 1),
@@ -227,15 +227,16 @@ def test_comments_and_formatting_bring_nothing_back(finished, edit):
 
 
 def test_an_objective_brings_back_its_policies_and_what_is_below(finished, edit):
-    name = "workflow_scripts/prudent/objectives.py"
+    name = "workflow_scripts/prudent/objectives/weighted.py"
     edit(
         name,
         append(
-            "\n\ndef harsher(scores, head, beta):\n    return vanilla(scores, head, 2 * beta)\n"
+            "\n\nclass Twice:\n    FACTOR = 2\n\n\ndef harsher(rewards, head, beta):\n"
+            "    return variance_aware(rewards, head, Twice.FACTOR * beta)\n"
         ),
     )
     assert dry_run(finished, "--configfile", TINY) == {}, "a new objective has no policies yet"
-    edit(name, lambda text: text.replace("beta * scores.std(dim=1)", "beta * scores.var(dim=1)"))
+    edit(name, lambda text: text.replace("beta * rewards.spread()", "beta * rewards.spread() ** 2"))
     assert dry_run(finished, "--configfile", TINY) == jobs(2, READERS)
 
 
@@ -359,7 +360,8 @@ def test_the_library_does_not_know_snakemake():
     modules = sorted((SCRIPTS / "prudent").rglob("*.py"))
     assert modules
     for path in modules:
-        assert "snakemake" not in imported(path), path
+        if path.name != "slurm.py":  # which speaks for the Snakefile
+            assert "snakemake" not in imported(path), path
 
 
 def test_every_caption_is_used_and_there():

@@ -208,7 +208,7 @@ def test_the_diagnosis_from_files(tmp_path):
     models = [RewardEnsemble.load(path) for path in paths]
     numbers = []
     for ensemble, model in enumerate(models):
-        rewards = model(asked, given).double().numpy()
+        rewards = model(asked, given).mean.double().numpy()
         for head in range(K):
             one = samples[(samples["ensemble"] == ensemble) & (samples["head"] == head)]
             np.testing.assert_allclose(one["reward"], rewards[:, head], rtol=1e-3, atol=1e-4)
@@ -223,7 +223,8 @@ def test_the_diagnosis_from_files(tmp_path):
     asked = unseen["prompt"].tolist()
     margins = [
         (
-            model(asked, unseen["chosen"].tolist()) - model(asked, unseen["rejected"].tolist())
+            model(asked, unseen["chosen"].tolist()).mean
+            - model(asked, unseen["rejected"].tolist()).mean
         ).numpy()
         for model in [RewardEnsemble.load(tmp_path / "base"), *models]
     ]

@@ -179,10 +179,13 @@ def test_versions_of_the_imported_packages_count(folder, tmp_path):
 
 
 def test_only_what_an_objective_needs_counts(tmp_path):
-    (tmp_path / "prudent").mkdir()
-    (tmp_path / "prudent/__init__.py").touch()
-    (tmp_path / "run.py").write_text("from prudent import objectives\n")
-    module = tmp_path / "prudent/objectives.py"
+    (tmp_path / "prudent/objectives").mkdir(parents=True)
+    for package in ("prudent", "prudent/objectives"):
+        (tmp_path / package / "__init__.py").touch()
+    (tmp_path / "prudent/used.py").write_text("USED = 1\n")
+    (tmp_path / "run.py").write_text("import prudent\n")
+    module = tmp_path / "prudent/objectives/family.py"
+    (tmp_path / "prudent/objectives/other.py").write_text("def zero(x):\n    return x\n")
     text = (
         "SCALE = 2\n\ndef _half(x):\n    return x / 2\n\ndef one(x):\n    return _half(x)\n\n"
         "def two(x):\n    return one(x) * SCALE\n\ndef three(x):\n    return x\n"
@@ -201,8 +204,17 @@ def test_only_what_an_objective_needs_counts(tmp_path):
     before = digests(text)
     assert len(set(before.values())) == 3
     assert changed(text + "\ndef four(x):\n    return two(x)\n") == set()
+    # With helpers, classes, constants and imports of its own.
+    more = "class Four:\n    SIZE = 4\n\nFOUR = Four()\n\ndef _four(x):\n    return FOUR\n\n"
+    more += "def four(x):\n    return _four(x) + USED + math.pi\n"
+    assert changed("import math\nfrom prudent.used import USED\n" + text + more) == set()
+    (tmp_path / "prudent/objectives/other.py").write_text("def zero(x):\n    return -x\n")
+    assert changed(text) == set()
+    with pytest.raises(InputError, match="no file has the objective 'five'"):
+        code_digest("run", tmp_path, objective="five")
+    assert changed(text + "print('at import')\n") == {"one", "two", "three"}
     assert changed(text.replace("return x\n", "return -x\n")) == {"three"}
     assert changed(text.replace("* SCALE", "- SCALE")) == {"two"}
     assert changed(text.replace("return _half(x)", "return _half(-x)")) == {"one", "two"}
-    assert changed(text.replace("x / 2", "x / 3")) == {"one", "two", "three"}
-    assert changed(text.replace("SCALE = 2", "SCALE = 3")) == {"one", "two", "three"}
+    assert changed(text.replace("x / 2", "x / 3")) == {"one", "two"}
+    assert changed(text.replace("SCALE = 2", "SCALE = 3")) == {"two"}

@@ -276,7 +276,7 @@ def test_an_ensemble_is_a_checkpoint_with_k_labels(kind, tmp_path):
         expected += heads.bias
     ensemble = RewardEnsemble.load(tmp_path / "ensemble")
     assert ensemble.heads == 4
-    rewards = ensemble(PROMPTS, RESPONSES)
+    rewards = ensemble(PROMPTS, RESPONSES).mean
     assert rewards.shape == (17, 4) and not rewards.requires_grad
     torch.testing.assert_close(rewards, expected, rtol=1e-4, atol=1e-4)
 
@@ -318,18 +318,18 @@ def test_an_ordinary_reward_model_is_an_ensemble_of_one(tmp_path):
     with torch.no_grad():
         logits = model(input_ids=torch.tensor(ids)).logits
     assert ensemble.heads == 1
-    rewards = ensemble(PROMPTS[:1], RESPONSES[:1])
+    rewards = ensemble(PROMPTS[:1], RESPONSES[:1]).mean
     torch.testing.assert_close(rewards, logits, rtol=1e-4, atol=1e-4)
 
 
 def test_a_decoder_whose_config_names_no_padding_reads_batches(tmp_path):
     tokenizer = reward_tokenizer_of("gpt2")
     model = tiny_reward_model("gpt2", tokenizer)
-    expected = RewardEnsemble(model, tokenizer)(PROMPTS, RESPONSES)
+    expected = RewardEnsemble(model, tokenizer)(PROMPTS, RESPONSES).mean
     model.config.pad_token_id = None
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    torch.testing.assert_close(RewardEnsemble.load(tmp_path)(PROMPTS, RESPONSES), expected)
+    torch.testing.assert_close(RewardEnsemble.load(tmp_path)(PROMPTS, RESPONSES).mean, expected)
 
 
 def test_a_reward_model_without_a_template_is_refused(tmp_path):
@@ -355,7 +355,7 @@ def test_rewards_of_trained_heads_survive_the_checkpoint(tmp_path):
     ensemble = RewardEnsemble.load(tmp_path / "ensemble")
     expected = chosen @ heads.weight.T - heads.offsets
     torch.testing.assert_close(ensemble.rewards(chosen), expected, rtol=1e-4, atol=1e-5)
-    found = ensemble(PROMPTS, random_texts(17, seed=6))
+    found = ensemble(PROMPTS, random_texts(17, seed=6)).mean
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
 
 
@@ -427,15 +427,15 @@ def loaded(tmp_path_factory) -> RewardEnsemble:
 
 
 def test_texts_may_be_arrays_and_columns(loaded):
-    expected = loaded(PROMPTS, RESPONSES)
+    expected = loaded(PROMPTS, RESPONSES).mean
     for prompts, responses in (
         (np.array(PROMPTS), np.array(RESPONSES)),
         (pd.Series(PROMPTS, index=range(3, 20)), tuple(RESPONSES)),
         (iter(PROMPTS), iter(RESPONSES)),
         ([[{"role": "user", "content": prompt}] for prompt in PROMPTS], RESPONSES),
     ):
-        assert torch.equal(loaded(prompts, responses), expected)
-    assert loaded([], []).shape == (0, 1)
+        assert torch.equal(loaded(prompts, responses).mean, expected)
+    assert loaded([], []).mean.shape == (0, 1)
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ def test_a_reward_model_judges(tmp_path):
     for scorer in (path, str(path)):
         found = load_judge(scorer)(PROMPTS, texts)
         assert list(found) == ["score"] and found["score"].dtype == np.float64
-        expected = RewardEnsemble.load(path)(PROMPTS, texts)[:, 0]
+        expected = RewardEnsemble.load(path)(PROMPTS, texts).mean[:, 0]
         np.testing.assert_array_equal(found["score"], expected.double())
         assert found["score"].std() > 0.01
 

@@ -32,8 +32,12 @@ from tiny_models import (
 )
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from prudent import objectives
 from prudent.errors import InputError
+from prudent.objectives.controls import shuffled
+from prudent.objectives.pessimistic import centred_spread
+from prudent.objectives.signal import Signal
+from prudent.objectives.single import vanilla
+from prudent.objectives.weighted import variance_aware
 from prudent.policies import lm_head
 from prudent.policies.sampling import response_statistics
 from prudent.ppo import losses
@@ -46,6 +50,7 @@ from prudent.ppo.trainer import (
     minibatch_loss,
     prompt_rows,
 )
+from prudent.rewards.interface import Rewards
 from prudent.seeding import generator
 from prudent.tables import write_parquet
 
@@ -71,7 +76,7 @@ def rewards(prompts: list[str], responses: list[str]) -> torch.Tensor:
     return torch.tensor(rows, dtype=torch.float64)
 
 
-def make(reward_fn=rewards, objective=objectives.variance_aware, **options) -> PPOTrainer:
+def make(reward_fn=rewards, objective=variance_aware, **options) -> PPOTrainer:
     settings = SETTINGS.replace(**options.pop("settings", {}))
     arguments = {
         "policy": tiny_model("gpt2", 0),
@@ -111,7 +116,7 @@ def one_step(trainer: PPOTrainer) -> tuple[Experience, dict[str, float]]:
     """Trains for the one step that the trainer is set to: what it learned from, and its log."""
     seen: list[Experience] = []
     update = trainer._update
-    trainer._update = lambda *a: seen.append(a[-1]) or update(*a)
+    trainer._update = lambda *a: seen.append(a[2]) or update(*a)
     (row,) = trainer.train(PROMPTS)
     (experience,) = seen
     assert not experience.attention_mask[:, 0].all(), "no padded prompt: the test shows nothing"
@@ -373,7 +378,7 @@ def test_the_logged_kl_is_the_penalised_kl():
     """With lambda = gamma = 1, no reward and values 0, the first return is -coef * KL."""
     trainer = make(
         reward_fn=lambda p, r: torch.zeros(len(p), 2),
-        objective=objectives.vanilla,
+        objective=vanilla,
         settings={"lam": 1.0, "steps": 1, "epochs": 1, "minibatch_size": 8, "learning_rate": 1e-30},
     )
     with torch.no_grad():
@@ -381,7 +386,7 @@ def test_the_logged_kl_is_the_penalised_kl():
         trainer.value.head.bias.zero_()
     seen: list[Experience] = []
     update = trainer._update
-    trainer._update = lambda step, texts, experience: (
+    trainer._update = lambda step, texts, experience, penalty: (
         seen.append(experience) or update(step, texts, experience)
     )
     (row,) = trainer.train(PROMPTS)
@@ -426,7 +431,8 @@ def test_a_minibatch_far_from_the_old_policy_gets_no_gradient():
         )
     for shift, moves in ((math.log(9.9), True), (math.log(10.1), False)):
         batch = Experience(
-            ids, torch.ones_like(ids), ones, log_probs - shift, ones, -ones, 2 * ones
+            *(ids, torch.ones_like(ids), ones, log_probs - shift, ones, -ones, 2 * ones),
+            *(log_probs, 0 * ones),
         )
         trainer._update(0, ["a prompt"] * 4, batch)
         assert any(p.grad.any() for p in trainer.parameters.values()) == moves
@@ -437,8 +443,8 @@ def test_each_samples_kl_is_penalised_by_its_own_coefficient_and_logged(monkeypa
     scores = []
 
     def objective(rewards, head, beta):
-        scores.append(rewards[:, head])
-        return scores[-1], coefficients
+        scores.append(rewards.mean[:, head])
+        return Signal(scores[-1], coefficients)
 
     calls = recorded_calls(monkeypatch, "gae")
     trainer = exact(objective=objective, settings={"learning_rate": 1e-30})
@@ -462,7 +468,7 @@ def test_a_samples_coefficient_changes_its_own_token_rewards_alone(monkeypatch, 
     for values in (coefficients, doubled):
         trainer = make(
             reward_fn=lambda p, r: torch.zeros(len(p), 2),
-            objective=lambda scores, head, beta, values=values: (scores[:, head], values),
+            objective=lambda r, head, beta, values=values: Signal(r.mean[:, head], values),
             settings={"steps": 1, "learning_rate": 1e-30},
         )
         one_step(trainer)
@@ -645,14 +651,14 @@ def test_methods_of_one_seed_see_the_same_prompts_and_draws():
         trainer.train(PROMPTS)
         return seen, weights(trainer)["value.head.weight"]
 
-    vanilla, head = run(objectives.vanilla, 0.1, 3)
-    aware, aware_head = run(objectives.variance_aware, 0.7, 3)
-    other, other_head = run(objectives.vanilla, 0.1, 4)
-    assert vanilla == aware
+    plain, head = run(vanilla, 0.1, 3)
+    aware, aware_head = run(variance_aware, 0.7, 3)
+    other, other_head = run(vanilla, 0.1, 4)
+    assert plain == aware
     assert torch.equal(head, aware_head)
     assert not torch.equal(head, other_head)
-    assert all(a[0] != b[0] and a[1] != b[1] for a, b in zip(vanilla, other, strict=True))
-    assert vanilla[0] != vanilla[3], "a new epoch has new prompts and draws"
+    assert all(a[0] != b[0] and a[1] != b[1] for a, b in zip(plain, other, strict=True))
+    assert plain[0] != plain[3], "a new epoch has new prompts and draws"
 
 
 # --- Learning -------------------------------------------------------------------------------------
@@ -669,7 +675,7 @@ def test_a_policy_learns_to_say_what_is_rewarded():
     settings = {"batch_size": 64, "minibatch_size": 64, "epochs": 4, "steps": 25}
     trainer = make(
         share,
-        objectives.vanilla,
+        vanilla,
         policy=tiny_model(spread=1.0),
         reference=tiny_model(spread=1.0),
         beta=0.01,
@@ -733,7 +739,7 @@ def test_an_interrupted_run_ends_bit_identical(tmp_path, uninterrupted, stop_at,
     ("options", "message"),
     [
         ({"settings": {"clip_range": 0.1}}, "ppo.clip_range: 0.2 in the checkpoint, 0.1 now"),
-        ({"objective": objectives.vanilla}, "objective.name: variance_aware in the checkpoint, v"),
+        ({"objective": vanilla}, "objective.name: variance_aware in the checkpoint, v"),
         ({"beta": 0.4}, "beta: 0.3 in the checkpoint, 0.4 now"),
         ({"run_seed": 4}, "run_seed: 3 in the checkpoint, 4 now"),
         ({"fingerprint": {"code": "a"}}, "code: nothing in the checkpoint, a now"),
@@ -893,8 +899,107 @@ def test_what_is_not_finite_stops_the_run_with_step_and_term():
     with pytest.raises(NonFiniteError, match="step 1: the policy's log-probability is not finite"):
         wild.train(PROMPTS)
     with pytest.raises(NonFiniteError, match="step 0: the objective's KL coefficient") as error:
-        make(objective=lambda s, head, beta: (s[:, head], s[:, 0] / 0)).train(PROMPTS)
+        make(objective=lambda r, h, b: Signal(r.mean[:, h], r.mean[:, 0] / 0)).train(PROMPTS)
     assert repr(PROMPTS[prompt_rows(len(PROMPTS), 8, 0, SEED, RUN_SEED)[0]]) in str(error.value)
+
+
+# --- Signals beyond a score and a coefficient ----------------------------------------------------
+
+
+@pytest.mark.parametrize("penalty", [torch.square, lambda x: torch.expm1(-x) + x])
+@pytest.mark.parametrize("architecture", ["gpt2", "llama"])
+def test_a_penalty_is_exact_against_autograd_through_the_whole_model(penalty, architecture):
+    """In float64, the fused loss's gradients against those of the loss as it is written down."""
+    coefficients = torch.linspace(0.5, 2.0, 8, dtype=torch.float64)
+    trainer = exact(
+        policy=exact_model(architecture, 0),
+        reference=exact_model(architecture, 1),
+        objective=lambda r, h, b: Signal(
+            r.mean[:, h], 0.1 * coefficients, penalty=penalty, penalty_coefficient=coefficients
+        ),
+        settings={"learning_rate": 1e-30, "gradient_accumulation_steps": 2, "epochs": 1},
+    )
+    gradients = recorded_gradients(trainer)
+    experience, _ = one_step(trainer)
+    rows = trainer._order(0, 0)[:4]
+    batch = experience.rows(rows)
+
+    def without_penalty() -> torch.Tensor:
+        tokens = batch.mask.sum()
+        return minibatch_loss(trainer.policy, trainer.value, batch, trainer.settings, tokens)[0]
+
+    # Transformers' own logits, and their log-softmax.
+    ids, mask = batch.ids, batch.attention_mask
+    positions = (mask.long().cumsum(dim=1) - 1).clamp(min=0)
+    length = batch.mask.shape[1]
+    logits = trainer.policy(input_ids=ids, attention_mask=mask, position_ids=positions).logits
+    log_probs = logits[:, -length - 1 : -1].log_softmax(dim=-1)
+    log_probs = log_probs.gather(2, ids[:, -length:, None])[..., 0]
+    log_ratio = (log_probs - batch.reference_log_probs) * batch.mask
+    penalties = coefficients[rows, None] * penalty(log_ratio) * batch.mask
+    loss = without_penalty() + penalties.sum() / batch.mask.sum()
+    parameters = list(trainer.parameters.values())
+    wanted = torch.autograd.grad(loss, parameters, allow_unused=True)
+    plain = torch.autograd.grad(without_penalty(), parameters, allow_unused=True)
+    # Llama's norms compute in float32, whatever the model's type is.
+    same_gradients(gradients[0], wanted, 1e-6 if architecture == "llama" else 1e-12)
+    assert max(float((a - b).abs().max()) for a, b in zip(wanted, plain, strict=True)) > 1e-3
+
+
+def test_weights_multiply_the_whitened_advantages(monkeypatch):
+    calls = recorded_calls(monkeypatch, "masked_whiten")
+    weights = torch.linspace(0.0, 2.0, 8, dtype=torch.float64)
+    trainer = exact(
+        objective=lambda r, h, b: constant(r, weights=weights), settings={"learning_rate": 1e-30}
+    )
+    experience, _ = one_step(trainer)
+    whitened = losses.masked_whiten(*calls[0])
+    torch.testing.assert_close(experience.advantages, whitened * weights[:, None])
+    assert not experience.advantages[0].any() and experience.advantages[7].any()
+
+
+def test_metrics_stand_in_the_log_and_draws_and_memory_are_the_runs_own():
+    log = make(objective=functools.partial(centred_spread, decay=0.5)).train(PROMPTS)
+    assert all(row["level"] > 0 for row in log) and len({row["level"] for row in log}) == 6
+    level = log[0]["sigma"]
+    for row in log:
+        level = 0.5 * level + 0.5 * row["sigma"]
+        assert row["level"] == pytest.approx(level, rel=1e-5)
+    first, again, other = (
+        make(objective=shuffled, run_seed=seed, settings={"learning_rate": 1e-30}).train(PROMPTS)
+        for seed in (3, 3, 4)
+    )
+    assert [row["score"] for row in first] == [row["score"] for row in again]
+    # The same draws of everything else as a method without any.
+    plain = make(objective=variance_aware, settings={"learning_rate": 1e-30}).train(PROMPTS)
+    assert [row["proxy_reward"] for row in first] == [row["proxy_reward"] for row in plain]
+    assert [row["proxy_reward"] for row in first] != [row["proxy_reward"] for row in other]
+
+
+@pytest.mark.parametrize("objective", [centred_spread, shuffled])
+def test_a_memory_and_draws_are_resumed_bit_for_bit(tmp_path, objective):
+    expected = make(objective=objective)
+    log = expected.train(PROMPTS)
+    with pytest.raises(Preempted):
+        make(CountingRewards(4), objective, checkpoints=tmp_path).train(PROMPTS)
+    resumed = make(objective=objective, checkpoints=tmp_path)
+    for row, wanted in zip(resumed.train(PROMPTS), log, strict=True):
+        assert {**row, "seconds": 0} == {**wanted, "seconds": 0}
+    before, after = weights(expected), weights(resumed)
+    assert all(torch.equal(after[name], part) for name, part in before.items())
+    assert resumed.run.state.keys() == expected.run.state.keys()
+    for name, part in expected.run.state.items():
+        assert torch.equal(resumed.run.state[name], part)
+
+
+def test_the_callers_models_and_process_are_left_as_they_were():
+    policy, reference = tiny_model("gpt2", 0), tiny_model("gpt2", 1)
+    kinds = [[type(module) for module in model.modules()] for model in (policy, reference)]
+    before = torch.get_rng_state(), torch.get_num_threads(), logging.getLogger().level
+    make(policy=policy, reference=reference, settings={"steps": 1}).train(PROMPTS)
+    after = torch.get_rng_state(), torch.get_num_threads(), logging.getLogger().level
+    assert torch.equal(before[0], after[0]) and before[1:] == after[1:]
+    assert kinds == [[type(module) for module in model.modules()] for model in (policy, reference)]
 
 
 # --- What a caller may give, and what not --------------------------------------------------------
@@ -913,6 +1018,10 @@ def test_texts_and_rewards_may_be_arrays_and_columns():
         log = make(reward, settings={"steps": 2}).train(prompts)
         for row, wanted in zip(log, expected, strict=True):
             assert {**row, "seconds": 0} == {**wanted, "seconds": 0}
+
+
+def constant(rewards, beta=0.1, **more):
+    return Signal(rewards.mean[:, 0], beta * torch.ones(len(rewards.mean)), **more)
 
 
 def frozen():
@@ -978,15 +1087,45 @@ def test_prompts_that_are_no_texts_are_refused(prompts, message):
     [
         ({"reward_fn": lambda p, r: None}, "the reward function returned a NoneType"),
         ({"reward_fn": lambda p, r: [["a"]] * 8}, "the reward function returned a list"),
-        ({"reward_fn": lambda p, r: [1.0] * 8}, "shape (8,) for 8 responses; expected [8, heads]"),
-        ({"reward_fn": lambda p, r: np.ones((8, 1))}, "the policy's head is 1, and the reward"),
-        ({"objective": lambda s, h, b: s[:, h]}, "<lambda> returned Tensor; expected two tensors"),
-        ({"objective": lambda s, h, b: (s[:, h], b)}, "returned tuple; expected two tensors"),
         (
-            {"objective": lambda s, h, b: (s[:, h], s)},
-            "a KL coefficient of shape (8, 3); expected [8], one number a response",
+            {"reward_fn": lambda p, r: [1.0] * 8},
+            "shape (8,) for 8 responses; expected [8, members]",
         ),
-        ({"objective": lambda s, h, b: (s.mean(), s[:, h])}, "a score of shape (); expected [8]"),
+        ({"reward_fn": lambda p, r: np.ones((8, 1))}, "the policy's head is 1, and the reward"),
+        (
+            {"objective": lambda r, h, b: r.mean[:, h]},
+            "<lambda> returned Tensor; expected a Signal",
+        ),
+        ({"objective": lambda r, h, b: (r.mean[:, h], b)}, "returned tuple; expected a Signal"),
+        (
+            {"objective": lambda r, h, b: Signal(r.mean[:, h], r.mean)},
+            "a KL coefficient of shape (8, 3); expected a tensor [8], one number a response",
+        ),
+        ({"objective": lambda r, h, b: Signal(r.mean[:, h], b)}, "a KL coefficient of float; exp"),
+        (
+            {"objective": lambda r, h, b: Signal(r.mean.mean(), r.mean[:, h])},
+            "a score of shape (); expected a tensor [8]",
+        ),
+        (
+            {"objective": lambda r, h, b: constant(r, weights=torch.ones(3))},
+            "a weight of shape (3,); expected a tensor [8]",
+        ),
+        (
+            {"objective": lambda r, h, b: constant(r, penalty=torch.square)},
+            "a penalty coefficient of NoneType; expected a tensor [8]",
+        ),
+        (
+            {"objective": lambda r, h, b: constant(r, metrics={"kl": 1.0})},
+            "has the metric 'kl', which is a column of every training log",
+        ),
+        (
+            {"reward_fn": lambda p, r: Rewards(torch.ones(8, 3), std=torch.ones(8))},
+            "standard deviations of shape (8,); expected [8, 3]",
+        ),
+        (
+            {"reward_fn": lambda p, r: Rewards(torch.ones(8, 3), features=torch.ones(3, 8))},
+            "features of shape (3, 8); expected [8, width]",
+        ),
     ],
 )
 def test_rewards_and_objectives_of_other_forms_are_refused(options, message):
@@ -1007,22 +1146,22 @@ class Weighted:
     def __init__(self, weight):
         self.weight = weight
 
-    def __call__(self, scores, head, beta):
-        return scores[:, head] * self.weight, beta * scores.std(dim=1)
+    def __call__(self, rewards, head, beta):
+        return Signal(rewards.mean[:, head] * self.weight, beta * rewards.spread())
 
 
-def weighted(scores, head, beta, weight=1.0):
-    return Weighted(weight)(scores, head, beta)
+def weighted(rewards, head, beta, weight=1.0):
+    return Weighted(weight)(rewards, head, beta)
 
 
 def closing_over(weight):
-    return lambda scores, head, beta: weighted(scores, head, beta, weight)
+    return lambda rewards, head, beta: weighted(rewards, head, beta, weight)
 
 
 @pytest.mark.parametrize(
     ("first", "second"),
     [
-        (lambda s, h, b: (s[:, h], b * s[:, 0]), lambda s, h, b: (s[:, h], b * s[:, 1])),
+        (lambda r, h, b: constant(r, b), lambda r, h, b: constant(r, 2 * b)),
         (functools.partial(weighted, weight=1.0), functools.partial(weighted, weight=2.0)),
         (Weighted(1.0), Weighted(2.0)),
         (Weighted(torch.ones(8)), Weighted(2 * torch.ones(8))),

@@ -70,7 +70,7 @@ def trained(backbone, tmp_path_factory) -> tuple[Path, pd.DataFrame]:
 
 def margins(path: Path, pairs: pd.DataFrame) -> torch.Tensor:
     model, prompts = RewardEnsemble.load(path), pairs["prompt"].tolist()
-    sides = (model(prompts, pairs[side].tolist())[:, 0] for side in ("chosen", "rejected"))
+    sides = (model(prompts, pairs[side].tolist()).mean[:, 0] for side in ("chosen", "rejected"))
     return next(sides) - next(sides)
 
 

@@ -51,7 +51,7 @@ def test_responses_are_scored_as_by_each_model_itself(models):
     scores = score_responses(load(models), prompts, responses, batch_tokens=30)
     assert [table.shape for table in scores] == [(N, 1), (N, 3), (N, 3)]
     for table, model in zip(scores, load(models), strict=True):
-        torch.testing.assert_close(table, model(prompts, responses), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(table, model(prompts, responses).mean, rtol=1e-4, atol=1e-4)
 
 
 def test_pairs_become_one_row_per_side_ensemble_and_head(models):
@@ -62,7 +62,7 @@ def test_pairs_become_one_row_per_side_ensemble_and_head(models):
     assert keyed.index.is_unique
     for side in ("chosen", "rejected"):
         for number, model in enumerate(load(models), start=-1):
-            rewards = model(PAIRS["prompt"].tolist(), PAIRS[side].tolist()).double().numpy()
+            rewards = model(PAIRS["prompt"].tolist(), PAIRS[side].tolist()).mean.double().numpy()
             for column in range(rewards.shape[1]):
                 found = keyed[side, number, column if number >= 0 else -1]
                 assert found.index.tolist() == PAIRS["id"].tolist()

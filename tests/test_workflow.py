@@ -145,9 +145,10 @@ def test_the_manuals_example_of_the_library_runs(finished):
     assert rewards.startswith("tensor([[") and all(map(math.isfinite, map(float, last.split())))
 
 
-def test_a_log_says_how_to_repeat_its_job_by_hand(finished):
+def test_a_log_says_how_to_repeat_its_job_by_hand(finished, tmp_path):
     """Its command makes the same files again, from the folder of the run."""
-    results = finished / "results/tiny"
+    folder = shutil.copytree(finished, tmp_path / "project", symlinks=True)
+    results = folder / "results/tiny"
     for rule, output in (
         ("train_reward_heads", "reward/heads_loss.csv"),
         ("tabulate_variance", "benchmark/variance.csv"),
@@ -156,15 +157,15 @@ def test_a_log_says_how_to_repeat_its_job_by_hand(finished):
         command = (results / f"logs/{rule}.log").read_text().splitlines()[0]
         assert command.startswith(f"by hand: {sys.executable} ")
         # The fixture's folder has moved since.
-        command = re.sub(r"\S+(?=/workflow_scripts/)", str(finished), command, count=1)
+        command = re.sub(r"\S+(?=/workflow_scripts/)", str(folder), command, count=1)
         before = (results / output).read_bytes()
         (results / output).unlink()
         subprocess.run(
             command.removeprefix("by hand: "),
             shell=True,
             check=True,
-            cwd=finished,
-            env=environment(finished) | {"PYTHONPATH": str(finished / "workflow_scripts")},
+            cwd=folder,
+            env=environment(folder) | {"PYTHONPATH": str(folder / "workflow_scripts")},
             capture_output=True,
         )
         assert (results / output).read_bytes() == before

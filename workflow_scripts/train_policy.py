@@ -1,22 +1,23 @@
 """Train one policy with PPO: one method, one seed."""
 
+import functools
 import hashlib
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from prudent import objectives
 from prudent.checkpoints import save_checkpoint
 from prudent.errors import InputError
-from prudent.policies.models import load_causal_lm, load_policy
+from prudent.policies.models import load_causal_lm, load_policy, use_fused_gelu
+from prudent.ppo.memory import keep_freed_memory
 from prudent.ppo.trainer import PPOSettings, PPOTrainer
-from prudent.rewards.ensemble import RewardEnsemble
+from prudent.rewards.loading import load_rewards
 from prudent.tables import metadata, read_table, write_csv
-from prudent.workflow import entry
+from prudent.workflow import entry, objectives
 
 
 @dataclass
@@ -34,6 +35,7 @@ class Args:
     checkpoints: Path
     run_seed: int
     seed: int
+    parameters: dict[str, Any] = field(default_factory=dict)
     code: str = ""
     threads: int = 1
 
@@ -46,6 +48,7 @@ def main(args: Args) -> None:
     settings = PPOSettings(**args.settings, **args.sampling)
     effective = {
         "objective": args.objective,
+        "parameters": args.parameters,
         "beta": args.beta,
         "head": args.head,
         "seed": args.seed,
@@ -61,12 +64,17 @@ def main(args: Args) -> None:
     fingerprint = {"code": args.code, **sheet}
 
     policy, tokenizer = load_policy(args.reference)
+    reference = load_causal_lm(args.reference)
+    for model in (policy, reference):
+        use_fused_gelu(model)
+    if policy.device.type == "cpu":
+        keep_freed_memory()
     trainer = PPOTrainer(
         policy,
-        load_causal_lm(args.reference),
+        reference,
         tokenizer,
-        RewardEnsemble.load(args.ensemble),
-        getattr(objectives, args.objective),
+        load_rewards(args.ensemble),
+        functools.partial(objectives.load(args.objective), **args.parameters),
         beta=args.beta,
         head=args.head,
         settings=settings,

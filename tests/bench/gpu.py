@@ -28,8 +28,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from prudent import objectives
 from prudent.checkpoints import attention, device
+from prudent.objectives.weighted import variance_aware
 from prudent.ppo import trainer as ppo
 from prudent.ppo.trainer import PPOSettings, PPOTrainer
 from prudent.rewards.ensemble import RewardEnsemble
@@ -150,7 +150,7 @@ def main() -> None:
             *models,
             tokenizer(VOCABULARY, 0),
             rewards,
-            objectives.variance_aware,
+            variance_aware,
             beta=0.05,
             settings=settings,
         )

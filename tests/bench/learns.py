@@ -22,8 +22,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from prudent import objectives
 from prudent.checkpoints import load_tokenizer
+from prudent.objectives.single import vanilla
 from prudent.policies.models import load_causal_lm
 from prudent.policies.sampling import response_statistics, sample
 from prudent.policies.text import decode_responses, encode_prompts, pad_token
@@ -103,7 +103,7 @@ def main() -> None:
         start = time.perf_counter()
         policy = load_causal_lm(checkpoint)
         trainer = PPOTrainer(
-            *(policy, reference, tokenizer, true_reward, objectives.vanilla),
+            *(policy, reference, tokenizer, true_reward, vanilla),
             **{"beta": BETA, "settings": settings, "seed": config["seed"], "run_seed": seed},
         )
         trainer.train(train)

@@ -12,9 +12,11 @@ from common import Work, even_reward, steps, tokenizer
 from torch import nn
 
 from prudent.checkpoints import attention
-from prudent.objectives import vanilla
+from prudent.objectives.single import vanilla
 from prudent.policies import lm_head, sampling
+from prudent.policies.models import use_fused_gelu
 from prudent.ppo import trainer as ppo
+from prudent.ppo.memory import keep_freed_memory
 from prudent.ppo.trainer import PPOSettings, PPOTrainer, RewardFunction
 
 
@@ -34,6 +36,9 @@ def prudent_trainer(
         value_network="separate",
         bfloat16=work.dtype == "bfloat16",
     )
+    for model in models:
+        use_fused_gelu(model)
+    keep_freed_memory()
     return PPOTrainer(*models, words, reward, vanilla, beta=work.beta, settings=settings)
 
 

@@ -51,7 +51,7 @@ def load_tokenizer(
         count = len(tokenizer)
     # A broken file raises errors of many classes; `tokenizers` raises plain Exceptions.
     except Exception as error:
-        raise InputError(f"{checkpoint}: no tokenizer can be loaded: {_why(error)}") from error
+        raise InputError(f"{checkpoint}: no tokenizer can be loaded: {why(error)}") from error
     if not count:
         raise InputError(f"{checkpoint}: the tokenizer has no tokens; is a file of it missing?")
     if tokenizer.pad_token is None:
@@ -93,7 +93,7 @@ def load_model(
             **options,
         )
     except Exception as error:  # as above
-        raise InputError(f"{checkpoint}: cannot be loaded as a model: {_why(error)}") from error
+        raise InputError(f"{checkpoint}: cannot be loaded as a model: {why(error)}") from error
     if adapter is not None:
         raise InputError(
             f"{checkpoint}: holds an adapter (adapter_config.json), whose weights would be left "
@@ -172,7 +172,7 @@ def _look_for(checkpoint: str | Path) -> None:
         raise InputError(f"{checkpoint}: no such folder; expected that of a checkpoint")
 
 
-def _why(error: Exception) -> str:
+def why(error: Exception) -> str:
     """The first line of an error, with its class where it says little by itself."""
     text = str(error).strip()
     if "trust_remote_code" in text or "custom code" in text:

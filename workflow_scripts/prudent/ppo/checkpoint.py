@@ -27,6 +27,10 @@ from prudent.ppo.lock import Lock
 logger = logging.getLogger(__name__)
 
 Log = list[dict[str, float]]
+State = dict[str, Tensor] | None
+
+STATE = "objective."
+"""What the names of an objective's tensors begin with."""
 
 
 class CheckpointFolder:
@@ -52,12 +56,13 @@ class CheckpointFolder:
     def __exit__(self, *_: object) -> None:
         self.lock.release()
 
-    def save(self, tensors: dict[str, Tensor], log: Log) -> None:
-        """Replaces the checkpoint, in one step and durably.
+    def save(self, tensors: dict[str, Tensor], log: Log, state: State = None) -> None:
+        """Replaces the checkpoint, in one step and durably; ``state`` is the objective's.
 
         Raises InputError, and leaves the last checkpoint as it is, where the disk is full or the
         lock was lost.
         """
+        kept = state or {}
         metadata = {"fingerprint": json.dumps(self.fingerprint), "log": json.dumps(log)}
         # A folder, because safetensors puts temporary files of its own beside what it writes.
         temporary = self.folder / f".{self.lock.token}.tmp"
@@ -65,7 +70,11 @@ class CheckpointFolder:
             self.lock.require()
             temporary.mkdir()
             save_file(
-                {name: tensor.detach().contiguous() for name, tensor in tensors.items()},
+                {
+                    # Copies, since an objective may keep parts of one tensor.
+                    **{name: tensor.detach().contiguous() for name, tensor in tensors.items()},
+                    **{STATE + name: tensor.detach().clone() for name, tensor in kept.items()},
+                },
                 temporary / self.path.name,
                 metadata=metadata,
             )
@@ -83,8 +92,10 @@ class CheckpointFolder:
         with contextlib.suppress(OSError):  # some network file systems cannot sync a folder
             _sync(self.folder)
 
-    def load(self, tensors: dict[str, Tensor]) -> Log:
+    def load(self, tensors: dict[str, Tensor], state: State = None) -> Log:
         """Copies the checkpoint into ``tensors`` and returns its log; [] where there is none.
+
+        The tensors that the objective keeps come into ``state``, whatever they are.
 
         Raises InputError, and changes no tensor, where the checkpoint cannot be read, is of another
         fingerprint, or holds other tensors than these (names, shapes or types).
@@ -110,6 +121,7 @@ class CheckpointFolder:
         differences = _differences(fingerprint, self.fingerprint)
         if differences:
             raise self._refusal("it is of other settings, code or inputs", differences)
+        kept = {name: found.pop(name) for name in list(found) if name.startswith(STATE)}
         differences = _differences(
             {name: _form(tensor) for name, tensor in found.items()},
             {name: _form(tensor) for name, tensor in tensors.items()},
@@ -119,6 +131,9 @@ class CheckpointFolder:
         with torch.no_grad():
             for name, tensor in tensors.items():
                 tensor.copy_(found[name])
+        if state is not None:
+            device = next(iter(tensors.values())).device
+            state.update({name.removeprefix(STATE): kept[name].to(device) for name in kept})
         logger.info("%s: going on after step %d", self.path, len(log))
         return log
 

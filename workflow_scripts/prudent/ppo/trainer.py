@@ -20,6 +20,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import hashlib
+import inspect
 import json
 import logging
 import math
@@ -30,27 +31,25 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from prudent.checkpoints import check_length
 from prudent.errors import InputError
-from prudent.policies.models import use_fused_gelu
+from prudent.objectives.signal import Run, Signal
 from prudent.policies.sampling import response_loss, response_states, response_statistics, sample
 from prudent.policies.text import decode_responses, encode_prompts, pad_token
 from prudent.ppo import kl, losses
 from prudent.ppo.checkpoint import CheckpointFolder, Termination
 from prudent.ppo.identity import digest_of, name_of
-from prudent.ppo.memory import keep_freed_memory
 from prudent.ppo.settings import PPOSettings, RunSettings
+from prudent.rewards.interface import RewardFunction, Rewards, as_rewards
 from prudent.seeding import generator
 from prudent.texts import text_list
 
 logger = logging.getLogger(__name__)
 
-RewardFunction = Callable[[list[str], list[str]], Any]
-Objective = Callable[[Tensor, int, float], tuple[Tensor, Tensor]]
+Objective = Callable[..., Signal]
 
 RATIO_THRESHOLD = 10.0
 """A minibatch whose mean probability ratio is above this gets no gradient (as in TRL 0.11)."""
@@ -74,6 +73,8 @@ class Experience:
     values: Tensor
     advantages: Tensor
     returns: Tensor
+    reference_log_probs: Tensor
+    penalty_coefficient: Tensor
 
     def rows(self, index: Tensor | slice) -> Experience:
         """The part with these rows."""
@@ -118,15 +119,24 @@ class ValueFunction(nn.Module):
 
 
 def minibatch_loss(
-    policy: Any, value: ValueFunction, batch: Experience, settings: PPOSettings, tokens: Tensor
+    policy: Any,
+    value: ValueFunction,
+    batch: Experience,
+    settings: PPOSettings,
+    tokens: Tensor,
+    penalty: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """What a part of a minibatch adds to its loss, a scalar with gradient, and to its terms.
 
     ``tokens`` is the number of tokens of the whole minibatch, over which all means are taken; so
-    the parts of a minibatch add up to it, however it is cut.
+    the parts of a minibatch add up to it, however it is cut. ``penalty`` is a ``Signal``'s.
     """
-    old_log_probs, advantages, mask = (
-        part.flatten() for part in (batch.log_probs, batch.advantages, batch.mask)
+    old_log_probs, advantages, mask, reference_log_probs, coefficients = (
+        part.flatten()
+        for part in (
+            *(batch.log_probs, batch.advantages, batch.mask),
+            *(batch.reference_log_probs, batch.penalty_coefficient),
+        )
     )
     clipped = torch.zeros_like(old_log_probs)
 
@@ -134,6 +144,10 @@ def minibatch_loss(
         loss, clipped[rows] = losses.policy_loss(
             log_probs, old_log_probs[rows], advantages[rows], settings.clip_range
         )
+        if penalty is not None:
+            # What stands outside the mask means nothing, and a penalty may make it infinite.
+            log_ratio = (log_probs - reference_log_probs[rows]).masked_fill(mask[rows] == 0, 0.0)
+            loss = loss + coefficients[rows] * penalty(log_ratio)
         return (loss * mask[rows]).sum() / tokens
 
     policy_loss, log_probs, states = response_loss(
@@ -164,7 +178,7 @@ class PPOTrainer:
 
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
-        from prudent.objectives import variance_aware
+        from prudent.objectives.weighted import variance_aware
         from prudent.ppo.trainer import PPOSettings, PPOTrainer
 
 
@@ -182,14 +196,16 @@ class PPOTrainer:
 
     ``policy`` and ``reference`` are two Hugging Face causal LMs of one vocabulary; the policy is
     trained in place, on the device where it is. ``reward_fn`` maps prompts and responses, lists of
-    B strings, to the heads' rewards [B, K], a tensor, an array or a list of lists; ``objective``
-    (see ``prudent.objectives``) turns these into the score and KL coefficient of each response,
-    given the policy's own ``head`` and ``beta``. ``seed`` is the study's, ``run_seed`` the run's.
+    B strings, to ``Rewards``, or to a table of the members' rewards [B, K] (a tensor, an array or a
+    list of lists); ``objective`` (see ``prudent.objectives``) makes the ``Signal`` that PPO follows
+    of these, given the policy's own ``head`` and ``beta``; one with parameters is given as
+    ``functools.partial(objective, width=2.0)``. ``seed`` is the study's, ``run_seed`` the run's.
+
     With ``checkpoints``, a folder, a run that was stopped goes on from its last checkpoint, bit for
-    bit as if it had not been, provided that it is the same run: the same settings, prompts and
-    ``fingerprint``, a dictionary of JSON values for all else that the outcome depends on (code,
-    digests of inputs). The folder is not deleted at the end; that is to be done when the outcome
-    has been saved.
+    bit as if it had not been, provided that it is the same run: the same settings, prompts,
+    objective and ``fingerprint``, a dictionary of JSON values for all else that the outcome depends
+    on (code, digests of inputs). The folder is not deleted at the end; that is to be done when the
+    outcome has been saved.
 
     Raises InputError for settings that do not fit each other, models that cannot be trained so, a
     checkpoint that cannot be taken (see ``prudent.ppo.checkpoint``) or a folder that another
@@ -221,13 +237,12 @@ class PPOTrainer:
         self.checkpoints = None if checkpoints is None else Path(checkpoints)
         self.fingerprint = fingerprint or {}
 
+        self.run = Run(self.seed, self.run_seed)
+        self.remembers = "run" in inspect.signature(objective).parameters
+
         policy.eval()
         reference.eval().requires_grad_(False)
         self.device = policy.device
-        for model in (policy, reference):
-            use_fused_gelu(model)
-        if self.device.type == "cpu":
-            keep_freed_memory()
         self.value = ValueFunction(
             _value_head(policy, generator(seed, "policy", run_seed, "value_head")),
             copy.deepcopy(policy.base_model) if settings.value_network == "separate" else None,
@@ -261,7 +276,7 @@ class PPOTrainer:
             log, folder = [], None
             if self.checkpoints:
                 folder = CheckpointFolder(self.checkpoints, self._fingerprint(prompts))
-                log = stack.enter_context(folder).load(self._tensors())
+                log = stack.enter_context(folder).load(self._tensors(), self.run.state)
                 termination = stack.enter_context(Termination())
             for step in range(len(log), settings.steps):
                 log.append(self.step(step, prompts, ids, mask))
@@ -275,7 +290,7 @@ class PPOTrainer:
                 if folder is None or done == settings.steps:
                     continue
                 if done % settings.checkpoint_every == 0 or termination.asked:
-                    folder.save(self._tensors(), log)
+                    folder.save(self._tensors(), log, self.run.state)
                     if termination.asked:
                         logger.info("SIGTERM: checkpoint written after step %d", done)
                         raise SystemExit(128 + signal.SIGTERM)
@@ -328,33 +343,45 @@ class PPOTrainer:
             responses = decode_responses(
                 self.tokenizer, prompt_ids, prompt_mask, rollout.response_ids, rollout.mask
             )
-            scores = self._scores(step, texts, responses).to(rollout.log_probs)
-            score, kl_coefficient = self._judged(scores)
-            _require_finite(step, texts, "objective's score", score)
-            _require_finite(step, texts, "objective's KL coefficient", kl_coefficient)
+            rewards = self._rewards(step, texts, responses).to(rollout.log_probs)
+            signal = self._signal(step, rewards)
+            _require_finite(step, texts, "objective's score", signal.score)
+            _require_finite(step, texts, "objective's KL coefficient", signal.kl_coefficient)
 
             # 5. Token rewards, advantages and returns.
-            rewards = losses.token_rewards(log_ratio, rollout.mask, score, kl_coefficient)
+            token_rewards = losses.token_rewards(
+                log_ratio, rollout.mask, signal.score, signal.kl_coefficient
+            )
             advantages, returns = losses.gae(
-                rewards, values, rollout.mask, settings.gamma, settings.lam
+                token_rewards, values, rollout.mask, settings.gamma, settings.lam
             )
             advantages = losses.masked_whiten(advantages, rollout.mask)
+            if signal.weights is not None:
+                _require_finite(step, texts, "objective's weight", signal.weights)
+                advantages = advantages * signal.weights[:, None]
+            coefficient = torch.zeros_like(values)
+            if signal.penalty is not None:
+                _require_finite(
+                    *(step, texts, "objective's penalty coefficient"), signal.penalty_coefficient
+                )
+                coefficient = coefficient + signal.penalty_coefficient[:, None]
         experience = Experience(
-            all_ids, all_mask, rollout.mask, rollout.log_probs, values, advantages, returns
+            *(all_ids, all_mask, rollout.mask, rollout.log_probs, values, advantages, returns),
+            *(reference_log_probs, coefficient),
         )
 
         # 6. Several epochs of updates on these responses.
-        terms = self._update(step, texts, experience)
+        terms = self._update(step, texts, experience, signal.penalty)
 
-        return {
+        row = {
             "step": step,
             "kl": kl.k1(log_ratio, rollout.mask).mean().item(),
             "kl_k3": kl.k3(log_ratio, rollout.mask).mean().item(),
-            "proxy_reward": scores[:, self.head].mean().item(),
-            "ensemble_reward": scores.mean().item(),
-            "sigma": scores.std(dim=1).mean().item() if scores.shape[1] > 1 else float("nan"),
-            "kl_coefficient": kl_coefficient.mean().item(),
-            "score": score.mean().item(),
+            "proxy_reward": rewards.mean[:, self.head].mean().item(),
+            "ensemble_reward": rewards.mean.mean().item(),
+            "sigma": rewards.spread().mean().item() if rewards.members > 1 else float("nan"),
+            "kl_coefficient": signal.kl_coefficient.mean().item(),
+            "score": signal.score.mean().item(),
             "entropy": losses.masked_mean(rollout.entropies, rollout.mask).item(),
             "clip_fraction": terms["clip_fraction"],
             "policy_loss": terms["policy_loss"],
@@ -363,8 +390,20 @@ class PPOTrainer:
             "tokens": int(rollout.mask.sum()),
             "seconds": time.perf_counter() - start,
         }
+        if taken := row.keys() & signal.metrics.keys():
+            raise InputError(
+                f"the objective {name_of(self.objective)} has the metric {min(taken)!r}, which is "
+                "a column of every training log; expected another name"
+            )
+        return row | signal.metrics
 
-    def _update(self, step: int, texts: list[str], experience: Experience) -> dict[str, float]:
+    def _update(
+        self,
+        step: int,
+        texts: list[str],
+        experience: Experience,
+        penalty: Callable[[Tensor], Tensor] | None = None,
+    ) -> dict[str, float]:
         """The epochs of minibatches; returns the terms' means over all of them."""
         settings = self.settings
         for group in self.optimizer.param_groups:
@@ -375,7 +414,7 @@ class PPOTrainer:
             for rows in order.split(settings.minibatch_size):
                 minibatch = experience.rows(rows)
                 self.optimizer.zero_grad()
-                terms = self._gradients(minibatch)
+                terms = self._gradients(minibatch, penalty)
                 gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
                 norm = nn.utils.get_total_norm(gradients)
                 scale = (terms.pop("ratio") <= RATIO_THRESHOLD).to(norm.dtype)
@@ -390,7 +429,9 @@ class PPOTrainer:
         self._require_finite_updates(step, texts, stacked)
         return {name: values.mean().item() for name, values in stacked.items()}
 
-    def _gradients(self, minibatch: Experience) -> dict[str, Tensor]:
+    def _gradients(
+        self, minibatch: Experience, penalty: Callable[[Tensor], Tensor] | None
+    ) -> dict[str, Tensor]:
         """Computes a minibatch's gradients, part by part, and returns its terms."""
         tokens = minibatch.mask.sum()
         size = len(minibatch.mask) // self.settings.gradient_accumulation_steps
@@ -399,7 +440,7 @@ class PPOTrainer:
             part = minibatch.rows(slice(start, start + size))
             with self._precision():
                 loss, part_terms = minibatch_loss(
-                    self.policy, self.value, part, self.settings, tokens
+                    self.policy, self.value, part, self.settings, tokens, penalty
                 )
                 loss.backward()
             terms.append(part_terms)
@@ -442,51 +483,44 @@ class PPOTrainer:
             f"were {_some([texts[row] for row in rows])}"
         )
 
-    def _scores(self, step: int, prompts: list[str], responses: list[str]) -> Tensor:
-        """The heads' rewards [B, K], checked."""
-        found = self.reward_fn(prompts, responses)
-        try:
-            scores = torch.as_tensor(np.array(found) if isinstance(found, np.ndarray) else found)
-        except (TypeError, ValueError, RuntimeError) as error:
+    def _rewards(self, step: int, prompts: list[str], responses: list[str]) -> Rewards:
+        """The members' rewards, checked."""
+        rewards = as_rewards(self.reward_fn(prompts, responses), len(prompts))
+        if not 0 <= self.head < rewards.members:
             raise InputError(
-                f"the reward function returned a {type(found).__name__} that is no table of "
-                f"numbers, [{len(prompts)}, heads]: {error}"
-            ) from error
-        if scores.ndim != 2 or scores.shape[0] != len(prompts):
-            raise InputError(
-                f"the reward function returned a tensor of shape {tuple(scores.shape)} for "
-                f"{len(prompts)} responses; expected [{len(prompts)}, heads]"
-            )
-        if not 0 <= self.head < scores.shape[1]:
-            raise InputError(
-                f"the policy's head is {self.head}, and the reward function has {scores.shape[1]} "
+                f"the policy's head is {self.head}, and the reward function has {rewards.members} "
                 "heads, counted from 0"
             )
-        bad = (~scores.isfinite()).any(dim=1).nonzero().flatten().tolist()
+        bad = (~rewards.mean.isfinite()).any(dim=1).nonzero().flatten().tolist()
         if bad:
             raise NonFiniteError(
                 f"step {step}: the reward is not finite for {len(bad)} of {len(prompts)} "
                 f"responses; the prompts were {_some([prompts[row] for row in bad])}; the first "
                 f"response was {responses[bad[0]]!r}"
             )
-        return scores
+        return rewards
 
-    def _judged(self, scores: Tensor) -> tuple[Tensor, Tensor]:
-        """The objective's score and KL coefficient [B], their form checked."""
-        found = self.objective(scores, self.head, self.beta)
-        pair = isinstance(found, tuple) and len(found) == 2
-        if not pair or not all(isinstance(part, Tensor) for part in found):
-            raise InputError(
-                f"the objective {name_of(self.objective)} returned {type(found).__name__}; "
-                "expected two tensors, the score and the KL coefficient of each response"
-            )
-        for name, part in zip(("score", "KL coefficient"), found, strict=True):
-            if part.shape != scores.shape[:1]:
+    def _signal(self, step: int, rewards: Rewards) -> Signal:
+        """What the objective makes of the rewards, its form checked."""
+        self.run.step = step
+        more = {"run": self.run} if self.remembers else {}
+        signal = self.objective(rewards, self.head, self.beta, **more)
+        name = f"the objective {name_of(self.objective)}"
+        if not isinstance(signal, Signal):
+            raise InputError(f"{name} returned {type(signal).__name__}; expected a Signal")
+        vectors = {"score": signal.score, "KL coefficient": signal.kl_coefficient}
+        vectors |= {} if signal.weights is None else {"weight": signal.weights}
+        if signal.penalty is not None:
+            vectors["penalty coefficient"] = signal.penalty_coefficient
+        for part, values in vectors.items():
+            shape = tuple(values.shape) if isinstance(values, Tensor) else None
+            if shape != rewards.mean.shape[:1]:
+                found = type(values).__name__ if shape is None else f"shape {shape}"
                 raise InputError(
-                    f"the objective {name_of(self.objective)} returned a {name} of shape "
-                    f"{tuple(part.shape)}; expected [{len(scores)}], one number a response"
+                    f"{name} returned a {part} of {found}; expected a tensor "
+                    f"[{len(rewards.mean)}], one number a response"
                 )
-        return found
+        return signal
 
     def _fingerprint(self, prompts: list[str]) -> dict[str, Any]:
         """All that the run's outcome depends on, as far as the trainer knows it."""

@@ -13,12 +13,13 @@ from prudent.checkpoint_files import positions
 from prudent.checkpoints import MAX_LENGTH, check_length, check_tokenizer, load_tokenizer
 from prudent.errors import InputError
 from prudent.rewards.features import BATCH_TOKENS, extract
+from prudent.rewards.interface import Rewards
 from prudent.rewards.models import final_linear, load_reward_model
 from prudent.rewards.text import Prompt, check_template
 
 
 class RewardEnsemble:
-    """K rewards for each prompt and response: ``ensemble(prompts, responses) -> [B, K]``.
+    """K rewards for each prompt and response: ``ensemble(prompts, responses) -> Rewards``.
 
     Loads any sequence-classification checkpoint; K is its number of labels. One forward pass of
     the backbone serves all heads. Rewards are the logits less ``config.reward_offsets``.
@@ -61,10 +62,10 @@ class RewardEnsemble:
         """The number of heads K."""
         return len(self.weight)
 
-    def __call__(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> torch.Tensor:
-        """Rewards [B, K], float32 on the CPU."""
+    def __call__(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> Rewards:
+        """The heads' rewards [B, K] and the features [B, d], float32 on the CPU."""
         features = extract(self.model, self.tokenizer, prompts, responses, self.batch_tokens)
-        return self.rewards(features)
+        return Rewards(self.rewards(features), features=features)
 
     def rewards(self, features: torch.Tensor) -> torch.Tensor:
         """Rewards [B, K] from features [B, d] of this backbone."""

@@ -35,7 +35,7 @@ def load_judge(scorer: str | Path) -> Judge:
         raise InputError(f"{scorer}: a judge has one label, this model has {model.heads}")
 
     def judge(prompts: Sequence[Prompt], responses: Sequence[str]) -> dict[str, np.ndarray]:
-        return {"score": model(prompts, responses)[:, 0].double().numpy()}
+        return {"score": model(prompts, responses).mean[:, 0].double().numpy()}
 
     return judge
 

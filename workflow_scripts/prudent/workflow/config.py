@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, ConfigDict, Field
 
 from prudent.data.settings import (
     BenchmarkSettings,
@@ -33,7 +33,7 @@ from prudent.settings import (
     partial,
     suggest,
 )
-from prudent.workflow.objectives import objective_names
+from prudent.workflow.objectives import objectives
 
 # Words that YAML, pandas or a reader take for something else than a method's name.
 NOT_NAMES = {"nan", "na", "null", "none", "true", "false", "yes", "no", "on", "off", "y", "n"}
@@ -61,10 +61,12 @@ RewardOverrides = partial(RewardSettings, "RewardOverrides")
 
 
 class Method(Settings):
-    """A method."""
+    """A method; the parameters of its objective are keys, too."""
+
+    model_config = ConfigDict(extra="allow")
 
     objective: str
-    """Function of `prudent/objectives.py`."""
+    """Function of `prudent/objectives`."""
     beta: Nonnegative
     """Coefficient of the KL penalty."""
     ppo: TrainingOverrides = TrainingOverrides()
@@ -167,15 +169,29 @@ class Config(Settings):
         yield from self._lengths()
 
     def _methods(self) -> Iterator[tuple[str, str]]:
-        objectives = objective_names()
+        known = objectives()
         for name, method in self.methods.items():
-            if method.objective not in objectives:
+            objective = known.get(method.objective)
+            if objective is None:
                 yield (
                     f"methods.{name}.objective",
-                    f"is {method.objective!r}, which is no function of prudent/objectives.py"
-                    f"{suggest(method.objective, objectives)}; expected one of "
-                    f"{listed(objectives)}",
+                    f"is {method.objective!r}, which is no function in prudent/objectives"
+                    f"{suggest(method.objective, list(known))}; expected one of {listed(known)}",
                 )
+                continue
+            keys = (*Method.model_fields, *objective.parameters.model_fields)
+            for key in method.model_extra or {}:
+                if key not in keys:
+                    yield (
+                        f"methods.{name}.{key}",
+                        f"is no key of a method with the objective {objective.name}"
+                        f"{suggest(key, keys)}; expected one of {listed(keys)}",
+                    )
+            try:
+                objective.parameters(**method.model_extra or {})
+            except InputError as error:
+                key, says = re.fullmatch(r"\w+: `([^`]+)` (.*)", str(error), re.S).groups()
+                yield f"methods.{name}.{key}", says
             own = method.ppo.model_dump(exclude_unset=True)
             try:
                 PolicyTraining(**self.ppo.model_dump() | own)
@@ -290,6 +306,14 @@ def to_dict(config: Config) -> dict[str, Any]:
 def method_settings(config: dict[str, Any], method: str) -> dict[str, Any]:
     """The PPO settings of one method: the shared ones with the method's own over them."""
     return config["ppo"] | config["methods"][method]["ppo"]
+
+
+def objective_parameters(method: dict[str, Any]) -> dict[str, Any]:
+    """All parameters of a method's objective: the method's own, and defaults."""
+    parameters = objectives()[method["objective"]].parameters
+    return parameters(
+        **{key: method[key] for key in method if key in parameters.model_fields}
+    ).model_dump()
 
 
 def judge_reward_settings(config: dict[str, Any]) -> dict[str, Any]:

@@ -1,10 +1,11 @@
 """The configuration's schema file and the documentation's table, made from the settings.
 
-``python -m prudent.workflow.config_docs`` writes both.
+``python -m prudent.workflow.config_docs`` writes them, and the page of the methods.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,13 @@ from prudent.data.settings import Source
 from prudent.settings import Form, expected, resolved
 from prudent.workflow.config import Config
 from prudent.workflow.configfiles import read_config
+from prudent.workflow.objectives import objectives
 
 ROOT = Path(__file__).resolve().parents[3]
 DEFAULTS = ROOT / "config.yaml"
 SCHEMA = ROOT / "rules" / "schemas" / "config.schema.yaml"
 TABLE = ROOT / "docs" / "configuration.md"
+METHODS = ROOT / "docs" / "methods.md"
 MARKS = ("<!-- config -->\n", "<!-- /config -->\n")
 
 HEADER = """\
@@ -124,8 +127,39 @@ def with_table(text: str) -> str:
     return before + MARKS[0] + config_table() + MARKS[1] + rest.split(MARKS[1], 1)[1]
 
 
+METHODS_HEAD = """\
+# Methods
+
+An objective turns the rewards of an ensemble's members into a score and a KL coefficient for each
+response. PPO maximises the score less the coefficient times the log-ratio to the reference. A
+method in the configuration names an objective, its coefficient `beta`, and values of its
+parameters. `make config-docs` writes this page from `workflow_scripts/prudent/objectives/`.
+"""
+
+
+def methods_text() -> str:
+    """The page of the objectives: what each does, by its docstring, and its parameters."""
+    parts = [METHODS_HEAD]
+    for objective in objectives().values():
+        text = re.sub(r"\n*^Args:\n(    .*\n?|\n)*", "\n\n", objective.document, flags=re.M)
+        paragraphs = [" ".join(part.split()) for part in re.split(r"\n\s*\n", text.strip())]
+        body = "\n\n".join(paragraphs).replace("``", "`")
+        parts.append(f"## {objective.name}\n\n{body}\n")
+        form = objective.parameters.model_json_schema()
+        if form.get("properties"):
+            rows = ["| parameter | default | expected | meaning |", "|---|---|---|---|"]
+            rows += [
+                f"| `{name}` | {_default(part)} | {_cell(expected(part, form))} | "
+                f"{_meaning(part).replace('``', '`')} |"
+                for name, part in form["properties"].items()
+            ]
+            parts.append("\n".join(rows) + "\n")
+    return "\n".join(parts)
+
+
 def main() -> None:
-    """Writes the schema file, and the table into its document."""
+    """Writes the schema file, the page of the methods, and the table into its document."""
+    METHODS.write_text(methods_text(), encoding="utf-8")
     SCHEMA.write_text(schema_text(), encoding="utf-8")
     TABLE.write_text(with_table(TABLE.read_text(encoding="utf-8")), encoding="utf-8")
 

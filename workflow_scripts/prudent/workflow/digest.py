@@ -14,39 +14,57 @@ import functools
 import hashlib
 import importlib.metadata
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from prudent.errors import InputError
 
 SCRIPTS = Path(__file__).resolve().parents[2]
-OBJECTIVES = "prudent/objectives.py"
+OBJECTIVES = "prudent/objectives"
 OTHER_NAMES = {*sys.stdlib_module_names, "prudent", "tqdm"}
+
+
+Import = tuple[int, tuple[str, ...], tuple[str, ...]]
+Reader = Callable[[Path], tuple[str, tuple[Import, ...]]]
 
 
 def code_digest(script: str, folder: Path = SCRIPTS, objective: str | None = None) -> str:
     """The digest of ``folder/script.py`` with all of ours that it imports, 16 hex digits.
 
-    With ``objective``, of the module of objectives only what that one needs counts: another
-    objective that is added or edited there does not bring its policies back.
+    With ``objective``, what that one needs counts too, of the files of the objectives' package what
+    it names, directly or not: another objective that is added or edited there, with helpers and
+    classes of its own, does not bring its policies back.
     """
     path = folder / f"{script}.py"
     if not path.is_file():
         raise InputError(f"{path}: there is no such script")
     digest = hashlib.sha256()
-    modules = sorted(imported_files(path, folder))
-    for module in modules:
+    read: Reader = _read
+    if objective is not None:
+        family = _family(objective, folder)
+
+        def read(file: Path) -> tuple[str, tuple[Import, ...]]:
+            return _needed(file, _stamp(file), objective) if file == family else _read(file)
+
+    modules = imported_files(path, folder, read)
+    if objective is not None:
+        modules |= imported_files(family, folder, read)
+    for module in sorted(modules):
         name = module.relative_to(folder).as_posix()
-        text, _ = _parsed(module, _stamp(module))
-        if objective is not None and name == OBJECTIVES:
-            text = _needed(module, _stamp(module), objective)
-        digest.update(name.encode() + b"\0" + text.encode() + b"\0")
-    digest.update(repr(sorted(package_versions(modules).items())).encode())
+        digest.update(name.encode() + b"\0" + read(module)[0].encode() + b"\0")
+    digest.update(repr(sorted(package_versions(modules, read).items())).encode())
     return digest.hexdigest()[:16]
 
 
-def imported_files(path: Path, folder: Path = SCRIPTS) -> set[Path]:
-    """``path`` and the files below ``folder`` that it imports, also inside functions."""
+def _read(file: Path) -> tuple[str, tuple[Import, ...]]:
+    return _parsed(file, _stamp(file))
+
+
+def imported_files(path: Path, folder: Path = SCRIPTS, read: Reader = _read) -> set[Path]:
+    """``path`` and the files below ``folder`` that it imports, also inside functions.
+
+    ``read`` gives a file's tree as text, and its imports.
+    """
     found: set[Path] = set()
     waiting = [path]
     while waiting:
@@ -55,24 +73,19 @@ def imported_files(path: Path, folder: Path = SCRIPTS) -> set[Path]:
             continue
         found.add(current)
         package = current.parent.relative_to(folder).parts
-        for level, module, names in _parsed(current, _stamp(current))[1]:
+        for level, module, names in read(current)[1]:
             base = package[: len(package) - level + 1] if level else ()
             waiting.extend(_files_of((*base, *module), names, folder))
     return found
 
 
-def package_versions(files: Iterable[Path]) -> dict[str, str]:
+def package_versions(files: Iterable[Path], read: Reader = _read) -> dict[str, str]:
     """The installed versions of the packages that some files import, by name.
 
     Those that are installed under the name by which they are imported, so not the standard
     library's; and neither ours, whose code counts, nor what only shows progress.
     """
-    names = {
-        module[0]
-        for file in files
-        for level, module, _ in _parsed(file, _stamp(file))[1]
-        if level == 0
-    }
+    names = {module[0] for file in files for level, module, _ in read(file)[1] if level == 0}
     versions = {name: _version(name) for name in names - OTHER_NAMES}
     return {name: version for name, version in versions.items() if version is not None}
 
@@ -102,13 +115,14 @@ def _stamp(path: Path) -> tuple[int, int]:
     return status.st_mtime_ns, status.st_size
 
 
-Import = tuple[int, tuple[str, ...], tuple[str, ...]]
-
-
 @functools.cache
 def _parsed(path: Path, stamp: tuple[int, int]) -> tuple[str, tuple[Import, ...]]:
     """A file's tree as text, and its imports as (level, module, names)."""
     tree = _tree(path)
+    return ast.dump(tree), _imports(tree)
+
+
+def _imports(tree: ast.Module) -> tuple[Import, ...]:
     imports: list[Import] = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -116,31 +130,59 @@ def _parsed(path: Path, stamp: tuple[int, int]) -> tuple[str, tuple[Import, ...]
         elif isinstance(node, ast.ImportFrom):
             module = tuple(node.module.split(".")) if node.module else ()
             imports.append((node.level, module, tuple(alias.name for alias in node.names)))
-    return ast.dump(tree), tuple(imports)
+    return tuple(imports)
+
+
+def _family(objective: str, folder: Path) -> Path:
+    """The file of the objectives' package that defines an objective."""
+    for file in sorted((folder / OBJECTIVES).glob("*.py")):
+        for node in _tree(file).body:
+            if isinstance(node, ast.FunctionDef) and node.name == objective:
+                return file
+    raise InputError(f"{folder / OBJECTIVES}: no file has the objective {objective!r}")
 
 
 @functools.cache
-def _needed(path: Path, stamp: tuple[int, int], function: str) -> str:
-    """A file's tree as text, without the public functions that ``function`` does not need.
+def _needed(path: Path, stamp: tuple[int, int], function: str) -> tuple[str, tuple[Import, ...]]:
+    """As ``_parsed``, without the definitions that ``function`` does not need.
 
-    Needed is what it names, directly or not; what is not a public function always counts.
+    Definitions are functions, classes, assigned and imported names; needed is what ``function``
+    names, directly or not. What defines nothing always counts.
     """
     tree = _tree(path)
-    public = {
-        node.name: node
-        for node in tree.body
-        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")
-    }
-    rest = [node for node in tree.body if node not in public.values()]
-    needed: set[str] = set()
-    waiting = [function, *(name for node in rest for name in _names(node))]
+    parts = [part for node in tree.body for part in _one_name_each(node)]
+    definitions = {name: part for part in parts for name in _defined(part)}
+    needed = [part for part in parts if not _defined(part)]
+    waiting = [function, *(name for part in needed for name in _names(part))]
     while waiting:
-        name = waiting.pop()
-        if name in public and name not in needed:
-            needed.add(name)
-            waiting.extend(_names(public[name]))
-    tree.body = [node for node in tree.body if node not in public.values() or node.name in needed]
-    return ast.dump(tree)
+        part = definitions.get(waiting.pop())
+        if part is not None and part not in needed:
+            needed.append(part)
+            waiting.extend(_names(part))
+    tree.body = [part for part in parts if part in needed]
+    return ast.dump(tree), _imports(tree)
+
+
+def _one_name_each(node: ast.stmt) -> list[ast.stmt]:
+    """An import of several names as several imports."""
+    if isinstance(node, ast.ImportFrom):
+        return [ast.ImportFrom(node.module, [alias], node.level) for alias in node.names]
+    if isinstance(node, ast.Import):
+        return [ast.Import([alias]) for alias in node.names]
+    return [node]
+
+
+def _defined(node: ast.stmt) -> list[str]:
+    """The names that a statement defines, if it does nothing else."""
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        return [node.name]
+    if isinstance(node, ast.Assign):
+        return [target.id for target in node.targets if isinstance(target, ast.Name)]
+    if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+        return [node.target.id]
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        return [(alias.asname or alias.name).split(".")[0] for alias in node.names]
+    return []
 
 
 def _names(node: ast.AST) -> set[str]:

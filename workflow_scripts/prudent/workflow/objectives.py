@@ -1,18 +1,107 @@
-"""The objectives' names, read without importing torch, which is slow."""
+"""The objectives, their files and their parameters, read without importing torch, which is slow."""
 
 from __future__ import annotations
 
 import ast
+import functools
+import inspect
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
-OBJECTIVES = Path(__file__).parents[1] / "objectives.py"
+from pydantic import Field, create_model
+
+from prudent import settings
+from prudent.errors import InputError
+from prudent.settings import Settings
+
+FOLDER = Path(__file__).parents[1] / "objectives"
+RUN = "run"
+RESERVED = ("objective", "beta", "ppo")
+"""Keys that every method has, so that no parameter can be named so."""
+TYPES = {"Literal": Literal, "int": int, "float": float, "bool": bool, "str": str}
+TYPES |= {name: getattr(settings, name) for name in ("Count", "Amount", "Positive", "Nonnegative")}
+TYPES |= {name: getattr(settings, name) for name in ("Share", "Text")}
 
 
-def objective_names(module: Path = OBJECTIVES) -> list[str]:
-    """The public functions of the objectives' module."""
-    tree = ast.parse(module.read_text(encoding="utf-8"))
-    return [
-        node.name
+@dataclass(frozen=True)
+class Objective:
+    """A public function of a family's file."""
+
+    name: str
+    file: Path
+    document: str
+    parameters: type[Settings]
+    """Its keyword parameters, with their types, defaults and bounds."""
+
+
+def objectives(folder: Path = FOLDER) -> dict[str, Objective]:
+    """All objectives by name, in the order of the files and of the functions in them."""
+    found: dict[str, Objective] = {}
+    for file in sorted(folder.glob("*.py")):
+        for objective in _objectives_of(file, file.stat().st_mtime_ns):
+            if objective.name in found:
+                raise InputError(
+                    f"{file}: the objective {objective.name} is also in "
+                    f"{found[objective.name].file.name}; expected another name"
+                )
+            found[objective.name] = objective
+    return found
+
+
+@functools.cache
+def _objectives_of(file: Path, stamp: int) -> tuple[Objective, ...]:
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    return tuple(
+        Objective(node.name, file, ast.get_docstring(node) or "", _parameters(node, file))
         for node in tree.body
         if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")
-    ]
+    )
+
+
+def _parameters(node: ast.FunctionDef, file: Path) -> type[Settings]:
+    """The keyword-only arguments as settings; their meanings stand in the docstring."""
+    place = f"{file}: line {node.lineno}: the objective {node.name}"
+    if [argument.arg for argument in node.args.args] != ["rewards", "head", "beta"]:
+        raise InputError(f"{place} has to begin with (rewards, head, beta")
+    meanings = dict(_meanings(ast.get_docstring(node) or ""))
+    fields: dict[str, Any] = {}
+    for argument, default in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True):
+        name = argument.arg
+        if name == RUN:
+            continue
+        if name in RESERVED or default is None or argument.annotation is None:
+            raise InputError(
+                f"{place}: expected the parameter {name!r} to have a type and a default, and to be "
+                f"named otherwise than {', '.join(RESERVED)}"
+            )
+        try:
+            kind = eval(ast.unparse(argument.annotation), {"__builtins__": {}}, TYPES)
+            value = ast.literal_eval(default)
+        except (NameError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{place}: the parameter {name!r}: {error}; expected a type of "
+                f"{', '.join(TYPES)}, and a plain value"
+            ) from error
+        fields[name] = (kind, Field(default=value, description=meanings.get(name, "")))
+    return create_model(node.name, __base__=Settings, **fields)
+
+
+def _meanings(document: str) -> Iterator[tuple[str, str]]:
+    """Names and meanings from a docstring's part ``Args:``."""
+    part = re.search(r"^Args:\n((?:    .*\n?|\n)*)", inspect.cleandoc(document), re.M)
+    for entry in re.findall(
+        r"^    (\w+): ((?:.*\n?)(?:     +.*\n?)*)", part[1] if part else "", re.M
+    ):
+        yield entry[0], " ".join(entry[1].split())
+
+
+def load(name: str) -> Any:
+    """The objective's function; its file is imported now, and no other family's."""
+    import importlib
+
+    return getattr(
+        importlib.import_module(f"prudent.objectives.{objectives()[name].file.stem}"), name
+    )

@@ -1,0 +1,12 @@
+"""One member's reward, as if it were certain."""
+
+from __future__ import annotations
+
+from prudent.objectives.signal import Signal
+from prudent.rewards.interface import Rewards
+
+
+def vanilla(rewards: Rewards, head: int, beta: float) -> Signal:
+    """Standard RLHF: the own head's reward, and the same KL coefficient for every response."""
+    score = rewards.mean[:, head]
+    return Signal(score, beta * score.new_ones(score.shape))

@@ -1,0 +1,86 @@
+"""What a reward model says of responses, whatever kind of model it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from prudent.errors import InputError
+
+
+@dataclass(frozen=True)
+class Rewards:
+    """The rewards of B responses by the K members of an ensemble."""
+
+    mean: Tensor
+    """[B, K] each member's reward of each response."""
+    std: Tensor | None = None
+    """[B, K] each member's own standard deviation, where it has one."""
+    features: Tensor | None = None
+    """[B, d] what the members' final linear layers read, where they share it."""
+
+    @property
+    def members(self) -> int:
+        """The number of members K."""
+        return self.mean.shape[1]
+
+    def spread(self) -> Tensor:
+        """The members' standard deviation [B] on each response (ddof 1).
+
+        Raises InputError where there are fewer than two members.
+        """
+        if self.members < 2:
+            raise InputError(
+                f"the ensemble has {self.members} member(s); a spread needs at least 2"
+            )
+        return self.mean.std(dim=1)
+
+    def to(self, other: Tensor) -> Rewards:
+        """The same in another tensor's type and on its device."""
+        parts = (self.mean, self.std, self.features)
+        return Rewards(*(None if part is None else part.to(other) for part in parts))
+
+
+RewardFunction = Callable[[list[str], list[str]], Any]
+"""Prompts and responses, B texts each, to ``Rewards`` or to a table of numbers [B, K]."""
+
+
+def as_rewards(found: Any, responses: int) -> Rewards:
+    """What a reward function returned, as ``Rewards``; a table alone is the members' means.
+
+    Raises InputError where its shapes are not those of so many responses.
+    """
+    if not isinstance(found, Rewards):
+        try:
+            # A copy by rows: sums go by the layout, and torch warns of what it may not write to.
+            plain = np.array(found, order="C") if isinstance(found, np.ndarray) else found
+            table = torch.as_tensor(plain)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise InputError(
+                f"the reward function returned a {type(found).__name__} that is no table of "
+                f"numbers, [{responses}, members]: {error}"
+            ) from error
+        found = Rewards(table)
+    shape = tuple(found.mean.shape)
+    if len(shape) != 2 or shape[0] != responses:
+        raise InputError(
+            f"the reward function returned a table of shape {shape} for {responses} responses; "
+            f"expected [{responses}, members]"
+        )
+    if found.std is not None and found.std.shape != found.mean.shape:
+        raise InputError(
+            f"the reward function returned members' standard deviations of shape "
+            f"{tuple(found.std.shape)}; expected {list(shape)}, as the rewards"
+        )
+    features = found.features
+    if features is not None and (features.ndim != 2 or len(features) != responses):
+        raise InputError(
+            f"the reward function returned features of shape {tuple(features.shape)}; expected "
+            f"[{responses}, width]"
+        )
+    return found
