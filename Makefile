@@ -79,7 +79,7 @@ slurm:
 	@test -n "$(PYTHON)" || { echo "Prudent needs Python 3.11 or newer: make PYTHON=python3.11"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(PIP) $(TORCH)
-	$(PIP) -e ".[test]"
+	$(PIP) -e ".[workflow,test,adapters]"
 	@# Apart, for the test of its profile: Snakemake imports every plugin that it finds at each start.
 	$(PIP) -q --target .venv/kubernetes snakemake-executor-plugin-kubernetes snakemake-storage-plugin-fs
 	@touch $@

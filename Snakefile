@@ -46,19 +46,18 @@ onstart:
 localrules:
     all,
     tabulate_variance,
-    plot_heads,
-    plot_variance,
-    plot_scores,
-    plot_losses,
-    plot_accuracy,
-    plot_kl,
-    plot_reward,
+    plot_figure,
+    write_page,
 
 
 rule all:
-    """Everything: the figures, the summary and the data cards."""
+    """Everything: the figures, the summary, the data cards, and tables for later analyses."""
     default_target: True
     input:
         cards=data_cards(),
         figures=figures(),
         summary=summary(),
+        rewards=expand(
+            f"{R}/reward/responses/{{answerer}}.parquet",
+            answerer=answerers(),
+        ),

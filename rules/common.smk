@@ -1,6 +1,7 @@
 # What all rules share: the checked configuration, the paths and the wildcards.
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from prudent.errors import InputError
 from prudent.seeding import seed_parts
 from prudent.workflow.checks import (
     check_folders,
+    config_digest,
     content_of,
     contents,
     effective_config,
@@ -34,9 +36,13 @@ from prudent.workflow.checks import (
 )
 from prudent.workflow.config import (
     Config,
+    ensemble_settings,
     judge_reward_settings,
+    members_of,
     method_settings,
+    models_of,
     objective_parameters,
+    used_ensembles,
 )
 from prudent.workflow.configfiles import merged, read_config, typed
 from prudent.workflow.digest import code_digest
@@ -85,7 +91,7 @@ if not CACHE:
 elif workflow.enable_cache and "://" not in CACHE:
     if not (os.path.isdir(CACHE) and os.access(CACHE, os.W_OK)):
         refuse(
-            f"SNAKEMAKE_OUTPUT_CACHE: {CACHE} is no folder that can be written to; create it, or "
+            f"SNAKEMAKE_OUTPUT_CACHE: {CACHE} is not a writable folder; create it, or "
             "name another"
         )
 
@@ -112,12 +118,18 @@ if slurm is not None:
 ENVIRONMENT = f"../envs/{config['environment']}.yaml"
 METHODS = list(config["methods"])
 SEEDS = list(range(config["seeds"]))
-ENSEMBLES = [f"{R}/reward/ensemble_{e}" for e in range(config["heads"]["ensembles"])]
+# The ensemble that rewards the policies, and all that the run trains and checks.
+ENSEMBLE = config["ensembles"][config["ensemble"]]
+CHECKED = used_ensembles(config)
+REWARDS = f"{R}/reward/ensembles/{config['ensemble']}"
 
 
 wildcard_constraints:
     method="|".join(METHODS),
+    answerer="|".join([*METHODS, "reference"]),
     seed=r"\d+",
+    ensemble="|".join(config["ensembles"]),
+    member=r"\d+",
 
 
 def backbone(settings):
@@ -164,14 +176,69 @@ def portable(settings):
 
 def judge_model():
     """The judge's folder, if it has one."""
-    scorer = config["judge"]["scorer"]
-    return f"{R}/judge/model" if scorer == "trained" else local(scorer)
+    model = config["judge"]["model"]
+    return f"{R}/judge/model" if model == "trained" else local(model)
+
+
+def ensemble_inputs(wildcards):
+    """What an ensemble is trained from, by its kind."""
+    ensemble = config["ensembles"][wildcards.ensemble]
+    inputs = {
+        "preferences": f"{R}/data/preferences.parquet",
+        "backbone": backbone(config["reward"]),
+    }
+    if starts_from_base(ensemble):
+        inputs["base"] = made(f"{R}/reward/base")
+    if ensemble["kind"] in ("heads", "gaussian"):
+        inputs |= {
+            "base": f"{R}/reward/base",
+            "features": f"{R}/reward/features.safetensors",
+            "sidecar": f"{R}/reward/features.json",
+        }
+    if models := models_of(ensemble):
+        members = range(ensemble["draws"] * models)
+        of_member = f"{R}/reward/members/{wildcards.ensemble}/{{member}}"
+        inputs["members"] = expand(of_member, member=members)
+    return inputs
+
+
+def starts_from_base(ensemble):
+    """Whether an ensemble's models start from the trained base reward model."""
+    return ensemble_settings(ensemble).get("start") == "base"
+
+
+def start_of_member(wildcards):
+    """The base reward model, where members start from it."""
+    if starts_from_base(config["ensembles"][wildcards.ensemble]):
+        return made(f"{R}/reward/base")
+    return []
+
+
+def kind_of(wildcards):
+    """The kind of an ensemble."""
+    return config["ensembles"][wildcards.ensemble]["kind"]
+
+
+def settings_of_ensemble(wildcards):
+    """The settings of an ensemble's kind."""
+    return ensemble_settings(config["ensembles"][wildcards.ensemble])
+
+
+def code_of_ensembles(script, names):
+    """The digest of a script that uses ensembles, with the code of their kinds."""
+    kinds = {config["ensembles"][name]["kind"] for name in names}
+    return code_digest(script, loads=modules_of(kinds))
+
+
+def modules_of(kinds):
+    """The files of some kinds' modules; an average of models is loaded as heads are."""
+    kinds = {*kinds, *(["heads"] if "warm" in kinds else [])}
+    return [f"prudent/rewards/kinds/{kind}.py" for kind in sorted(kinds)]
 
 
 def seed_of_policy(wildcards):
-    """The ensemble and the head of a policy's seed."""
-    heads = config["heads"]
-    return seed_parts(int(wildcards.seed), heads["ensembles"], heads["count"])
+    """The draw of the ensemble and the member of a policy's seed."""
+    return seed_parts(int(wildcards.seed), ENSEMBLE["draws"], members_of(ENSEMBLE))
 
 
 def objective_of_policy(wildcards):
@@ -203,20 +270,55 @@ def data_cards():
 
 
 def figures():
-    """All figures."""
-    names = [
-        "fig1_heads",
-        "fig6_variance",
-        "fig7_scores",
-        "fig8_losses",
-        "fig9_accuracy",
-        "fig10_kl",
-        "fig11_reward",
+    """All figures, for people."""
+    return expand(f"{R}/figures/{{name}}.{{form}}", name=FIGURES, form=["png", "pdf"])
+
+
+def figure_caption(name):
+    """A figure's caption."""
+    return (CLONE / f"rules/captions/{name}.rst").read_text(encoding="utf-8").strip()
+
+
+def figure_files(wildcards, input):
+    """A figure's inputs by name, as its script takes them."""
+    return {
+        name: value if isinstance(value, str) else list(value)
+        for name, value in input.items()
+    }
+
+
+def figure_labels(wildcards):
+    """A figure's labels in the report."""
+    number = re.match(r"fig(\d+)_", wildcards.figure)
+    return {
+        "what": FIGURES[wildcards.figure]["what"],
+        "form": f"figure {number[1]}" if number else "figure",
+    }
+
+
+def figures_of_page():
+    """What the page says of the figures that are in it."""
+    return [
+        {
+            "name": name,
+            "category": figure["category"],
+            "caption": figure_caption(name),
+        }
+        for name, figure in FIGURES.items()
     ]
-    return expand(f"{R}/figures/{{name}}.{{form}}", name=names, form=["png", "pdf"])
+
+
+def tables_of_policies(wildcards=None):
+    """What there is to say of the policies, if there are any."""
+    names = ["policies", "summary", "tests"] if SEEDS else []
+    return {name: f"{R}/summary/{name}.csv" for name in names}
 
 
 def summary():
     """The summary: page and tables."""
-    names = ["policies.csv", "summary.csv", "tests.csv", "summary.html"]
-    return expand(f"{R}/summary/{{name}}", name=names)
+    return [*tables_of_policies().values(), f"{R}/summary/summary.html"]
+
+
+def answerers():
+    """Whose responses are rewarded and judged."""
+    return [*METHODS, "reference"] if SEEDS else []

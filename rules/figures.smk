@@ -1,19 +1,100 @@
-# Stage 8: the statistics, the figures and the report, from files alone.
+# Stage 8: the statistics, the figures and the page, from files alone.
+
+TRAINING_LOGS = expand(
+    f"{R}/policies/{{method}}/seed{{seed}}.csv", method=METHODS, seed=SEEDS
+)
+
+# A figure is a row here, a module prudent/figures/NAME.py and a caption captions/NAME.rst. Its
+# inputs and settings are the arguments of the module's function `plot`, by name.
+FIGURES = {
+    "fig1_heads": {
+        "what": "Members on one response",
+        "category": "Reward models",
+        "inputs": {
+            "scores": f"{R}/benchmark/scores.parquet",
+            "benchmark": f"{R}/data/benchmark.parquet",
+        },
+        "settings": {},
+    },
+    "fig6_variance": {
+        "what": "Variance of the members' rewards",
+        "category": "Reward models",
+        "inputs": {"scores": f"{R}/benchmark/scores.parquet"},
+        "settings": {},
+    },
+    "fig7_scores": {
+        "what": "Judge scores",
+        "category": "Policies",
+        "inputs": {
+            "policies": f"{R}/summary/policies.csv",
+            "reference": f"{R}/judge/reference.parquet",
+        },
+        "settings": {"methods": METHODS},
+    },
+    "fig8_losses": {
+        "what": "Loss curves",
+        "category": "Reward models",
+        "inputs": {
+            "base": f"{R}/reward/base_loss.csv",
+            "heads": f"{REWARDS}.csv",
+        },
+        "settings": {"stop_loss": config["reward"]["stop_loss"]},
+    },
+    "fig9_accuracy": {
+        "what": "Accuracy on the benchmark",
+        "category": "Reward models",
+        "inputs": {"accuracy": f"{R}/benchmark/accuracy.csv"},
+        "settings": {},
+    },
+    "kinds": {
+        "what": "What each kind's sigma is worth",
+        "category": "Reward models",
+        "inputs": {"diagnosis": f"{R}/reward/diagnosis.csv"},
+        "settings": {},
+    },
+    "frequency": {
+        "what": "Accuracy, error and sigma by frequency",
+        "category": "Reward models",
+        "inputs": {"frequency": f"{R}/reward/frequency.csv"},
+        "settings": {},
+    },
+    "fig10_kl": {
+        "what": "KL over steps",
+        "category": "Policies",
+        "inputs": {"training_logs": TRAINING_LOGS},
+        "settings": {"methods": METHODS, "seeds": SEEDS},
+    },
+    "fig11_reward": {
+        "what": "Proxy reward over steps",
+        "category": "Policies",
+        "inputs": {"training_logs": TRAINING_LOGS},
+        "settings": {"methods": METHODS, "seeds": SEEDS},
+    },
+}
+
+
+# Only the world's judge knows which judgements are rare.
+if config["judge"]["model"] != "world":
+    del FIGURES["frequency"]
+# Without policies, what is drawn is of the rewards.
+if not SEEDS:
+    FIGURES = {
+        name: figure
+        for name, figure in FIGURES.items()
+        if figure["category"] == "Reward models"
+    }
+
+
+wildcard_constraints:
+    figure="|".join(FIGURES),
 
 
 rule compare_methods:
-    """Policies' scores, the comparison of the methods, and a page that says what they show."""
+    """Policies' scores, a summary of each method, and its comparison with the baseline."""
     input:
         reference=f"{R}/judge/reference.parquet",
-        judgements=expand(
-            f"{R}/judge/{{method}}/seed{{seed}}.parquet", method=METHODS, seed=SEEDS
-        ),
-        training_logs=expand(
-            f"{R}/policies/{{method}}/seed{{seed}}.csv", method=METHODS, seed=SEEDS
-        ),
-        diagnosis=f"{R}/reward/diagnosis.csv",
-        accuracy=f"{R}/benchmark/accuracy.csv",
-        variance=f"{R}/benchmark/variance.csv",
+        judgements=expand(f"{R}/judge/{{method}}.parquet", method=METHODS),
+        training_logs=TRAINING_LOGS,
     output:
         policies=report(
             f"{R}/summary/policies.csv",
@@ -33,12 +114,6 @@ rule compare_methods:
             category="Summary",
             labels={"what": "Tests", "form": "table"},
         ),
-        page=report(
-            f"{R}/summary/summary.html",
-            caption="captions/summary.rst",
-            category="Summary",
-            labels={"what": "What the numbers say", "form": "page"},
-        ),
     log:
         f"{R}/logs/compare_methods.log",
     benchmark:
@@ -52,8 +127,8 @@ rule compare_methods:
         methods=METHODS,
         seeds=SEEDS,
         baseline=config["statistics"]["baseline"],
-        ensembles=config["heads"]["ensembles"],
-        heads=config["heads"]["count"],
+        ensembles=ENSEMBLE["draws"],
+        heads=members_of(ENSEMBLE),
         bootstrap=config["statistics"]["bootstrap"],
         seed=config["seed"],
         code=code_digest("compare_methods"),
@@ -63,217 +138,74 @@ rule compare_methods:
         "../workflow_scripts/compare_methods.py"
 
 
-rule plot_heads:
-    """Ten heads on one response (Fig 1)."""
+rule plot_figure:
+    """A figure of the table above, as PNG, PDF and SVG."""
     input:
-        scores=f"{R}/benchmark/scores.parquet",
-        benchmark=f"{R}/data/benchmark.parquet",
+        unpack(lambda wildcards: FIGURES[wildcards.figure]["inputs"]),
     output:
         png=report(
-            f"{R}/figures/fig1_heads.png",
-            caption="captions/fig1.rst",
-            category="Reward models",
-            labels={"what": "Heads on one response", "form": "figure 1"},
+            f"{R}/figures/{{figure}}.png",
+            caption="captions/figure.rst",
+            category=lambda wildcards: FIGURES[wildcards.figure]["category"],
+            labels=figure_labels,
         ),
-        pdf=f"{R}/figures/fig1_heads.pdf",
+        pdf=f"{R}/figures/{{figure}}.pdf",
+        svg=f"{R}/figures/{{figure}}.svg",
     log:
-        f"{R}/logs/plot_heads.log",
+        f"{R}/logs/plot_figure/{{figure}}.log",
     benchmark:
-        f"{R}/benchmarks/plot_heads.tsv"
+        f"{R}/benchmarks/plot_figure/{{figure}}.tsv"
     conda:
         ENVIRONMENT
     resources:
         mem_mb=lambda wildcards, attempt: 4000 * attempt,
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
-        code=code_digest("plot_heads"),
-    message:
-        "Plotting figure 1: heads on one response"
-    script:
-        "../workflow_scripts/plot_heads.py"
-
-
-rule plot_variance:
-    """Histograms of the variance of the heads' rewards per section (Fig 6)."""
-    input:
-        scores=f"{R}/benchmark/scores.parquet",
-    output:
-        png=report(
-            f"{R}/figures/fig6_variance.png",
-            caption="captions/fig6.rst",
-            category="Reward models",
-            labels={"what": "Variance of the heads' rewards", "form": "figure 6"},
+        files=figure_files,
+        settings=lambda wildcards: FIGURES[wildcards.figure]["settings"],
+        # For the report. It depends on the input, so that Snakemake draws nothing again for it.
+        caption=lambda wildcards, input: figure_caption(wildcards.figure),
+        code=lambda wildcards: code_digest(
+            "plot_figure", loads=[f"prudent/figures/{wildcards.figure}.py"]
         ),
-        pdf=f"{R}/figures/fig6_variance.pdf",
-    log:
-        f"{R}/logs/plot_variance.log",
-    benchmark:
-        f"{R}/benchmarks/plot_variance.tsv"
-    conda:
-        ENVIRONMENT
-    resources:
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
-        runtime=lambda wildcards, attempt: 30 * attempt,
-    params:
-        code=code_digest("plot_variance"),
     message:
-        "Plotting figure 6: variance of the heads' rewards"
+        "Plotting {wildcards.figure}"
     script:
-        "../workflow_scripts/plot_variance.py"
+        "../workflow_scripts/plot_figure.py"
 
 
-rule plot_scores:
-    """Distribution of the policies' judge scores, every seed shown (Fig 7)."""
+rule write_page:
+    """One file that says what the numbers say, with the tables and the figures in it."""
     input:
-        policies=f"{R}/summary/policies.csv",
-        reference=f"{R}/judge/reference.parquet",
-    output:
-        png=report(
-            f"{R}/figures/fig7_scores.png",
-            caption="captions/fig7.rst",
-            category="Policies",
-            labels={"what": "Judge scores", "form": "figure 7"},
-        ),
-        pdf=f"{R}/figures/fig7_scores.pdf",
-    log:
-        f"{R}/logs/plot_scores.log",
-    benchmark:
-        f"{R}/benchmarks/plot_scores.tsv"
-    conda:
-        ENVIRONMENT
-    resources:
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
-        runtime=lambda wildcards, attempt: 30 * attempt,
-    params:
-        methods=METHODS,
-        code=code_digest("plot_scores"),
-    message:
-        "Plotting figure 7: judge scores"
-    script:
-        "../workflow_scripts/plot_scores.py"
-
-
-rule plot_losses:
-    """Loss curves of the base model and the heads (Fig 8)."""
-    input:
-        base=f"{R}/reward/base_loss.csv",
-        heads=f"{R}/reward/heads_loss.csv",
-    output:
-        png=report(
-            f"{R}/figures/fig8_losses.png",
-            caption="captions/fig8.rst",
-            category="Reward models",
-            labels={"what": "Loss curves", "form": "figure 8"},
-        ),
-        pdf=f"{R}/figures/fig8_losses.pdf",
-    log:
-        f"{R}/logs/plot_losses.log",
-    benchmark:
-        f"{R}/benchmarks/plot_losses.tsv"
-    conda:
-        ENVIRONMENT
-    resources:
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
-        runtime=lambda wildcards, attempt: 30 * attempt,
-    params:
-        stop_loss=config["reward"]["stop_loss"],
-        code=code_digest("plot_losses"),
-    message:
-        "Plotting figure 8: loss curves"
-    script:
-        "../workflow_scripts/plot_losses.py"
-
-
-rule plot_accuracy:
-    """Accuracy of the heads, their mean and the base model (Fig 9)."""
-    input:
+        unpack(tables_of_policies),
+        diagnosis=f"{R}/reward/diagnosis.csv",
+        frequency=f"{R}/reward/frequency.csv",
         accuracy=f"{R}/benchmark/accuracy.csv",
+        variance=f"{R}/benchmark/variance.csv",
+        svgs=expand(f"{R}/figures/{{figure}}.svg", figure=FIGURES),
     output:
-        png=report(
-            f"{R}/figures/fig9_accuracy.png",
-            caption="captions/fig9.rst",
-            category="Reward models",
-            labels={"what": "Accuracy on the benchmark", "form": "figure 9"},
+        page=report(
+            f"{R}/summary/summary.html",
+            caption="captions/summary.rst",
+            category="Summary",
+            labels={"what": "What the numbers say", "form": "page"},
         ),
-        pdf=f"{R}/figures/fig9_accuracy.pdf",
     log:
-        f"{R}/logs/plot_accuracy.log",
+        f"{R}/logs/write_page.log",
     benchmark:
-        f"{R}/benchmarks/plot_accuracy.tsv"
+        f"{R}/benchmarks/write_page.tsv"
     conda:
         ENVIRONMENT
     resources:
         mem_mb=lambda wildcards, attempt: 4000 * attempt,
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
-        code=code_digest("plot_accuracy"),
+        figures=figures_of_page(),
+        scenario=config["scenario"],
+        seed=config["seed"],
+        config_digest=config_digest(config),
+        code=code_digest("write_page", loads=["prudent/figures/page.html"]),
     message:
-        "Plotting figure 9: accuracy on the benchmark"
+        "Writing the page"
     script:
-        "../workflow_scripts/plot_accuracy.py"
-
-
-rule plot_kl:
-    """KL to the reference over the steps of training (Fig 10)."""
-    input:
-        training_logs=expand(
-            f"{R}/policies/{{method}}/seed{{seed}}.csv", method=METHODS, seed=SEEDS
-        ),
-    output:
-        png=report(
-            f"{R}/figures/fig10_kl.png",
-            caption="captions/fig10.rst",
-            category="Policies",
-            labels={"what": "KL over steps", "form": "figure 10"},
-        ),
-        pdf=f"{R}/figures/fig10_kl.pdf",
-    log:
-        f"{R}/logs/plot_kl.log",
-    benchmark:
-        f"{R}/benchmarks/plot_kl.tsv"
-    conda:
-        ENVIRONMENT
-    resources:
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
-        runtime=lambda wildcards, attempt: 30 * attempt,
-    params:
-        methods=METHODS,
-        seeds=SEEDS,
-        code=code_digest("plot_kl"),
-    message:
-        "Plotting figure 10: KL over steps"
-    script:
-        "../workflow_scripts/plot_kl.py"
-
-
-rule plot_reward:
-    """Proxy reward over the steps of training (Fig 11)."""
-    input:
-        training_logs=expand(
-            f"{R}/policies/{{method}}/seed{{seed}}.csv", method=METHODS, seed=SEEDS
-        ),
-    output:
-        png=report(
-            f"{R}/figures/fig11_reward.png",
-            caption="captions/fig11.rst",
-            category="Policies",
-            labels={"what": "Proxy reward over steps", "form": "figure 11"},
-        ),
-        pdf=f"{R}/figures/fig11_reward.pdf",
-    log:
-        f"{R}/logs/plot_reward.log",
-    benchmark:
-        f"{R}/benchmarks/plot_reward.tsv"
-    conda:
-        ENVIRONMENT
-    resources:
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
-        runtime=lambda wildcards, attempt: 30 * attempt,
-    params:
-        methods=METHODS,
-        seeds=SEEDS,
-        code=code_digest("plot_reward"),
-    message:
-        "Plotting figure 11: proxy reward over steps"
-    script:
-        "../workflow_scripts/plot_reward.py"
+        "../workflow_scripts/write_page.py"

@@ -1,7 +1,8 @@
-# Stage 7: the policies and the reference answer the same prompts, and the judge scores them.
+# Stage 7: the policies and the reference answer the same prompts; the judge and all reward heads
+# say what they make of the answers.
 
 
-if config["judge"]["scorer"] == "trained":
+if config["judge"]["model"] == "trained":
 
     use rule train_reward_base as train_judge with:
         input:
@@ -21,49 +22,108 @@ if config["judge"]["scorer"] == "trained":
             "Training the judge"
 
 
-rule judge_policy:
-    """One policy's responses to the test prompts, with the judge's scores."""
+rule respond:
+    """The responses of a method's policies to the test prompts."""
     input:
-        policy=f"{R}/policies/{{method}}/seed{{seed}}",
+        policies=expand(f"{R}/policies/{{{{method}}}}/seed{{seed}}", seed=SEEDS),
         prompts=f"{R}/data/prompts.parquet",
-        judge=judge_model(),
     output:
-        scores=f"{R}/judge/{{method}}/seed{{seed}}.parquet",
-        metadata=f"{R}/judge/{{method}}/seed{{seed}}.json",
+        responses=f"{R}/responses/{{method}}.parquet",
+        metadata=f"{R}/responses/{{method}}.json",
     log:
-        f"{R}/logs/judge_policy/{{method}}/seed{{seed}}.log",
+        f"{R}/logs/respond/{{method}}.log",
     benchmark:
-        f"{R}/benchmarks/judge_policy/{{method}}/seed{{seed}}.tsv"
+        f"{R}/benchmarks/respond/{{method}}.tsv"
     conda:
         ENVIRONMENT
     resources:
         gpu=1,
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
-        runtime=lambda wildcards, attempt: 60 * attempt,
+        runtime=lambda wildcards, input, attempt: (30 + 15 * len(input.policies))
+        * attempt,
     params:
-        scorer=config["judge"]["scorer"],
-        content=content_of(config["judge"]["scorer"], memory),
+        method=lambda wildcards: wildcards.method,
+        seeds=SEEDS,
         prompt_count=config["judge"]["prompts"],
         sampling=config["sampling"],
         seed=config["seed"],
-        code=code_digest("judge_policy"),
+        code=code_digest("respond"),
     message:
-        "Judging policy {wildcards.method}, seed {wildcards.seed}"
+        "Letting the policies of {wildcards.method} answer the test prompts"
     script:
-        "../workflow_scripts/judge_policy.py"
+        "../workflow_scripts/respond.py"
 
 
-use rule judge_policy as judge_reference with:
+use rule respond as respond_reference with:
     input:
-        policy=f"{R}/reference",
+        policies=[f"{R}/reference"],
         prompts=f"{R}/data/prompts.parquet",
+    output:
+        responses=f"{R}/responses/reference.parquet",
+        metadata=f"{R}/responses/reference.json",
+    log:
+        f"{R}/logs/respond/reference.log",
+    benchmark:
+        f"{R}/benchmarks/respond/reference.tsv"
+    params:
+        method="reference",
+        seeds=[0],
+        prompt_count=config["judge"]["prompts"],
+        sampling=config["sampling"],
+        seed=config["seed"],
+        code=code_digest("respond"),
+    message:
+        "Letting the reference policy answer the test prompts"
+
+
+rule judge_responses:
+    """The judge's scores of the responses of a method's policies, or of the reference policy."""
+    input:
+        responses=f"{R}/responses/{{answerer}}.parquet",
         judge=judge_model(),
     output:
-        scores=f"{R}/judge/reference.parquet",
-        metadata=f"{R}/judge/reference.json",
+        scores=f"{R}/judge/{{answerer}}.parquet",
+        metadata=f"{R}/judge/{{answerer}}.json",
     log:
-        f"{R}/logs/judge_reference.log",
+        f"{R}/logs/judge_responses/{{answerer}}.log",
     benchmark:
-        f"{R}/benchmarks/judge_reference.tsv"
+        f"{R}/benchmarks/judge_responses/{{answerer}}.tsv"
+    conda:
+        ENVIRONMENT
+    resources:
+        gpu=1,
+        mem_mb=lambda wildcards, attempt: 16000 * attempt,
+        runtime=lambda wildcards, attempt: 120 * attempt,
+    params:
+        model=config["judge"]["model"],
+        content=content_of(config["judge"]["model"], memory),
+        code=code_digest("judge_responses"),
     message:
-        "Judging the reference policy"
+        "Judging the responses of {wildcards.answerer}"
+    script:
+        "../workflow_scripts/judge_responses.py"
+
+
+rule reward_responses:
+    """What every member of the ensemble says of the responses, in all its draws."""
+    input:
+        responses=f"{R}/responses/{{answerer}}.parquet",
+        ensemble=REWARDS,
+    output:
+        rewards=f"{R}/reward/responses/{{answerer}}.parquet",
+    log:
+        f"{R}/logs/reward_responses/{{answerer}}.log",
+    benchmark:
+        f"{R}/benchmarks/reward_responses/{{answerer}}.tsv"
+    conda:
+        ENVIRONMENT
+    resources:
+        gpu=1,
+        mem_mb=lambda wildcards, attempt: 16000 * attempt,
+        runtime=lambda wildcards, attempt: 120 * attempt,
+    params:
+        code=code_of_ensembles("reward_responses", [config["ensemble"]]),
+    message:
+        "Rewarding the responses of {wildcards.answerer}"
+    script:
+        "../workflow_scripts/reward_responses.py"

@@ -5,7 +5,7 @@ rule train_policy:
     """One policy, by PPO against its own head of its ensemble."""
     input:
         reference=f"{R}/reference",
-        ensemble=lambda wildcards: ENSEMBLES[seed_of_policy(wildcards)[0]],
+        ensemble=REWARDS,
         prompts=f"{R}/data/prompts.parquet",
     output:
         policy=directory(f"{R}/policies/{{method}}/seed{{seed}}"),
@@ -25,6 +25,7 @@ rule train_policy:
         objective=objective_of_policy,
         parameters=parameters_of_policy,
         beta=lambda wildcards: config["methods"][wildcards.method]["beta"],
+        draw=lambda wildcards: seed_of_policy(wildcards)[0],
         head=lambda wildcards: seed_of_policy(wildcards)[1],
         settings=policy_settings,
         sampling=config["sampling"],
@@ -33,7 +34,9 @@ rule train_policy:
         run_seed=lambda wildcards: int(wildcards.seed),
         seed=config["seed"],
         code=lambda wildcards: code_digest(
-            "train_policy", objective=objective_of_policy(wildcards)
+            "train_policy",
+            objective=objective_of_policy(wildcards),
+            loads=modules_of([ENSEMBLE["kind"]]),
         ),
     message:
         "Training policy {wildcards.method}, seed {wildcards.seed}"

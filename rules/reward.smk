@@ -1,4 +1,4 @@
-# Stages 3 and 4: the base reward model, its features, and the ensembles of heads on them.
+# Stages 3 and 4: the base reward model, its features, the ensembles, and what they know.
 
 
 rule train_reward_base:
@@ -59,49 +59,83 @@ rule compute_features:
         "../workflow_scripts/compute_features.py"
 
 
-rule train_reward_heads:
-    """The ensembles: heads trained on the frozen base model's features."""
+rule train_member:
+    """One independent reward model of an ensemble: its own head, data order, labels, backbone."""
     input:
-        base=f"{R}/reward/base",
-        features=f"{R}/reward/features.safetensors",
-        sidecar=f"{R}/reward/features.json",
         preferences=f"{R}/data/preferences.parquet",
+        backbone=backbone(config["reward"]),
+        base=start_of_member,
     output:
-        ensembles=directory(ENSEMBLES),
-        loss=f"{R}/reward/heads_loss.csv",
+        checkpoint=directory(f"{R}/reward/members/{{ensemble}}/{{member}}"),
     log:
-        f"{R}/logs/train_reward_heads.log",
-    benchmark:
-        f"{R}/benchmarks/train_reward_heads.tsv"
+        f"{R}/logs/train_member/{{ensemble}}/{{member}}.log",
+    cache: bool(CACHE)
     conda:
         ENVIRONMENT
     resources:
         gpu=1,
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
-        runtime=lambda wildcards, attempt: 120 * attempt,
+        runtime=lambda wildcards, attempt: 720 * attempt,
     params:
-        settings=config["heads"],
+        reward=portable(config["reward"]),
+        settings=settings_of_ensemble,
+        content=content_of(config["reward"]["checkpoint"], memory),
+        member=lambda wildcards: int(wildcards.member),
         seed=config["seed"],
-        code=code_digest("train_reward_heads"),
+        code=code_digest("train_member"),
     message:
-        "Training the ensembles' heads"
+        "Training member {wildcards.member} of {wildcards.ensemble}"
     script:
-        "../workflow_scripts/train_reward_heads.py"
+        "../workflow_scripts/train_member.py"
+
+
+rule train_ensemble:
+    """All draws of an ensemble, from the base model's features, the pairs, or its members."""
+    input:
+        unpack(ensemble_inputs),
+    output:
+        ensemble=directory(f"{R}/reward/ensembles/{{ensemble}}"),
+        loss=f"{R}/reward/ensembles/{{ensemble}}.csv",
+    log:
+        f"{R}/logs/train_ensemble/{{ensemble}}.log",
+    benchmark:
+        f"{R}/benchmarks/train_ensemble/{{ensemble}}.tsv"
+    conda:
+        ENVIRONMENT
+    resources:
+        gpu=1,
+        mem_mb=lambda wildcards, attempt: 16000 * attempt,
+        runtime=lambda wildcards, attempt: 240 * attempt,
+    params:
+        kind=kind_of,
+        size=lambda wildcards: config["ensembles"][wildcards.ensemble]["count"],
+        draws=lambda wildcards: config["ensembles"][wildcards.ensemble]["draws"],
+        reward=portable(config["reward"]),
+        settings=settings_of_ensemble,
+        content=content_of(config["reward"]["checkpoint"], memory),
+        seed=config["seed"],
+        code=lambda wildcards: code_of_ensembles("train_ensemble", [wildcards.ensemble]),
+    message:
+        "Training the ensemble {wildcards.ensemble}"
+    script:
+        "../workflow_scripts/train_ensemble.py"
 
 
 rule diagnose_rewards:
-    """How the rewards agree with each other and with the judge on the reference's responses."""
+    """What the rewards, and their spread, know of the judge's on the reference's responses."""
     input:
         reference=f"{R}/reference",
         base=f"{R}/reward/base",
-        ensembles=ENSEMBLES,
+        backbone=backbone(config["reward"]),
+        ensembles=expand(f"{R}/reward/ensembles/{{ensemble}}", ensemble=CHECKED),
         prompts=f"{R}/data/prompts.parquet",
-        features=f"{R}/reward/features.safetensors",
         preferences=f"{R}/data/preferences.parquet",
         judge=judge_model(),
     output:
         samples=f"{R}/reward/samples.parquet",
         table=f"{R}/reward/diagnosis.csv",
+        kinds=f"{R}/reward/kinds.csv",
+        frequency=f"{R}/reward/frequency.csv",
     log:
         f"{R}/logs/diagnose_rewards.log",
     benchmark:
@@ -113,12 +147,18 @@ rule diagnose_rewards:
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
         runtime=lambda wildcards, attempt: 120 * attempt,
     params:
+        names=CHECKED,
+        from_base=[
+            name for name in CHECKED if starts_from_base(config["ensembles"][name])
+        ],
+        promised=config["ensemble"],
+        reward=portable(config["reward"]),
         settings=config["diagnosis"],
-        scorer=config["judge"]["scorer"],
-        content=content_of(config["judge"]["scorer"], memory),
+        model=config["judge"]["model"],
+        content=content_of(config["judge"]["model"], memory),
         sampling=config["sampling"],
         seed=config["seed"],
-        code=code_digest("diagnose_rewards"),
+        code=code_of_ensembles("diagnose_rewards", CHECKED),
     message:
         "Diagnosing the rewards"
     script:

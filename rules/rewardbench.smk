@@ -6,7 +6,7 @@ rule score_benchmark:
     input:
         benchmark=f"{R}/data/benchmark.parquet",
         base=f"{R}/reward/base",
-        ensembles=ENSEMBLES,
+        ensemble=REWARDS,
     output:
         scores=f"{R}/benchmark/scores.parquet",
     log:
@@ -22,7 +22,7 @@ rule score_benchmark:
         runtime=lambda wildcards, attempt: 120 * attempt,
     params:
         batch_tokens=8192,
-        code=code_digest("score_benchmark"),
+        code=code_of_ensembles("score_benchmark", [config["ensemble"]]),
     message:
         "Scoring the benchmark"
     script:
@@ -44,7 +44,7 @@ rule tabulate_variance:
             f"{R}/benchmark/variance.csv",
             caption="captions/variance.rst",
             category="Reward models",
-            labels={"what": "Variance of the heads' rewards", "form": "table"},
+            labels={"what": "Variance of the members' rewards", "form": "table"},
         ),
     log:
         f"{R}/logs/tabulate_variance.log",

@@ -127,6 +127,15 @@ def config() -> dict[str, Any]:
     return effective_config(read_config(DEFAULTS), Memory(Path("none")))
 
 
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library `datasets` caches in the test's folder, and asks nothing of the net."""
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+
+
 @pytest.fixture(scope="session")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the workflow that is only read."""
@@ -159,8 +168,17 @@ def cluster() -> Iterator[Cluster]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The tests of the cluster first: they mostly wait, while others run beside them."""
-    items.sort(key=lambda item: "cluster" not in getattr(item, "fixturenames", ()))
+    """The tests of the cluster first: they mostly wait, while others run beside them.
+
+    What needs a finished run or a cluster has the mark of it.
+    """
+    for item in items:
+        names = getattr(item, "fixturenames", ())
+        if "cluster" in names:
+            item.add_marker("cluster")
+        if "cluster" in names or "finished" in names:
+            item.add_marker("slow")
+    items.sort(key=lambda item: not item.get_closest_marker("cluster"))
 
 
 @pytest.fixture

@@ -111,7 +111,7 @@ def test_comments_hit(cache, checkout):
         ("bad_rows=drop", set(CACHED)),
         # What these stages do not read.
         ("seeds=3", set()),
-        ("heads={epochs: 1}", set()),
+        ("ensembles={bootstrap: {epochs: 1}}", set()),
     ],
 )
 def test_settings(cache, checkout, tmp_path, change, expected):
@@ -204,9 +204,40 @@ def test_data_files_count_by_content_and_not_by_place(checkout, finished, tmp_pa
     assert missed("here") == {"reference", "data/prompts"}
 
 
+def test_members_are_cached_by_their_settings_whatever_their_ensemble_is_called(
+    cache, checkout, tmp_path
+):
+    """An ensemble of more members takes those that another one has trained."""
+    options = ("--cores", "2", "--cache", "--configfile", TINY)
+
+    def ensemble(name: str, **settings: object) -> tuple[str, str, str]:
+        overlay = tmp_path / f"{name}.yaml"
+        ensembles = {name: {"kind": "members", "count": 2} | settings}
+        overlay.write_text(yaml.safe_dump({"ensembles": ensembles, "ensemble": name}))
+        return str(overlay), "--", f"results/tiny/reward/ensembles/{name}"
+
+    first = snakemake(checkout, *options, *ensemble("first"), SNAKEMAKE_OUTPUT_CACHE=str(cache))
+    assert first.returncode == 0, first.stdout + first.stderr
+    link = checkout / "results/tiny/reward/members/first/1"
+    assert link.resolve().is_relative_to(cache.resolve())
+
+    def fates(name: str, **settings: object) -> list[str]:
+        output = snakemake(
+            *(checkout, "--dry-run", *options, *ensemble(name, **settings)),
+            SNAKEMAKE_OUTPUT_CACHE=str(cache),
+        )
+        text = output.stdout + output.stderr
+        found = re.findall(rf"Output file \S*/members/{name}/(\d+) will be (\w+)", text)
+        return [fate for _, fate in sorted(found)]
+
+    assert fates("second", count=3) == ["obtained", "obtained", "written"]
+    assert fates("third", draws=2) == ["obtained", "obtained", "written", "written"]
+    assert fates("fourth", labels="shared") == ["written", "written"]
+
+
 def test_a_bad_folder_is_named_before_any_work(checkout):
     arguments = ("--cores", "1", "--cache", "--configfile", TINY)
     output = snakemake(checkout, *arguments, SNAKEMAKE_OUTPUT_CACHE="/nowhere")
     assert output.returncode == 1 and not (checkout / "results").exists()
     message = output.stderr.strip().splitlines()[-1]
-    assert message.startswith("SNAKEMAKE_OUTPUT_CACHE: /nowhere is no folder")
+    assert message.startswith("SNAKEMAKE_OUTPUT_CACHE: /nowhere is not a writable folder")

@@ -203,6 +203,9 @@ COMMON = {
 OF_ENSEMBLES = {
     "offsets": (entries("config.json", reward_offsets=[0.5, 1]), "expected 1 finite numbers"),
     "offset": (entries("config.json", reward_offsets=["a"]), "expected 1 finite numbers"),
+    "true": (entries("config.json", reward_offsets=[True]), "expected 1 finite numbers"),
+    "large": (entries("config.json", reward_offsets=[1e39]), "expected 1 finite numbers"),
+    "long": (entries("config.json", reward_offsets=[10**400]), "expected 1 finite numbers"),
     "no list": (entries("config.json", reward_offsets=0.5), "expected 1 finite numbers"),
     "template": (content("chat_template.jinja", "{% for m in"), "the chat template cannot be ren"),
     "no response": (

@@ -20,12 +20,15 @@ GRANTED = {
     "train_reference": ("gpu", 1, 8, 8000, 240),
     "train_reward_base": ("gpu", 2, 8, 16000, 720),
     "compute_features": ("gpu", 1, 8, 16000, 240),
-    "train_reward_heads": ("gpu", 1, 1, 16000, 120),
+    "train_ensemble": ("gpu", 1, 1, 16000, 240),
     "diagnose_rewards": ("gpu", 1, 1, 16000, 120),
     "score_benchmark": ("gpu", 1, 8, 16000, 120),
     "train_policy": ("gpu", 1, 1, 16000, 480),
-    # One job judges the four policies and the reference, one after the other.
-    "judge": ("gpu", 1, 1, 16000, 5 * 60),
+    # A method's policies answer in one job.
+    "respond": ("gpu", 1, 1, 16000, 60),
+    "respond_reference": ("gpu", 1, 1, 16000, 45),
+    "judge_responses": ("gpu", 1, 1, 16000, 120),
+    "reward_responses": ("gpu", 1, 1, 16000, 120),
     "compare_methods": ("cpu", 0, 1, 4000, 30),
 }
 
@@ -33,9 +36,8 @@ Job = dict[str, str]
 
 
 def rule(job: Job) -> str:
-    """A job's rule or group, from the comment that the executor gives it."""
-    name = re.sub(r"_wildcards_.*", "", job["Comment"].removeprefix("rule_"))
-    return "judge" if name.startswith("judge_") else name
+    """A job's rule, from the comment that the executor gives it."""
+    return re.sub(r"_wildcards_.*", "", job["Comment"].removeprefix("rule_"))
 
 
 def granted(job: Job) -> tuple[str, int, int, int, int]:
@@ -82,9 +84,11 @@ def test_a_run_that_was_stopped_goes_on_to_its_end(run):
     assert dry_run(folder, "--configfile", TINY) == {}
     ended = Counter((rule(job), job["JobState"]) for job in jobs)
     assert ended.pop(("compute_features", "CANCELLED")) == 1
-    expected = dict.fromkeys([(name, "COMPLETED") for name in GRANTED], 1)
+    # Two methods of two seeds each; the reference's responses are judged and rewarded too.
+    expected = dict.fromkeys(GRANTED, 1) | {"train_policy": 4, "respond": 2}
+    expected |= {"judge_responses": 3, "reward_responses": 3}
     # What had ended before was not done again, and figures and tables never were jobs.
-    assert ended == expected | {("train_policy", "COMPLETED"): 4}
+    assert ended == {(name, "COMPLETED"): count for name, count in expected.items()}
 
 
 def test_every_job_was_granted_what_the_profile_says(run):
@@ -109,7 +113,7 @@ def test_the_base_model_was_trained_in_as_many_processes_as_gpus(run, finished):
 def test_logs_and_benchmarks_came_back(run):
     folder, _ = run
     results = folder / "results/tiny"
-    for part, count in (("logs", 29 - 1), ("benchmarks", 29 - 1 - 7)):
+    for part, count in (("logs", 36 - 1), ("benchmarks", 36 - 1 - 7)):
         files = [path for path in (results / part).rglob("*") if path.is_file()]
         assert len(files) == count
     for path in (results / "benchmarks").rglob("*.tsv"):
@@ -148,7 +152,7 @@ def target(job: Job) -> str:
 def test_jobs_see_their_own_gpus_and_no_more_at_once_than_the_cap(cluster, tmp_path):
     folder = copy_project(tmp_path / "project")
     (folder / "seen.smk").write_text(SEEN)
-    arguments = ["--snakefile", "seen.smk", "--cache", "--resources", "gpu=3", "turn=1", "--"]
+    arguments = ["--snakefile", "seen.smk", "--cache", "--resources", "gpu=3", "--"]
     names = ["base", "1.policy", "2.policy", "3.policy", "plain"]
     finish(start(cluster, folder, *arguments, *names), folder)
     devices = {name: seen(folder / name) for name in names}

@@ -1,8 +1,10 @@
 """The workflow's graph, by dry runs: which jobs there are, and which an edit brings back."""
 
-import ast
+import hashlib
 import os
 import re
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -13,7 +15,6 @@ from conftest import ROOT, TINY, copy_project, dry_run, install, job_counts, sna
 
 RULES = ROOT / "rules"
 SCRIPTS = ROOT / "workflow_scripts"
-PLOTS = {f"plot_{name}" for name in "heads variance scores losses accuracy kl reward".split()}
 ONCE = {
     "prepare_texts",
     "train_reference",
@@ -21,22 +22,40 @@ ONCE = {
     "prepare_preferences",
     "prepare_benchmark",
     "train_reward_base",
-    "compute_features",
-    "train_reward_heads",
+    "train_ensemble",
     "diagnose_rewards",
     "score_benchmark",
     "tabulate_variance",
-    "judge_reference",
+    "respond_reference",
     "compare_methods",
-} | PLOTS
-# What policies and their judgements are read by.
-READERS = {"compare_methods", "plot_scores", "plot_kl", "plot_reward"}
+}
 
 
-def jobs(policies: int, rules: set[str]) -> dict[str, int]:
-    """One job of each rule, and so many policies."""
-    counts = dict.fromkeys(rules, 1)
-    return counts | ({"train_policy": policies, "judge_policy": policies} if policies else {})
+FEATURES = {"compute_features"}
+"""What ensembles of heads need besides."""
+OF_REWARDS = (ONCE | FEATURES) - {"respond_reference", "compare_methods"}
+"""What there is of rewards alone."""
+
+
+def jobs(
+    policies: int,
+    methods: int = 0,
+    rules: set[str] = frozenset(),
+    figures: int = 0,
+    members: int = 0,
+) -> dict[str, int]:
+    """So many policies, what so many methods' policies say and what is said of it, one job of each
+    rule, so many independent reward models, and so many figures with the page that holds them."""
+    answered = methods + ("respond_reference" in rules)
+    counts = {"train_policy": policies, "respond": methods, "train_member": members}
+    counts |= {"judge_responses": answered, "reward_responses": answered}
+    counts |= {"plot_figure": figures, "write_page": min(figures, 1)} | dict.fromkeys(rules, 1)
+    return {rule: count for rule, count in counts.items() if count}
+
+
+def of_readers(policies: int, methods: int) -> dict[str, int]:
+    """So many policies, and what reads policies and their judgements: figures 7, 10 and 11."""
+    return jobs(policies, methods, {"compare_methods"}, figures=3)
 
 
 # --- Scenarios and profiles ---------------------------------------------------------------------
@@ -46,7 +65,8 @@ def jobs(policies: int, rules: set[str]) -> dict[str, int]:
 def test_default_scenario(project, config, arguments):
     policies = len(config["methods"]) * config["seeds"]
     assert policies >= 2 * 10
-    assert dry_run(project, *arguments) == jobs(policies, ONCE)
+    assert config["ensembles"][config["ensemble"]]["kind"] == "members"
+    assert dry_run(project, *arguments) == jobs(policies, 2, ONCE, figures=9, members=10)
 
 
 def test_kubernetes_profile(project, config, tmp_path):
@@ -58,24 +78,10 @@ def test_kubernetes_profile(project, config, tmp_path):
     output = snakemake(project, "--dry-run", *arguments, path=plugins)
     text = output.stdout + output.stderr
     policies = len(config["methods"]) * config["seeds"]
-    assert job_counts(text) == jobs(policies, ONCE)
+    assert job_counts(text) == jobs(policies, 2, ONCE, figures=9, members=10)
     # A digest beside a checkpoint is enough for the cache alone: pods have to get the folder.
     assert not re.findall(r"Input files updated by .*\.sha256", text)
-    assert re.search(r"Job \d+: Computing the features.*\n.*updated by .*/reward/base ", text)
-
-
-def test_slurm_profile_gives_gpus_to_the_rules_that_ask_for_one():
-    profile = yaml.safe_load((ROOT / "profiles/slurm/config.yaml").read_text(encoding="utf-8"))
-    asking = {name for name, text in rule_texts().items() if "gpu=1" in text}
-    asking |= {"train_judge", "judge_reference"}
-    assert set(profile["set-resources"]) == asking
-    assert all(given["gpu_model"] == "a40" for given in profile["set-resources"].values())
-
-
-def test_slurm_profile_names_every_rule_that_is_cached():
-    profile = yaml.safe_load((ROOT / "profiles/slurm/config.yaml").read_text(encoding="utf-8"))
-    cached = {name for name, text in rule_texts().items() if "    cache: " in text}
-    assert set(profile["cache"]) == cached | {"train_judge"}
+    assert re.search(r"Job \d+: Training member 3 .*\n.*updated by .*/reference[ \n]", text)
 
 
 def test_imdb_scenario(project, tmp_path):
@@ -87,9 +93,63 @@ def test_imdb_scenario(project, tmp_path):
     (package / "model").mkdir(parents=True)
     (package / "__init__.py").touch()
     (package / "model/config.json").write_text("{}")
-    policies = 2 * yaml.safe_load(overlay)["seeds"]
+    said = yaml.safe_load(overlay)
+    policies, checked = 2 * said["seeds"], said["diagnosis"]["ensembles"]
     arguments = ["--configfile", "scenarios/imdb.yaml", "--config", f"data_root={tmp_path}"]
-    assert dry_run(project, *arguments, path=tmp_path) == jobs(policies, ONCE | {"train_judge"})
+    # Which judgements are rare only the world's judge knows, so a figure less.
+    expected = jobs(policies, 2, ONCE | FEATURES | {"train_judge"}, figures=8, members=3)
+    expected["train_ensemble"] = len(checked)
+    assert dry_run(project, *arguments, path=tmp_path) == expected
+
+
+def test_scenario_of_all_ensembles(project):
+    """Ten draws of independent members, and two averages of five, for the rewards alone."""
+    expected = jobs(0, 0, OF_REWARDS, figures=6, members=10 * 10 + 2 * 5)
+    arguments = ("--configfile", "scenarios/ensembles.yaml")
+    assert dry_run(project, *arguments) == expected | {"train_ensemble": 8}
+
+
+def test_hard_scenario(project):
+    """As many members as seeds: every policy of a method has one of its own."""
+    seeds = yaml.safe_load((project / "scenarios/hard.yaml").read_text())["seeds"]
+    expected = jobs(2 * seeds, 2, ONCE, figures=9, members=seeds)
+    assert dry_run(project, "--configfile", "scenarios/hard.yaml") == expected
+
+
+def test_a_run_without_policies_ends_with_the_check_of_the_rewards(project, tmp_path):
+    arguments = ("--configfile", TINY, "--config", "seeds=0")
+    assert dry_run(project, *arguments) == jobs(0, 0, OF_REWARDS, figures=6)
+    overlay = tmp_path / "trained.yaml"
+    overlay.write_text("seeds: 0\njudge: {model: trained}\n")
+    expected = jobs(0, 0, OF_REWARDS | {"train_judge"}, figures=5)
+    assert dry_run(project, "--configfile", TINY, str(overlay)) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "rules", "members"),
+    [
+        ("heads", {}, FEATURES, 0),
+        ("gaussian", {}, FEATURES, 0),
+        ("members", {"count": 3, "draws": 2}, set(), 6),
+        ("warm", {"models": 4, "draws": 2}, set(), 8),
+        ("adapters", {}, set(), 0),
+        ("adapters", {"start": "base"}, set(), 0),
+        ("dropout", {}, set(), 0),
+    ],
+)
+def test_an_ensembles_jobs_are_what_its_kind_needs(
+    project, tmp_path, name, settings, rules, members
+):
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text(yaml.safe_dump({"ensembles": {name: settings}, "ensemble": name}))
+    arguments = ("--configfile", TINY, str(overlay))
+    assert dry_run(project, *arguments) == jobs(4, 2, ONCE | rules, figures=9, members=members)
+    target = f"results/tiny/reward/ensembles/{name}"
+    before = {"prepare_texts", "train_reference", "prepare_prompts", "prepare_preferences"}
+    based = name == "warm" or settings.get("start") == "base" or rules
+    before |= {"train_reward_base"} | rules if based else set()
+    counts = dry_run(project, *arguments, "--", target)
+    assert counts == jobs(0, 0, before | {"train_ensemble"}, members=members)
 
 
 def test_a_mistake_is_one_message_and_no_job(project):
@@ -202,7 +262,7 @@ def test_lint_is_clean(project):
 def test_pictures_of_the_graph(project):
     graph = snakemake(project, "--rulegraph").stdout
     names = set(re.findall(r'label = "(\w+)"', graph))
-    assert names == ONCE | {"train_policy", "judge_policy", "all"}
+    assert names == {*jobs(1, 1, ONCE, figures=1, members=1), "all"}
     graph = snakemake(project, "--configfile", TINY, "--dag").stdout
     assert graph.count('label = "train_policy') == 4
 
@@ -217,7 +277,7 @@ def append(text: str):
 def test_comments_and_formatting_bring_nothing_back(finished, edit):
     edit("workflow_scripts/prudent/objectives/weighted.py", append("\n# A comment.\n"))
     edit(
-        "workflow_scripts/prudent/rewards/heads.py",
+        "workflow_scripts/prudent/rewards/kinds/heads.py",
         lambda text: text.replace('"""', '"""Once. ', 1),
     )
     edit("workflow_scripts/prudent/tables.py", lambda text: text.replace("\ndef ", "\n\n\ndef ", 1))
@@ -237,44 +297,109 @@ def test_an_objective_brings_back_its_policies_and_what_is_below(finished, edit)
     )
     assert dry_run(finished, "--configfile", TINY) == {}, "a new objective has no policies yet"
     edit(name, lambda text: text.replace("beta * rewards.spread()", "beta * rewards.spread() ** 2"))
-    assert dry_run(finished, "--configfile", TINY) == jobs(2, READERS)
+    assert dry_run(finished, "--configfile", TINY) == of_readers(2, methods=1)
 
 
 def test_the_trainer_brings_back_all_policies(finished, edit):
     edit("workflow_scripts/prudent/ppo/trainer.py", append("\n\nUNUSED = 1\n"))
-    assert dry_run(finished, "--configfile", TINY) == jobs(4, READERS)
+    assert dry_run(finished, "--configfile", TINY) == of_readers(4, methods=2)
 
 
-def test_a_figure_brings_back_figures(finished, edit):
-    edit("workflow_scripts/prudent/figures/style.py", append("\n\nDPI_FOR_PRINT = 600\n"))
-    counts = dry_run(finished, "--configfile", TINY)
-    assert counts == jobs(0, PLOTS)
+@pytest.mark.parametrize("kind", ["adapters", "members", "gaussian", "dropout", "warm"])
+def test_another_kinds_code_brings_nothing_back(finished, edit, kind):
+    edit(f"workflow_scripts/prudent/rewards/kinds/{kind}.py", append("\n\nUNUSED = 1\n"))
+    assert dry_run(finished, "--configfile", TINY) == {}
+
+
+def test_a_kinds_own_code_brings_back_its_ensembles_and_what_reads_them(finished, edit):
+    edit("workflow_scripts/prudent/rewards/kinds/heads.py", append("\n\nUNUSED = 1\n"))
+    below = {"train_ensemble", "diagnose_rewards", "score_benchmark", "tabulate_variance"}
+    expected = jobs(4, 2, below | {"compare_methods"}, figures=9)
+    # What the reference said is rewarded anew, but not judged.
+    assert dry_run(finished, "--configfile", TINY) == expected | {"reward_responses": 3}
+
+
+def test_an_ensemble_that_is_checked_besides_brings_its_own_jobs_alone(finished, tmp_path):
+    overlay = tmp_path / "besides.yaml"
+    overlay.write_text(
+        "ensembles: {members: {count: 2, draws: 2}}\ndiagnosis: {ensembles: [bootstrap, members]}\n"
+    )
+    counts = dry_run(finished, "--configfile", TINY, str(overlay))
+    below = {"train_ensemble", "diagnose_rewards"}
+    assert counts == jobs(0, 0, below, figures=2, members=4)  # the figures of the diagnosis
+
+
+@pytest.mark.parametrize(
+    ("module", "figures"),
+    [
+        ("style", 9),
+        ("looks", 9),
+        ("curves", 2),
+        ("fig1_heads", 1),
+        ("fig10_kl", 1),
+        ("kinds", 1),
+        ("frequency", 1),
+    ],
+)
+def test_a_figures_code_brings_back_what_it_draws(finished, edit, module, figures):
+    edit(f"workflow_scripts/prudent/figures/{module}.py", append("\n\nDPI_FOR_PRINT = 600\n"))
+    output = snakemake(finished, "--dry-run", "--configfile", TINY)
+    text = output.stdout + output.stderr
+    assert job_counts(text) == jobs(0, figures=figures)
+    if figures == 1:
+        assert re.findall(r"Plotting (\w+)", text) == [module]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["workflow_scripts/prudent/figures/page.html", "rules/captions/fig6_variance.rst"],
+)
+def test_the_pages_words_bring_back_the_page_alone(finished, edit, name):
+    edit(name, append("\nMore.\n"))
+    assert dry_run(finished, "--configfile", TINY) == {"write_page": 1}
+    edit("workflow_scripts/prudent/figures/page_tables.py", append("\n\nUNUSED = 1\n"))
+    assert dry_run(finished, "--configfile", TINY) == {"write_page": 1}
+
+
+def test_the_page_names_the_configuration_beside_it_and_no_commit_brings_it_back(finished):
+    page = (finished / "results/tiny/summary/summary.html").read_text(encoding="utf-8")
+    config = (finished / "results/tiny/config.yaml").read_bytes()
+    assert hashlib.sha256(config).hexdigest() in page
+    assert "this is not a git checkout" in page
+    for command in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "first"]):
+        who = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+        subprocess.run(["git", *who, *command], cwd=finished, check=True)
+    try:
+        assert dry_run(finished, "--configfile", TINY) == {}
+    finally:
+        shutil.rmtree(finished / ".git")
 
 
 def test_another_version_of_a_package_brings_back_what_imports_it(finished, tmp_path):
     packages = install(tmp_path, "matplotlib")
-    assert dry_run(finished, "--configfile", TINY, path=packages) == jobs(0, PLOTS)
+    assert dry_run(finished, "--configfile", TINY, path=packages) == jobs(0, figures=9)
 
 
 def test_a_seed_brings_only_its_own_jobs(finished):
     counts = dry_run(finished, "--configfile", TINY, "--config", "seeds=3")
-    assert counts == jobs(2, READERS)
+    # A method's policies answer in one job.
+    assert counts == of_readers(2, methods=2)
 
 
 def test_a_method_brings_only_its_own_jobs(finished, tmp_path):
     overlay = tmp_path / "method.yaml"
     overlay.write_text("methods: {gentle: {objective: vanilla, beta: 0.01, ppo: {steps: 1}}}\n")
     counts = dry_run(finished, "--configfile", TINY, str(overlay))
-    assert counts == jobs(2, READERS)
+    assert counts == of_readers(2, methods=1)
 
 
 def test_settings_bring_back_the_stages_that_read_them(finished, tmp_path):
     overlay = tmp_path / "settings.yaml"
     overlay.write_text("statistics: {bootstrap: 300}\nppo: {threads: 2}\nenvironment: cpu\n")
     counts = dry_run(finished, "--configfile", TINY, str(overlay))
-    assert counts == jobs(0, {"compare_methods", "plot_scores"})
+    assert counts == jobs(0, rules={"compare_methods"}, figures=1)
     overlay.write_text("methods: {vanilla: {beta: 0.2}}\n")
-    assert dry_run(finished, "--configfile", TINY, str(overlay)) == jobs(2, READERS)
+    assert dry_run(finished, "--configfile", TINY, str(overlay)) == of_readers(2, methods=1)
 
 
 def test_a_source_of_other_content_and_an_older_time_is_seen(project, tmp_path):
@@ -298,74 +423,3 @@ def test_a_source_of_other_content_and_an_older_time_is_seen(project, tmp_path):
     assert dry_run(project, *there, target) == {"prepare_texts": 1}
     write("first", 0)  # what it was, at another time
     assert dry_run(project, *there, target) == {}
-
-
-# --- The rules and the scripts, as written ------------------------------------------------------
-
-ORDER = "input output log benchmark cache conda threads resources params message script".split()
-
-
-def rule_texts() -> dict[str, str]:
-    """The text of every rule with a script, by name."""
-    texts = {}
-    for path in sorted(RULES.glob("*.smk")):
-        parts = re.split(r"^rule (\w+):\n", path.read_text(encoding="utf-8"), flags=re.M)
-        for name, text in zip(parts[1::2], parts[2::2], strict=True):
-            texts[name] = re.split(r"^\S", text, flags=re.M)[0]
-    return texts
-
-
-def test_rules_and_scripts_are_the_same_names():
-    scripts = {path.stem for path in SCRIPTS.glob("*.py")}
-    assert set(rule_texts()) == scripts
-
-
-@pytest.mark.parametrize(("name", "text"), rule_texts().items())
-def test_a_rule_is_complete(name, text):
-    directives = re.findall(r"^    (\w+):", text, re.M)
-    assert re.match(r'    """[A-Z].*\."""\n    input:\n', text), "no docstring"
-    assert directives == [part for part in ORDER if part in directives], "out of order"
-    assert {"input", "output", "log", "conda", "params", "message", "script"} <= set(directives)
-    assert ("benchmark" in directives) != ("cache" in directives)
-    if "cache" in directives:  # whose key would not tell one wildcard from another
-        assert "{{" not in text and "wildcards." not in text, "a wildcard"
-    assert f'"../workflow_scripts/{name}.py"' in text
-    assert re.search(rf'code=[^=]*code_digest\(\s*"{name}"', text)
-    for directive in ("input", "output", "params"):
-        block = re.search(rf"^    {directive}:\n((?:     .*\n)+)", text, re.M).group(1)
-        for line in re.findall(r"^ {8}(\w.*)", block, re.M):
-            assert re.match(r"\w+=", line), f"{directive} is not named: {line}"
-
-
-def imported(path: Path) -> set[str]:
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names.add(node.module.split(".")[0])
-    return names
-
-
-def test_scripts_know_nothing_of_the_configuration():
-    for path in SCRIPTS.glob("*.py"):
-        text = path.read_text(encoding="utf-8")
-        assert "config.yaml" not in text and "snakemake.config" not in text, path
-        assert "yaml" not in imported(path) and "from prudent.workflow.config" not in text, path
-        # Snakemake puts lines of its own before a script's, where Python does not take this.
-        assert "__future__" not in imported(path), path
-
-
-def test_the_library_does_not_know_snakemake():
-    modules = sorted((SCRIPTS / "prudent").rglob("*.py"))
-    assert modules
-    for path in modules:
-        if path.name != "slurm.py":  # which speaks for the Snakefile
-            assert "snakemake" not in imported(path), path
-
-
-def test_every_caption_is_used_and_there():
-    used = set()
-    for path in [ROOT / "Snakefile", *RULES.glob("*.smk")]:
-        used |= set(re.findall(r"captions/(\w+\.rst)", path.read_text(encoding="utf-8")))
-    assert used == {path.name for path in (RULES / "captions").glob("*.rst")}

@@ -218,3 +218,22 @@ def test_only_what_an_objective_needs_counts(tmp_path):
     assert changed(text.replace("return _half(x)", "return _half(-x)")) == {"one", "two"}
     assert changed(text.replace("x / 2", "x / 3")) == {"one", "two"}
     assert changed(text.replace("SCALE = 2", "SCALE = 3")) == {"two"}
+
+
+def test_what_a_script_loads_by_name_counts_with_its_imports(folder):
+    (folder / "ours/page.html").write_text("<p>")
+    (folder / "ours/drawn.py").write_text("from ours import unrelated\n")
+
+    def digest():
+        return code_digest("train", folder, loads=["ours/drawn.py", "ours/page.html"])
+
+    seen = [code_digest("train", folder), digest()]
+    replace(folder, "ours/unrelated.py", "VALUE = 1", "VALUE = 2")
+    seen.append(digest())
+    replace(folder, "ours/page.html", "<p>", "<p> ")
+    seen.append(digest())
+    assert len(set(seen)) == 4
+    replace(folder, "ours/drawn.py", "import unrelated", "import unrelated  # a comment")
+    assert digest() == seen[-1] and code_digest("train", folder) == seen[0]
+    with pytest.raises(InputError, match="none.html: there is no such file"):
+        code_digest("train", folder, loads=["none.html"])

@@ -1,10 +1,13 @@
 """Scripts under Snakemake and by hand."""
 
+import importlib
+import inspect
 import logging
 import os
+import re
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,8 @@ from snakemake.iocontainers import InputFiles, Log, OutputFiles, Params, Resourc
 from prudent.errors import InputError
 from prudent.paths import portable
 from prudent.workflow import entry
+
+SCRIPTS = Path(__file__).resolve().parents[1] / "workflow_scripts"
 
 
 @dataclass
@@ -75,7 +80,7 @@ def main(args: Args) -> None:
 
 COMMAND = [
     "--data=d.parquet",
-    '--members=["m0", "m1"]',
+    *("--members", "m0", "m1"),
     "--table=t.csv",
     '--settings={"a": {"b": [1]}}',
     "--rate=1",
@@ -96,15 +101,43 @@ def test_arguments_on_the_command_line():
         method="7",
     )
     assert entry.from_command_line(Args, main, [*COMMAND, "--judge=j"]).judge == Path("j")
-    assert entry.from_command_line(Args, main, [*COMMAND, "--members=m"]).members == [Path("m")]
+    assert entry.from_command_line(Args, main, [*COMMAND, "--members", "m"]).members == [Path("m")]
     assert entry.from_command_line(Args, main, [*COMMAND, "--revision=12"]).revision == "12"
-    assert entry.from_command_line(Args, main, [*COMMAND, "--revision=null"]).revision is None
+    assert entry.from_command_line(Args, main, [*COMMAND, "--revision=None"]).revision is None
     with pytest.raises(SystemExit):
         entry.from_command_line(Args, main, COMMAND[1:])
 
 
+@pytest.mark.parametrize(
+    "wrong", ["--settings=text", "--settings=[1]", "--rate=fast", "--seed=1.5", "--no=1"]
+)
+def test_a_mistake_on_the_command_line_is_no_traceback(wrong, capsys):
+    with pytest.raises(SystemExit) as stop:
+        entry.from_command_line(Args, main, [*COMMAND, wrong])
+    told = capsys.readouterr()
+    assert stop.value.code == 2 and "Traceback" not in told.err
+    assert wrong.partition("=")[0] in told.err + told.out
+
+
+@pytest.mark.parametrize("script", sorted(SCRIPTS.glob("*.py")), ids=lambda path: path.stem)
+def test_every_option_of_a_script_has_its_help(script):
+    """The comment beside each field, which is what ``--help`` shows."""
+    module = importlib.import_module(script.stem)
+    source = inspect.getsource(module.Args)
+    for item in fields(module.Args):
+        assert re.search(rf"^    {item.name}: .+  # \w", source, re.MULTILINE), item.name
+
+
+def test_help_shows_the_meanings():
+    command = [sys.executable, str(SCRIPTS / "respond.py"), "--help"]
+    output = subprocess.run(command, capture_output=True, text=True)
+    assert output.returncode == 0
+    assert "Let a method's policies answer the test prompts." in output.stdout
+    assert re.search(r"--prompt-count INT\s+│?\s*│?\s*test prompts to answer", output.stdout)
+
+
 def test_arguments_become_options_and_arguments_again():
-    args = entry.from_command_line(Args, main, [*COMMAND, "--judge=a b/c", "--names=[]"])
+    args = entry.from_command_line(Args, main, [*COMMAND, "--judge=a b/c", "--names"])
     assert entry.from_command_line(Args, main, entry.to_command_line(args)) == args
     assert "--revision" not in "".join(entry.to_command_line(args))
 

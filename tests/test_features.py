@@ -2,14 +2,16 @@
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from tiny_models import VOCABULARY
 from tiny_rewards import KINDS, random_texts, reward_tokenizer_of, tiny_reward_model
 
+from prudent.batches import collate
 from prudent.errors import InputError
 from prudent.rewards.features import (
+    PairFeatures,
     batches_by_length,
     check_sidecar,
-    collate,
     extract,
     load_features,
     save_features,
@@ -133,30 +135,54 @@ def test_a_progress_bar_is_shown_only_where_it_is_asked_for(capsys):
 # --- files ----------------------------------------------------------------------------------------
 
 
-def both(rows: int = 4, width: int = 3) -> dict[str, torch.Tensor]:
-    return {side: torch.randn(rows, width) for side in ("chosen", "rejected")}
+def both(rows: int = 4, width: int = 3, **others) -> PairFeatures:
+    parts = {
+        "id": [f"0:{row}" for row in range(rows)],
+        "split": ["train", "validation"] * (rows // 2) + ["train"] * (rows % 2),
+        "probability": torch.tensor([0.75, torch.nan] * rows)[:rows].double(),
+        "chosen": torch.randn(rows, width),
+        "rejected": torch.randn(rows, width),
+    }
+    return PairFeatures(**parts | others)
 
 
 def test_features_survive_their_file(tmp_path):
     features = both()
     save_features(features, tmp_path / "f.safetensors")
-    found = load_features(tmp_path / "f.safetensors", 4, 3)
-    assert all(torch.equal(found[side], features[side]) for side in features)
+    found = load_features(tmp_path / "f.safetensors", 3)
+    assert (found.id, found.split) == (features.id, features.split)
+    assert found.of("train").tolist() == [True, False, True, False]
+    for name in ("chosen", "rejected", "probability"):
+        one, other = getattr(found, name), getattr(features, name)
+        assert one.dtype == other.dtype and torch.equal(one.nan_to_num(), other.nan_to_num())
 
 
 @pytest.mark.parametrize(
     ("features", "says"),
     [
-        (both(rows=3), r"chosen: found \[3, 3\], expected \[4, 3\], a row for each pair"),
+        (
+            both(chosen=torch.ones(3, 3)),
+            r"chosen: found \[3, 3\], expected \[4, 3\], by the",
+        ),
         (both(width=2), r"chosen: found \[4, 2\], expected \[4, 3\]"),
-        ({"chosen": torch.ones(4, 3)}, r"rejected: found nothing, expected \[4, 3\]"),
-        (both() | {"rejected": torch.full((4, 3), torch.nan)}, "rejected: found numbers that are"),
+        (both(probability=torch.ones(4, 1)), r"probability: found \[4, 1\], expected \[4\]"),
+        (both(probability=torch.full((4,), torch.inf)), "probability: found numbers that are not"),
+        (both(rejected=torch.full((4, 3), torch.nan)), "rejected: found numbers that are"),
+        (both(id=["a", "b", "c", "a"]), "found 4 splits and 3 different ids for 4 pairs"),
+        (both(split=["train"]), "found 1 splits and 4 different ids for 4 pairs"),
+        (both(split=[1, 2, 3, 4]), "split: found no list of texts in its metadata"),
     ],
 )
 def test_features_of_another_form_are_refused(tmp_path, features, says):
     save_features(features, tmp_path / "f.safetensors")
     with pytest.raises(InputError, match=f"f.safetensors: {says}"):
-        load_features(tmp_path / "f.safetensors", 4, 3)
+        load_features(tmp_path / "f.safetensors", 3)
+
+
+def test_features_of_another_program_are_refused(tmp_path):
+    save_file({"chosen": torch.ones(4, 3)}, tmp_path / "f.safetensors")
+    with pytest.raises(InputError, match="id: found no list of texts in its metadata; delete"):
+        load_features(tmp_path / "f.safetensors", 3)
 
 
 @pytest.mark.parametrize("keep", [0, 5, 60, 150])
@@ -165,7 +191,7 @@ def test_features_that_are_cut_off_are_refused(tmp_path, keep):
     save_features(both(), path)
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(InputError, match="f.safetensors: not a readable safetensors file"):
-        load_features(path, 4, 3)
+        load_features(path, 3)
 
 
 @pytest.mark.parametrize(

@@ -1,149 +1,53 @@
 """Every figure on realistic tables and at the edges: what its artists hold, not its pixels."""
 
 import importlib
-import itertools
+import re
 
-import matplotlib as mpl
 import numpy as np
-import pandas as pd
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from conftest import ROOT
+from tiny_results import (
+    MANY,
+    TWO,
+    artist,
+    check_layout,
+    make_logs,
+    make_losses,
+    make_policies,
+    make_scores,
+    names_of_figures,
+    texts,
+)
 
-from prudent import tables
 from prudent.analysis.policies import long_table
 from prudent.analysis.wording import number
-from prudent.figures import looks
-from prudent.figures.accuracy import draw_accuracy
-from prudent.figures.curves import draw_kl, draw_reward
-from prudent.figures.heads import draw_heads
-from prudent.figures.losses import draw_losses
-from prudent.figures.scores import draw_scores
-from prudent.figures.style import _spread, save
-from prudent.figures.variance import draw_variance
+from prudent.figures.fig1_heads import draw_heads
+from prudent.figures.fig6_variance import draw_variance
+from prudent.figures.fig7_scores import draw_scores
+from prudent.figures.fig8_losses import draw_losses
+from prudent.figures.fig9_accuracy import draw_accuracy
+from prudent.figures.fig10_kl import draw_kl
+from prudent.figures.fig11_reward import draw_reward
+from prudent.figures.style import _spread
 from prudent.rewards import rewardbench
-from prudent.seeding import seed_parts
 
-MANY = [
-    "vanilla",
-    "variance_aware",
-    "exact_gradient",
-    "scale_only",
-    "shuffled_sigma",
-    "ensemble_mean",
-    "lower_confidence_bound",
-    "worst_case",
-    "a_method_with_a_name_that_is_very_long_indeed",
-    "shrunken_mean",
-    "uwo",
-    "brme",
-]
-TWO = MANY[:2]
+# --- the table of figures
 
 
-def make_logs(methods=TWO, seeds=3, steps=40, kls=None):
-    draw = np.random.default_rng(0)
-    parts = {}
-    for index, method in enumerate(methods):
-        end = kls[index] if kls else 1.3
-        for seed in range(seeds):
-            step = np.arange(steps)
-            rise = 1 - np.exp(-(step + 1) / 3)
-            noise = 0.01 * draw.normal(size=steps)
-            reward = 2 * rise + noise
-            parts[method, seed] = pd.DataFrame(
-                {"step": step, "kl": end * rise + noise, "proxy_reward": reward}
-            ).assign(ensemble_reward=0.5 * reward)
-            columns = list(tables.CSV_SCHEMAS["training_log"])
-            parts[method, seed] = parts[method, seed].reindex(columns=columns, fill_value=0.0)
-    return parts
-
-
-def make_policies(methods=TWO, seeds=10, heads=10):
-    draw = np.random.default_rng(1)
-    rows = [
-        (method, s, *seed_parts(s, 1, heads), draw.normal())
-        for method, s in itertools.product(methods, range(seeds))
-    ]
-    return pd.DataFrame(rows, columns=["method", "seed", "ensemble", "head", "trial", "score"])
-
-
-def make_scores(sections=("easy", "hard"), rows=12, heads=10, ensembles=1):
-    draw = np.random.default_rng(2)
-    models = [(-1, -1), *itertools.product(range(ensembles), range(heads))]
-    index = list(itertools.product(sections, range(rows), ("chosen", "rejected"), models))
-    table = pd.DataFrame(
-        [(str(i), f"{s}-a", s, side, e, h) for s, i, side, (e, h) in index],
-        columns=["id", "subset", "section", "side", "ensemble", "head"],
-    )
-    return table.assign(reward=draw.normal(size=len(table)) + (table["side"] == "chosen"))
-
-
-def make_losses(heads=3, ensembles=1, steps=30):
-    step = np.arange(steps)
-    rows = []
-    for e, h in itertools.product(range(ensembles), range(heads)):
-        for split, floor in (("train", 0.2), ("validation", 0.4)):
-            loss = floor + 0.4 * np.exp(-step / 8) + 0.01 * h
-            rows.append(
-                pd.DataFrame({"step": step, "loss": loss, "accuracy": 0.6}).assign(
-                    ensemble=e, head=h, split=split
-                )
-            )
-    return pd.concat(rows, ignore_index=True)
-
-
-def artist(figure, gid):
-    found = figure.findobj(lambda item: item.get_gid() == gid)
-    assert len(found) == 1, f"{len(found)} artists {gid}"
-    return found[0]
-
-
-def texts(figure):
-    return "\n".join(item.get_text() for item in figure.findobj(mpl.text.Text))
-
-
-def check_layout(figure):
-    """Draws; no text of the figure's own lies outside of it."""
-    FigureCanvasAgg(figure).draw()
-    box = figure.bbox
-    for item in [*figure.texts, *(t for axes in figure.axes for t in axes.texts)]:
-        if item.get_text():
-            extent = item.get_window_extent()
-            assert extent.x0 >= box.x0 - 1 and extent.x1 <= box.x1 + 1, item.get_text()
-            assert extent.y0 >= box.y0 - 1 and extent.y1 <= box.y1 + 1, item.get_text()
-
-
-# --- looks
-
-
-def test_a_methods_look_stays_when_methods_are_added():
-    before = looks.looks([*TWO, "uwo"])
-    after = looks.looks([*TWO, "uwo", "brme", "lcb"])
-    assert all(before[method] == after[method] for method in before)
-    assert looks.looks(["variance_aware"])["variance_aware"] == before["variance_aware"]
-
-
-def test_looks_differ_and_the_papers_arms_have_their_own():
-    found = looks.looks([f"method_{i}" for i in range(40)])
-    assert len(set(found.values())) == 40
-    assert not set(found.values()) & set(looks.looks(TWO).values())
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (1.2345, "1.23"),
-        (-0.00123456, "−0.00123"),
-        (0.9996, "1.00"),
-        (1234.6, "1235"),
-        (0, "0"),
-        (float("nan"), "–"),
-        (float("-inf"), "−∞"),
-        (1e-7, "1.00e−07"),
-    ],
-)
-def test_number(value, text):
-    assert number(value) == text
+def test_a_figure_is_a_row_a_module_and_a_caption():
+    names = names_of_figures()
+    assert len(names) == 9
+    numbered = {name for name in names if name.startswith("fig")}
+    assert set(names) - numbered == {"kinds", "frequency"}
+    modules = {path.stem for path in (ROOT / "workflow_scripts/prudent/figures").glob("fig*.py")}
+    captions = {path.stem for path in (ROOT / "rules/captions").glob("fig*_*.rst")}
+    assert numbered == modules == captions
+    for name in names:
+        assert callable(importlib.import_module(f"prudent.figures.{name}").plot)
+        caption = (ROOT / f"rules/captions/{name}.rst").read_text(encoding="utf-8")
+        # As the page takes it apart; the report would fill in what stands in braces.
+        number = f"Figure {name.split('_')[0].removeprefix('fig')}\\. " if name in numbered else ""
+        assert re.fullmatch(rf"\*\*{number}.+?\.\*\* [^*`{{}}]+\n", caption), name
 
 
 # --- Fig 1
@@ -185,7 +89,7 @@ def test_variance_shows_every_row_of_the_benchmark(sections):
 
 def test_variance_of_one_head_says_so():
     figure = draw_variance(rewardbench.variance_rows(make_scores(heads=1)))
-    assert texts(figure).count("one head") == 4
+    assert texts(figure).count("one member") == 4
 
 
 # --- Fig 7
@@ -238,6 +142,20 @@ def test_losses_show_every_head_and_the_mean(heads, ensembles):
     assert "stops at 0.30" in texts(figure)
 
 
+def test_the_first_steps_do_not_choose_the_axes_of_the_losses():
+    members = make_losses(3, steps=100)
+    members.loc[members["step"] < 4, "loss"] = 7.5
+    left, right = draw_losses(make_losses(1), members).axes
+    for axes in (left, right):
+        assert axes.get_ylim()[0] == 0 and np.log(2) < axes.get_ylim()[1] < 1
+    assert [t.get_text() for t in right.texts if "reach" in t.get_text()] == [
+        "\N{UPWARDS ARROW} the first steps reach 7.5"
+    ]
+    assert not any("reach" in text.get_text() for text in left.texts)
+    later = members[members["step"] > 10]
+    assert (later["loss"] < right.get_ylim()[1]).all()
+
+
 def test_losses_without_validation_or_stop_level():
     table = make_losses()
     table = table[table["split"] == "train"]
@@ -283,9 +201,23 @@ def test_curves_show_every_policy_and_the_mean(draw, column, methods, seeds, ste
         for seed in range(seeds):
             line = artist(figure, f"{method} {seed}")
             assert line.get_ydata() == pytest.approx(part.loc[part["seed"] == seed, column])
-        end = part.loc[part["step"] == steps - 1, column].mean()
-        assert artist(figure, f"end {method}").get_ydata() == pytest.approx([end])
+        mean = part.groupby("step")[column].mean()
+        assert artist(figure, f"mean {column} {method}").get_ydata() == pytest.approx(mean)
     check_layout(figure)
+
+
+@pytest.mark.parametrize("draw", [draw_kl, draw_reward])
+@pytest.mark.parametrize("methods", [TWO, MANY])
+def test_no_methods_marker_hides_another(draw, methods):
+    """Where all curves end at one place."""
+    logs = {key: log.assign(kl=1.0, proxy_reward=1.0) for key, log in make_logs(methods).items()}
+    figure = draw(long_table(logs), methods)
+    check_layout(figure)
+    marks = figure.findobj(lambda item: str(item.get_gid()).startswith("marker "))
+    assert len(marks) == len(methods)
+    (axes,) = figure.axes
+    heights = sorted(axes.transData.transform((0, mark.get_ydata()[0]))[1] for mark in marks)
+    assert (np.diff(heights) > 9 / 72 * figure.dpi).all()  # a marker is 8 points
 
 
 def test_the_mean_of_all_heads_is_dashed():
@@ -327,103 +259,3 @@ def test_labels_do_not_overlap_and_keep_their_order():
     assert (bottoms >= tops - 1e-9).all()
     assert places[2] == pytest.approx(0.1) and places[4] <= 1
     assert _spread([0.2, 0.8], [0.1, 0.1], 0, 1) == pytest.approx([0.2, 0.8])
-
-
-# --- files
-
-
-def test_saved_files_are_the_same_bytes_each_time(tmp_path):
-    for name in ("a", "b"):
-        figure = draw_kl(long_table(make_logs()), TWO)
-        save(figure, tmp_path / f"{name}.png", tmp_path / f"{name}.pdf")
-    for form in ("png", "pdf"):
-        first, second = ((tmp_path / f"{name}.{form}").read_bytes() for name in ("a", "b"))
-        assert first == second and len(first) > 5000
-    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
-    assert (tmp_path / "a.pdf").read_bytes().startswith(b"%PDF")
-    assert {path.name for path in tmp_path.iterdir()} == {"a.png", "a.pdf", "b.png", "b.pdf"}
-
-
-def test_the_users_matplotlib_settings_are_left_alone():
-    before = dict(mpl.rcParams)
-    draw_kl(long_table(make_logs()), TWO)
-    assert dict(mpl.rcParams) == before
-
-
-@pytest.fixture
-def results(tmp_path):
-    """The tables of a small run, as the stages before write them."""
-    scores = make_scores()
-    tables.write_parquet(scores, tmp_path / "scores.parquet", "scores")
-    rows = scores[["id", "subset", "section"]].drop_duplicates()
-    prompt = [{"role": "user", "content": "the movie was"}]
-    benchmark = rows.assign(prompt=[prompt] * len(rows), chosen="good", rejected="bad")
-    tables.write_parquet(benchmark, tmp_path / "benchmark.parquet", "benchmark")
-    draw = np.random.default_rng(3)
-    judged, logs = [], []
-    for (method, seed), log in make_logs(seeds=4).items():
-        tables.write_csv(log, tmp_path / f"{method}{seed}.csv")
-        logs.append(tmp_path / f"{method}{seed}.csv")
-        judged.append(tmp_path / f"{method}{seed}.parquet")
-    for path in [*judged, tmp_path / "reference.parquet"]:
-        table = pd.DataFrame({"prompt": [f"p{i}" for i in range(20)], "response": "x"})
-        tables.write_parquet(table.assign(score=draw.normal(size=20), grammatical=1), path)
-    tables.write_csv(make_losses(1), tmp_path / "base.csv")
-    tables.write_csv(make_losses(3), tmp_path / "heads.csv")
-    diagnosis = {"quantity": ["accuracy"], "value": [0.7], "low": [0.6], "high": [0.85]}
-    tables.write_csv(pd.DataFrame(diagnosis), tmp_path / "diagnosis.csv")
-    return tmp_path, judged, logs
-
-
-def test_scripts_make_all_files_from_files(results):
-    folder, judged, logs = results
-
-    def run(script, **values):
-        module = importlib.import_module(script)
-        module.main(module.Args(**values))
-
-    run(
-        "tabulate_variance",
-        scores=folder / "scores.parquet",
-        accuracy=folder / "accuracy.csv",
-        variance=folder / "variance.csv",
-    )
-    run(
-        "compare_methods",
-        reference=folder / "reference.parquet",
-        judgements=judged,
-        training_logs=logs,
-        **{name: folder / f"{name}.csv" for name in ("diagnosis", "accuracy", "variance")},
-        **{name: folder / f"{name}.csv" for name in ("policies", "summary", "tests")},
-        page=folder / "summary.html",
-        methods=TWO,
-        seeds=[0, 1, 2, 3],
-        baseline="vanilla",
-        ensembles=1,
-        heads=3,
-        bootstrap=200,
-        seed=0,
-    )
-    policies = pd.read_csv(folder / "policies.csv")
-    expected = pd.read_parquet(judged[5])["score"].mean()  # the second method's second seed
-    row = policies[(policies["method"] == "variance_aware") & (policies["seed"] == 1)].iloc[0]
-    assert row["score"] == pytest.approx(expected)
-    assert (row["head"], row["trial"]) == (1, 0)
-    assert "variance aware" in (folder / "summary.html").read_text(encoding="utf-8")
-    lists = {"methods": TWO, "seeds": [0, 1, 2, 3], "training_logs": logs}
-    for name, values in {
-        "heads": {"scores": folder / "scores.parquet", "benchmark": folder / "benchmark.parquet"},
-        "variance": {"scores": folder / "scores.parquet"},
-        "scores": {
-            "policies": folder / "policies.csv",
-            "reference": folder / "reference.parquet",
-            "methods": TWO,
-        },
-        "losses": {"base": folder / "base.csv", "heads": folder / "heads.csv", "stop_loss": 0.3},
-        "accuracy": {"accuracy": folder / "accuracy.csv"},
-        "kl": lists,
-        "reward": lists,
-    }.items():
-        png, pdf = folder / f"{name}.png", folder / f"{name}.pdf"
-        run(f"plot_{name}", **values, png=png, pdf=pdf)
-        assert png.stat().st_size > 5000 and pdf.stat().st_size > 5000

@@ -9,10 +9,11 @@ from tiny_models import EOS, tiny_model, tiny_prompts, tiny_tokenizer
 from tiny_rewards import random_texts, save_reward_model
 
 from prudent.errors import InputError
-from prudent.policies import respond
-from prudent.policies.respond import sample_responses
+from prudent.policies import respond as responding
+from prudent.policies.respond import respond, sample_responses
 from prudent.rewards.ensemble import RewardEnsemble
-from prudent.rewards.judges import judge_checkpoint, judge_world, load_judge
+from prudent.rewards.judges import judge_responses, judge_world, load_judge
+from prudent.rewards.scoring import reward_table
 from prudent.seeding import generator
 from prudent.world import grammar
 from prudent.world.reviews import reviews
@@ -66,8 +67,8 @@ def test_the_worlds_judge_reads_messages():
 def test_a_reward_model_judges(tmp_path):
     path = save_reward_model(tmp_path, "bert")
     texts = random_texts(len(PROMPTS))
-    for scorer in (path, str(path)):
-        found = load_judge(scorer)(PROMPTS, texts)
+    for name in (path, str(path)):
+        found = load_judge(name)(PROMPTS, texts)
         assert list(found) == ["score"] and found["score"].dtype == np.float64
         expected = RewardEnsemble.load(path)(PROMPTS, texts).mean[:, 0]
         np.testing.assert_array_equal(found["score"], expected.double())
@@ -97,7 +98,7 @@ def test_answers_hang_on_the_seed_and_not_on_the_batches(policies, monkeypatch):
     whole = answers(policies["first"])
     assert len(set(whole)) > 20
     for size in (1, 7, 30):
-        monkeypatch.setattr(respond, "BATCH", size)
+        monkeypatch.setattr(responding, "BATCH", size)
         assert answers(policies["first"]) == whole
     assert answers(policies["first"], seed=1) != whole
 
@@ -137,19 +138,39 @@ def test_answers_hold_no_special_tokens_and_at_most_t_tokens(policies):
 # --- both -----------------------------------------------------------------------------------------
 
 
-def test_a_judged_checkpoint_is_a_table(policies, tmp_path):
+def test_policies_answer_and_are_judged_one_by_one(policies, tmp_path):
+    checkpoints = {seed: policies[name] for seed, name in enumerate(("first", "other", "copy"))}
+    table = respond(checkpoints, PROMPTS, T, 1.0, seed=5).assign(method="some")
+    assert table["seed"].tolist() == [seed for seed in range(3) for _ in PROMPTS]
+    assert table["prompt"].tolist() == PROMPTS * 3
+    alone = {
+        seed: sample_responses(path, PROMPTS, T, 1.0, generator(5, "judge", "sampling"))
+        for seed, path in checkpoints.items()
+    }
+    assert table["response"].tolist() == alone[0] + alone[1] + alone[2]
+    assert alone[0] == alone[2] != alone[1]
+    other = respond({0: policies["first"]}, PROMPTS, T, 1.0, seed=6)
+    assert other["response"].tolist() != alone[0]
+
     judge = load_judge(save_reward_model(tmp_path))
-    table = judge_checkpoint(policies["first"], PROMPTS, judge, T, 1.0, root=5)
-    assert list(table.columns) == ["prompt", "response", "score"]
-    assert table["prompt"].tolist() == PROMPTS
-    stream = generator(5, "judge", "sampling")
-    assert table["response"].tolist() == sample_responses(
-        policies["first"], PROMPTS, T, 1.0, stream
-    )
-    np.testing.assert_array_equal(table["score"], judge(PROMPTS, table["response"])["score"])
-    again = judge_checkpoint(policies["copy"], PROMPTS, judge, T, 1.0, root=5)
-    assert again.equals(table)
-    other = judge_checkpoint(policies["first"], PROMPTS, judge, T, 1.0, root=6)
-    assert not other.equals(table)
-    flagged = judge_checkpoint(policies["first"], PROMPTS[:3], judge_world, T, 1.0, root=5)
-    assert list(flagged.columns) == ["prompt", "response", "score", "grammatical"]
+    judged = judge_responses(table, judge)
+    assert list(judged.columns) == [*table.columns, "score"]
+    expected = np.concatenate([judge(PROMPTS, alone[seed])["score"] for seed in range(3)])
+    np.testing.assert_array_equal(judged["score"], expected)
+    flagged = judge_responses(table.head(3), judge_world)
+    assert list(flagged.columns) == [*table.columns, "score", "grammatical"]
+
+
+def test_all_heads_reward_all_responses(policies, tmp_path):
+    table = respond({3: policies["first"]}, PROMPTS, T, 1.0, seed=5).assign(method="some")
+    paths = [save_reward_model(tmp_path / str(n), labels=2, seed=0) for n in range(2)]
+    ensembles = [RewardEnsemble.load(path) for path in paths]
+    ensembles[1].weight += 1
+    found = reward_table(table, ensembles)
+    for number, ensemble in enumerate(ensembles):
+        expected = ensemble(PROMPTS, table["response"]).mean
+        for head in range(2):
+            rows = found[(found["ensemble"] == number) & (found["head"] == head)]
+            assert rows["prompt"].tolist() == PROMPTS and set(rows["seed"]) == {3}
+            rewards = torch.tensor(rows["reward"].to_numpy()).float()
+            torch.testing.assert_close(rewards, expected[:, head])

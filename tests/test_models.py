@@ -28,7 +28,7 @@ from prudent.checkpoints import load_tokenizer
 from prudent.errors import InputError
 from prudent.policies.models import load_causal_lm
 from prudent.rewards.models import final_linear, load_reward_model, new_reward_model
-from prudent.rewards.text import TEMPLATES, encode, reward_tokenizer
+from prudent.rewards.text import TEMPLATES, count_cut, encode, reward_tokenizer
 
 DIALOGUE = [
     {"role": "system", "content": "Be kind."},
@@ -273,7 +273,7 @@ def test_special_tokens_are_added_where_bos_is_also_eos():
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "bert"])
-def test_a_long_text_loses_its_beginning_and_never_the_response(kind):
+def test_a_long_text_loses_the_prompts_beginning(kind):
     tokenizer = reward_tokenizer_of(kind)
     whole = encode(tokenizer, ["w3 w4 w5 w6 w7 w8 "], ["w9 w10 w11 "])[0]
     tokenizer.model_max_length = 6
@@ -282,6 +282,21 @@ def test_a_long_text_loses_its_beginning_and_never_the_response(kind):
     assert len(whole) > 6
     assert cut == whole[:special] + whole[special - 6 :]
     assert [9, 10, 11] == [token for token in cut if token in (9, 10, 11)]
+
+
+@pytest.mark.parametrize(("kind", "front", "behind"), [("gpt2", 0, 1), ("bert", 1, 1)])
+def test_of_a_response_that_alone_is_too_long_the_end_is_read_and_it_is_counted(
+    kind, front, behind
+):
+    tokenizer = reward_tokenizer_of(kind)  # [CLS] in front; EOS or [SEP] behind
+    tokenizer.model_max_length = 6 + front + behind
+    responses = [" w3" * 6, " w4 w5" + " w6" * 5, " w7", " w3" * 40]
+    ids = encode(tokenizer, ["w8 w9 "] * 4, responses)
+    words = [row[front:-behind] for row in ids]
+    assert words[:2] == [[3] * 6, [5] + [6] * 5] and words[3] == [3] * 6
+    assert count_cut(tokenizer, ids, responses) == 2
+    assert count_cut(tokenizer, ids[:1], responses[:1]) == 0
+    assert count_cut(tokenizer, [], []) == 0
 
 
 def test_an_empty_text_is_never_empty():

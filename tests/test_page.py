@@ -1,16 +1,30 @@
 """The page's sentences follow the numbers, whichever way they point."""
 
+import re
+import subprocess
 from html.parser import HTMLParser
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
 
 from prudent.analysis.findings import findings
 from prudent.analysis.statistics import wilson_interval
+from prudent.errors import InputError
 from prudent.figures import page
+from prudent.figures.inline import inline_svg
+from prudent.figures.page_tables import decimals
+from prudent.figures.style import new_figure, save
+from prudent.rewards import calibration, disagreement, frequency
+from prudent.rewards.diagnosis import COLUMNS
+from prudent.tables import read_csv
+from prudent.workflow.provenance import commit, machine, provenance, versions
 
-VOID = {"br", "meta", "line", "circle"}
+VOID = {"br", "meta"}
+HOSTILE = (
+    """<script src="http://a.b/x.js"></script>&amp;"'><img src=x onerror=alert(1)>{{ 7 * 7 }}"""
+)
 
 
 def make_tables(ratio=3.0, low=1.5, high=6.0, swap=0.01, mismatch=0.05, **changes):
@@ -78,7 +92,7 @@ def test_the_sentences_hold_the_numbers():
     text = " ".join(finding().sentences)
     assert "5.0% apart: matched (at most 15% counts as matched)" in text
     assert "ratio vanilla over variance aware 3.00 (95% interval 1.50 to 6.00" in text
-    assert "10 reward heads, 10 pairs" in text
+    assert "10 members, 10 pairs" in text
     assert "1 of 10 (2% to 40%) for variance aware, 4 of 10 (17% to 69%) for vanilla" in text
     assert "fewer for variance aware, not established (McNemar p = 0.25)" in text
     assert "5% of the variance of variance aware and 2% of that of vanilla" in text
@@ -90,26 +104,37 @@ def test_sentences_that_go_against_the_claim():
     text = " ".join(finding(difference=(-0.2, -0.3, -0.1, np.nan)).sentences)
     assert "lower, established" in text
     text = " ".join(finding(low=1.2, swap=0.2).sentences)
-    assert "the interval excludes 1 but the swap test does not confirm it" in text
+    assert "the interval excludes 1 but the permutation test does not confirm it" in text
     assert "NOT matched" in " ".join(finding(mismatch=0.4).sentences)
 
 
 class Checker(HTMLParser):
-    """Every tag is closed by its own end, and nothing comes from outside."""
+    """Every tag is closed by its own end, nothing comes from outside, and every id is one's own."""
 
     def __init__(self):
         super().__init__()
-        self.open, self.text = [], ""
+        self.open, self.text, self.ids, self.links, self.drawn = [], "", [], [], 0
 
     def handle_starttag(self, tag, attrs):
-        assert not {"src", "href"} & {name for name, _ in attrs}
-        assert tag != "script"
+        self.handle_startendtag(tag, attrs)
         if tag not in VOID:
             self.open.append(tag)
 
+    def handle_startendtag(self, tag, attrs):
+        assert tag not in {"script", "link", "iframe", "img", "foreignobject"}
+        for name, value in attrs:
+            assert name != "src" and not name.startswith("on")
+            if name == "href":
+                assert value.startswith("#" if tag != "image" else "data:image/png;base64,")
+            if name == "href" and value.startswith("#"):
+                self.links.append(value[1:])
+            if name == "id":
+                self.ids.append(value)
+            self.links += re.findall(r"url\(#([^)]*)\)", value or "")
+            assert "url(" not in (value or "").replace("url(#", "")
+        self.drawn += tag == "svg"
+
     def handle_endtag(self, tag):
-        if tag in VOID:  # written as <line/> inside of the picture
-            return
         assert self.open.pop() == tag
         self.text += " "
 
@@ -118,20 +143,84 @@ class Checker(HTMLParser):
             self.text += data
 
 
-def render(summary, tests, **changes):
-    policies = pd.DataFrame(
-        [(m, s, 0.1 * s) for m in summary["method"] for s in range(10)],
-        columns=["method", "seed", "score"],
-    )
-    diagnosis = pd.DataFrame(
-        [
-            ("grammatical responses", 0.9, 0.8, 1.0),
-            ("base accuracy", 0.95, 0.6, 0.85),
-            ("sigma spread", 2.5, 2.0, np.inf),
-            ("no target", 1.0, np.nan, np.nan),
-        ],
-        columns=["quantity", "value", "low", "high"],
-    )
+def check(html):
+    """The page's text."""
+    checker = Checker()
+    checker.feed(html)
+    assert checker.open == []
+    assert len(checker.ids) == len(set(checker.ids)), "an id that is not one element's alone"
+    assert set(checker.links) <= set(checker.ids), "a reference to nothing"
+    return checker
+
+
+def make_figures(tmp_path, names=("fig1_first", "fig2_second"), text="$x$ <b>", pixels=False):
+    """Figures with what makes names in an SVG: clips, letters, markers, groups."""
+    figures = []
+    for name in names:
+        drawn = new_figure(4, 3, text, "a note")
+        axes = drawn.add_subplot()
+        axes.plot([0, 1, 2], [2, 1, 3], "o-", gid='a "group"')
+        axes.fill_between([0, 1], [1, 1], [2, 3]).set_rasterized(pixels)
+        save(drawn, tmp_path / f"{name}.svg")
+        svg = (tmp_path / f"{name}.svg").read_text(encoding="utf-8")
+        figures.append(page.Figure(name, "Policies", f"**Figure {name}.** Some words.", svg))
+    return figures
+
+
+def make_diagnosis(ensembles=("heads",)):
+    """What is no ensemble's, and a few numbers of each; the first one has promised something."""
+    nan = float("nan")
+    rows = [
+        ("", "grammatical responses", 0.9, 0.88, 0.92, nan, nan, nan, nan, 0.8, 1.0),
+        ("", calibration.ACCURACY_BASE, 0.95, 0.93, 0.96, nan, nan, nan, nan, 0.6, 0.85),
+    ]
+    for index, name in enumerate(ensembles):
+        spread = 2.5 + index
+        low, high = (nan, nan) if index else (1.877, np.inf)
+        rows += [
+            (name, disagreement.RATIO, spread, 2.4, 2.7, 1.877, 1.8, 1.92, 2.99, low, high),
+            (
+                name,
+                disagreement.LEAVE_ONE_OUT,
+                0.19,
+                0.15,
+                0.23,
+                -2e-4,
+                -0.02,
+                0.02,
+                0.57,
+                nan,
+                nan,
+            ),
+            (name, disagreement.GIVEN_NORM, 0.08, 0.05, 0.1, 0.001, -0.02, 0.02, nan, nan, nan),
+            (name, calibration.ECE_MEAN, 0.031, 0.02, 0.04, 0.012, 0.01, 0.02, nan, nan, nan),
+        ]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def make_frequency(ensembles=()):
+    """A bin of each ensemble; of none, as where the judge is not the world's."""
+    table = pd.DataFrame({"ensemble": ensembles, "bin": 0, "count_low": 3.0, "count_high": 11.0})
+    table = table.assign(n=400, pairs=900).reindex(columns=frequency.COLUMNS)
+    return table.fillna(0.321)
+
+
+def render(
+    summary=None,
+    tests=None,
+    figures=(),
+    facts=(("seed", "0"),),
+    diagnosis=None,
+    frequency=None,
+):
+    """The page of such tables; without a summary and tests, of a run without policies."""
+    diagnosis = make_diagnosis() if diagnosis is None else diagnosis
+    frequency = make_frequency() if frequency is None else frequency
+    of_policies = {}
+    if summary is not None:
+        scores = [(m, s, 0.1 * s) for m in summary["method"] for s in range(10)]
+        policies = pd.DataFrame(scores, columns=["method", "seed", "score"])
+        of_policies = {"policies": policies, "summary": summary, "tests": tests}
     accuracy = pd.DataFrame(
         [
             (subset, section, level, model, 0, head, value, 0.01, 1, 50)
@@ -144,30 +233,209 @@ def render(summary, tests, **changes):
         [("easy", "all", side, 0, 50, 1.5, 1.2, 9.0) for side in ("accepted", "difference")],
         columns="section subset side ensemble rows mean median max".split(),
     )
-    checker = Checker()
-    checker.feed(page.render(policies, summary, tests, diagnosis, accuracy, variance))
-    assert checker.open == []
-    return " ".join(checker.text.split())
+    return page.render(diagnosis, frequency, accuracy, variance, figures, facts, **of_policies)
+
+
+def read(html):
+    return " ".join(check(html).text.split())
 
 
 def test_the_page_is_whole_and_holds_all_tables():
-    text = render(*make_tables())
+    text = read(render(*make_tables()))
     assert "lower variance at the same KL" in text
-    assert "grammatical responses 0.900 0.8 to 1 inside" in text
-    assert "OUTSIDE" in text and text.count("inside") == 3  # two rows and the head
-    assert "at least 2" in text
+    assert "grammatical responses 0.9000.880 to 0.920 – – 0.8 to 1 kept" in text
+    assert f"{calibration.ACCURACY_BASE} 0.9500.930 to 0.960 – – 0.6 to 0.85 BROKEN" in text
+    spread = "2.5002.400 to 2.700 1.8771.800 to 1.920 2.990 at least 1.88 kept"
+    assert f"{disagreement.RATIO} {spread}" in text
+    known = "0.1900.150 to 0.230 0.000−0.020 to 0.020 0.570 –"
+    assert f"{disagreement.LEAVE_ONE_OUT} {known}" in text
+    assert "What each kind's sigma is worth" not in text and "rarest judgement" not in text
     assert "70.0%" in text and "75.0%" in text
     assert "9.00" in text
+    assert "The baseline is vanilla. There are 20 policies." in text
 
 
-def test_names_are_escaped():
+def test_several_ensembles_have_a_table_of_kinds():
+    several = make_diagnosis(("some_heads", "other"))
+    several = several[
+        (several["ensemble"] != "other") | (several["quantity"] != disagreement.GIVEN_NORM)
+    ]
+    text = read(render(*make_tables(), diagnosis=several))
+    assert "What each kind's sigma is worth" in text
+    row = "some heads – – – – 2.5002.400 to 2.700 constant sigma 1.877 "
+    row += "0.1900.150 to 0.230 constant sigma 0.000 untrained 0.570 "
+    row += "0.0800.050 to 0.100 constant sigma 0.001 – 0.0310.020 to 0.040 calibrated 0.012"
+    assert row in text
+    assert "other – – – – 3.500" in text
+    assert "untrained 0.570 – – 0.0310" in text  # nothing to be given
+    assert text.count(disagreement.RATIO) == 1  # of the scenario's own alone
+
+
+def test_the_table_by_frequency_is_the_first_ensembles():
+    text = read(render(*make_tables(), frequency=make_frequency(["heads", "other"])))
+    assert text.count("3 to 11 400900 pairs 0.3210.321 to 0.321") == 1
+    assert "count of the rarest judgement" not in read(render(*make_tables()))
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.12345, "0.123"), (-0.0001, "0.000"), (-0.5, "−0.500"), (np.nan, "–"), (np.inf, "∞")],
+)
+def test_decimals(value, text):
+    assert decimals(value) == text
+
+
+def test_the_page_is_the_same_from_tables_that_were_written(tmp_path):
+    """The script reads what another one wrote."""
     summary, tests = make_tables()
-    rename = {"variance_aware": "<b>&odd"}
-    text = render(summary.replace({"method": rename}), tests.replace({"method": rename}))
-    assert "<b>&odd" in text
+    expected = render(summary, tests)
+    summary.to_csv(tmp_path / "summary.csv", index=False)
+    tests.to_csv(tmp_path / "tests.csv", index=False)
+    again = [read_csv(tmp_path / f"{name}.csv", name) for name in ("summary", "tests")]
+    assert render(*again) == expected
+
+
+def test_every_figure_is_inline_with_its_caption_and_a_place_in_the_contents(tmp_path):
+    figures = make_figures(tmp_path, ("fig1_a", "fig2_b", "fig3_c"))
+    figures[2] = figures[2]._replace(category="Something new")
+    html = render(*make_tables(), figures)
+    checker = check(html)
+    assert checker.drawn == 3
+    for figure in figures:
+        assert f'<a href="#{figure.name}">' in html and f'<figure id="{figure.name}">' in html
+        assert f"Figure {figure.name}. Some words." in read(html)
+    contents = [*re.findall(r'<a href="#([^"]+)">', html)]
+    assert contents == sorted(contents, key=html.rindex), "not in the page's order"
+    assert "Something new" in checker.text
+    assert len(checker.ids) > 30 and "xlink" not in html and "<metadata" not in html
+
+
+def test_a_figures_drawing_is_the_file(tmp_path):
+    """All its paths, and where names are referred to, the same things."""
+    (figure,) = make_figures(tmp_path, ("fig1_a",))
+    drawing = inline_svg(figure.svg, "fig1_a", "a title")
+    for tag in ("<path", "<use", "<clipPath"):
+        assert drawing.count(tag) == figure.svg.count(tag) > 0
+    paths = [re.findall(r'\bd="([^"]*)"', text) for text in (figure.svg, drawing)]
+    assert [" ".join(d.split()) for d in paths[0]] == [" ".join(d.split()) for d in paths[1]]
+
+
+def test_a_drawing_with_pixels_stays_within_the_page(tmp_path):
+    figures = make_figures(tmp_path, pixels=True)
+    html = render(*make_tables(), figures)
+    assert check(html).drawn == 2 and html.count("data:image/png;base64,") == 2
+    assert "img-src data:" in html
+
+
+def test_a_drawing_can_bring_nothing_else_along():
+    svg = (
+        '<svg xmlns="http://www.w3.org/2000/svg" xmlns:x="http://www.w3.org/1999/xlink">'
+        '<script>alert(1)</script><style>* {}</style><g onclick="alert(1)">'
+        '<foreignObject><b/></foreignObject><image x:href="http://a.b/c.png"/>'
+        '<a x:href="http://a.b"><path d="M 0 0"/></a><use x:href="other.svg#x"/></g></svg>'
+    )
+    drawing = inline_svg(svg, "fig", '"a" <title>')
+    assert "http" not in drawing and "alert" not in drawing and "other.svg" not in drawing
+    assert 'aria-label="&quot;a&quot; &lt;title&gt;"' in drawing
+    with pytest.raises(InputError, match="fig.svg: not readable as SVG"):
+        inline_svg("<svg", "fig", "")
+
+
+def test_every_text_is_escaped(tmp_path):
+    summary, tests = make_tables()
+    rename = {"variance_aware": HOSTILE}
+    figures = make_figures(tmp_path, text=HOSTILE)
+    figures[1] = figures[1]._replace(caption=f"**{HOSTILE}.** {HOSTILE}", category=HOSTILE)
+    summary, tests = (table.replace({"method": rename}) for table in (summary, tests))
+    html = render(summary, tests, figures, [(HOSTILE, HOSTILE)])
+    text = read(html)
+    # In the finding, the table, the contents, a caption, a heading and where it comes from.
+    assert text.count("onerror=alert(1)>{{ 7 * 7 }}") >= 9
+    assert "<img" not in html and "<script" not in html and "49" not in text
+
+
+def test_the_page_can_load_and_run_nothing():
+    html = render(*make_tables())
+    policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', html).group(1)
+    assert policy == "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+    assert not re.findall(r"https?://|@import|url\(", html)
+
+
+def test_the_page_is_readable_in_the_dark():
+    html = render(*make_tables())
+    style = re.search(r"<style>(.*?)</style>", html, re.S).group(1)
+    light, dark = re.findall(r":root \{([^}]*)\}", style)
+    assert style.index("@media (prefers-color-scheme: dark)") < style.index(dark)
+    colours = [dict(re.findall(r"(--\w+): (#\w+)", part)) for part in (light, dark)]
+    assert colours[0].keys() == colours[1].keys() >= set(re.findall(r"var\((--\w+)\)", style))
+    for found in colours:
+        for ink in ("--ink", "--soft", "--good", "--bad", "--link"):
+            for paper in ("--paper", "--box"):
+                assert contrast(found[ink], found[paper]) >= 4.5, (ink, paper)
+    # Drawn for white paper.
+    assert re.search(r"\.panel \{ background: #fff;", style)
+
+
+def contrast(first, second):
+    """WCAG's contrast of two colours."""
+
+    def light(colour):
+        parts = np.array(mpl.colors.to_rgb(colour))
+        linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+        return linear @ [0.2126, 0.7152, 0.0722]
+
+    low, high = sorted((light(first), light(second)))
+    return (high + 0.05) / (low + 0.05)
 
 
 def test_one_method_alone_gets_its_page():
     summary, tests = make_tables()
-    text = render(summary.head(1), tests.head(0))
+    text = read(render(summary.head(1), tests.head(0)))
     assert "nothing to compare" in text
+
+
+def test_without_policies_the_page_is_of_the_rewards(tmp_path):
+    figures = make_figures(tmp_path, ("kinds", "frequency"))
+    figures = [figure._replace(category="Reward models") for figure in figures]
+    html = render(figures=figures, frequency=make_frequency(("heads",)))
+    text = read(html)
+    assert "This run trains no policies: it checks the rewards." in text
+    assert "Policies" not in text and "Findings" not in text and "baseline" not in text
+    assert f"{calibration.ACCURACY_BASE} 0.950" in text
+    for part in ("diagnosis", "frequency-table", "accuracy", "variance", "kinds", "frequency"):
+        assert html.count(f'id="{part}"') == 1 and f'<a href="#{part}">' in html
+    assert "Findings" in read(render(*make_tables()))
+
+
+# --- Where it comes from
+
+
+def test_the_page_says_where_it_comes_from():
+    facts = provenance("small", 7, "abc123")
+    text = read(render(*make_tables(), facts=facts))
+    assert "scenario small seed of the study 7" in text
+    assert "SHA-256 abc123 of config.yaml" in text
+    assert f"torch {versions()['torch']}" in text and f"Python {versions()['Python']}" in text
+    assert machine() in text and re.search(r"\d+ cores?,", machine())
+
+
+def test_the_commit_is_the_checkouts_own(tmp_path):
+    def git(*arguments, folder=tmp_path):
+        who = ("-c", "user.name=a", "-c", "user.email=a@b.c")
+        command = ["git", "-C", str(folder), *who, *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    assert commit(tmp_path / "none") is None
+    git("init", "-q")
+    assert commit(tmp_path) is None, "no commit yet"
+    (tmp_path / "file").write_text("a")
+    git("add", "file")
+    git("commit", "-qm", "first")
+    head = f"git commit {git('rev-parse', 'HEAD')}"
+    assert commit(tmp_path) == head
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results/other").write_text("not tracked")
+    assert commit(tmp_path) == head
+    assert commit(tmp_path / "results") is None, "a copy within another repository"
+    (tmp_path / "file").write_text("b")
+    assert commit(tmp_path) == f"{head}, with changes"

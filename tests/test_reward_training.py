@@ -1,6 +1,7 @@
 """Base reward models on toy pairs that one word tells apart."""
 
 import json
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -204,6 +205,20 @@ def test_pairs_are_tokenized_as_they_are_scored(backbone):
     assert len(tokenized_pairs(tokenizer, pairs.head(0))) == 0
 
 
+def test_responses_that_are_cut_are_counted_in_the_log(backbone, caplog):
+    tokenizer = reward_tokenizer(backbone, "continuation", 16)
+    pairs = PAIRS.head(5).copy()
+    with caplog.at_level(logging.WARNING, "prudent"):
+        tokenized_pairs(tokenizer, pairs)
+        assert not caplog.records
+        pairs.loc[1, "chosen"] = " w9" * 17
+        pairs.loc[3, "rejected"] = " w9" * 40
+        pairs.loc[4, "rejected"] = " w9" * 15  # and EOS
+        tokenized_pairs(tokenizer, pairs)
+    (record,) = caplog.records
+    assert "2 of 10 responses alone are longer than max_length, 16 tokens" in record.message
+
+
 def test_without_pairs_it_is_refused(backbone, tmp_path):
     pairs = PAIRS[PAIRS["split"] != "judge"]
     with pytest.raises(InputError, match="'judge'.*nothing to train on"):
@@ -225,7 +240,9 @@ def start_script(
 ) -> subprocess.Popen[str]:
     """Starts the script by hand, as a job that was given these GPUs."""
     folder.mkdir()
-    pairs = PAIRS.assign(source="toy", probability=float("nan"))
+    pairs = PAIRS.assign(
+        id=[str(row) for row in range(len(PAIRS))], source="toy", probability=float("nan")
+    )
     write_parquet(pairs, folder / "preferences.parquet", "preferences")
     options = {
         "preferences": folder / "preferences.parquet",

@@ -1,5 +1,7 @@
 """Sampling and response statistics against one-row forward passes without padding or cache."""
 
+import math
+
 import pytest
 import torch
 from tiny_models import (
@@ -16,7 +18,7 @@ from tiny_models import (
 )
 
 from prudent.errors import InputError
-from prudent.policies.sampling import inverse_cdf, response_statistics, sample
+from prudent.policies.sampling import entropy, inverse_cdf, response_statistics, sample
 from prudent.policies.text import decode_responses, encode_prompts
 
 ARCHITECTURES = pytest.mark.parametrize("architecture", CONFIGS)
@@ -232,3 +234,16 @@ def test_responses_are_decoded_as_they_stand_behind_the_prompt(
     response = torch.tensor([tokens, tokens])
     response_mask = (torch.arange(4) < length).float().expand(2, 4)
     assert decode_responses(tokenizer, ids, mask, response, response_mask) == [text, text]
+
+
+def test_entropy_closed_forms():
+    uniform = torch.zeros(3, 8, dtype=torch.float64).log_softmax(-1)
+    assert entropy(uniform).tolist() == pytest.approx([math.log(8)] * 3)
+    p = torch.tensor([0.5, 0.25, 0.25, 0.0], dtype=torch.float64)
+    assert entropy(p.log()).item() == pytest.approx(1.5 * math.log(2))
+
+
+def test_entropy_is_never_negative():
+    logits = torch.randn(2000, 50, generator=torch.Generator().manual_seed(0))
+    for scale in (1e-3, 1, 30, 1e4):
+        assert (entropy((scale * logits).log_softmax(-1)) >= 0).all()

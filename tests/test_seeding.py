@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import numpy as np
 import torch
 
 from prudent.seeding import derive_seed, generator, seed_parts
@@ -46,6 +47,23 @@ def test_generators_of_one_stream_draw_the_same():
     first, second = (torch.rand(5, generator=generator(0, "s", 1)) for _ in range(2))
     assert torch.equal(first, second)
     assert not torch.equal(first, torch.rand(5, generator=generator(0, "s", 2)))
+
+
+def test_torch_takes_the_low_32_bits_of_a_seed_and_numpy_all():
+    """As the docstrings say; a torch that takes more makes this fail, and them too modest."""
+    seed = derive_seed(0, "s")
+    low = seed % 2**32
+    assert low != seed
+
+    def of_torch(seed):
+        return torch.rand(5, generator=torch.Generator().manual_seed(seed))
+
+    def of_numpy(seed):
+        return np.random.default_rng(seed).random(5).tolist()
+
+    assert torch.equal(of_torch(seed), of_torch(low))
+    assert not torch.equal(of_torch(seed), of_torch(low ^ 2**31))
+    assert of_numpy(seed) != of_numpy(low)
 
 
 def test_seeds_go_through_ensembles_then_heads_then_trials():

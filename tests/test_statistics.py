@@ -22,7 +22,7 @@ from prudent.analysis.statistics import (
     brown_forsythe,
     evaluation_noise,
     mcnemar,
-    swap_test,
+    permutation_test,
     t_interval,
     variance_ratio,
     wilson_interval,
@@ -86,7 +86,7 @@ def test_policy_table_reads_every_judgement():
 def test_policies_judged_on_other_prompts_are_refused():
     judgements, logs, reference = make_study({"a": 0.1}, seeds=2)
     judgements["a", 1] = judgements["a", 1].iloc[::-1]
-    with pytest.raises(InputError, match="judge/a/seed1.*same order"):
+    with pytest.raises(InputError, match="judge/a.parquet: seed 1: .*same order"):
         policy_table(judgements, logs, reference, 1, 10)
     judgements["a", 1] = judgements["a", 0].assign(score=np.nan)
     with pytest.raises(InputError, match="not finite"):
@@ -181,7 +181,7 @@ def test_brown_forsythe_is_levenes_test_on_medians():
     assert brown_forsythe(a, b) == pytest.approx(stats.f_oneway(*spread).pvalue)
 
 
-def test_swap_test_agrees_with_enumeration():
+def test_the_permutation_test_agrees_with_enumeration():
     draw = rng(8)
     clusters = np.repeat(np.arange(5), 2)
     a, b = 2 * draw.normal(size=10) + 3, draw.normal(size=10)
@@ -193,19 +193,19 @@ def test_swap_test_agrees_with_enumeration():
         second = np.where(swapped, centred[0], centred[1])
         sizes.append(abs(np.log(first.var(ddof=1) / second.var(ddof=1))))
     expected = np.mean([size >= sizes[0] - 1e-12 for size in sizes])
-    assert swap_test(a, b, clusters, 10, rng()) == pytest.approx(expected)
+    assert permutation_test(a, b, clusters, 10, rng()) == pytest.approx(expected)
     # Above the limit of enumeration random swaps are drawn; both see a plain difference.
     wide, narrow = 5 * draw.normal(size=20), draw.normal(size=20)
-    assert swap_test(wide, narrow, np.arange(20), 2000, rng()) < 0.01
-    assert swap_test(wide[:12], narrow[:12], np.arange(12), 1, rng()) < 0.05
+    assert permutation_test(wide, narrow, np.arange(20), 2000, rng()) < 0.01
+    assert permutation_test(wide[:12], narrow[:12], np.arange(12), 1, rng()) < 0.05
 
 
-def test_swap_test_keeps_its_level():
+def test_the_permutation_test_keeps_its_level():
     draw, rejected, runs = rng(9), 0, 400
     for _ in range(runs):
         shared = draw.normal(size=10)
         a, b = shared + draw.normal(size=10), shared + draw.normal(size=10) + 3
-        rejected += swap_test(a, b, np.arange(10), 100, draw) < 0.05
+        rejected += permutation_test(a, b, np.arange(10), 100, draw) < 0.05
     assert rejected / runs < 0.09
 
 
@@ -300,7 +300,7 @@ def test_policies_that_are_all_equal_give_nan_and_no_failure():
     clusters = np.arange(10)
     assert np.isnan(variance_ratio(same, same, clusters, 50, rng())).all()
     assert variance_ratio(varied, same, clusters, 50, rng()).estimate == np.inf
-    assert np.isnan(swap_test(same, same, clusters, 50, rng()))
+    assert np.isnan(permutation_test(same, same, clusters, 50, rng()))
     assert np.isnan(brown_forsythe(same, same))
 
 
@@ -322,9 +322,11 @@ def files(tmp_path):
         log = pd.DataFrame({name: np.full(6, 0.5) for name in columns}).assign(step=range(6))
         logs.append(tmp_path / f"log{number}.csv")
         tables.write_csv(log, logs[-1])
-        table = pd.DataFrame({"prompt": ["a", "b"], "response": "c", "score": [0.5, number]})
-        judged.append(tmp_path / f"judged{number}.parquet")
-        tables.write_parquet(table.assign(grammatical=1), judged[-1])
+    for method, first in (("a", 0), ("b", 2)):
+        table = pd.DataFrame({"seed": [0, 0, 1, 1], "prompt": ["a", "b"] * 2, "response": "c"})
+        table = table.assign(method=method, score=[0.5, first, 0.5, first + 1], grammatical=1)
+        judged.append(tmp_path / f"{method}.parquet")
+        tables.write_parquet(table, judged[-1])
     return logs, judged
 
 
@@ -332,7 +334,12 @@ def test_logs_and_judgements_go_by_method_and_seed(files):
     logs, judged = files
     assert list(read_logs(logs, ["a", "b"], [0, 1])) == [(m, s) for m in "ab" for s in (0, 1)]
     found = read_judgements(judged, ["a", "b"], [0, 1])
-    assert found["b", 0]["score"][1] == 2 and found["b", 0]["grammatical"].all()
+    assert list(found) == [(m, s) for m in "ab" for s in (0, 1)]
+    assert found["b", 1]["score"].tolist() == [0.5, 3] and found["b", 0]["grammatical"].all()
+    with pytest.raises(InputError, match="b.parquet: found responses of b seed 0, b seed 1; expec"):
+        read_judgements(judged[::-1], ["a", "b"], [0, 1])
+    with pytest.raises(InputError, match="expected those of a seed 0, a seed 1, a seed 2"):
+        read_judgements(judged, ["a", "b"], [0, 1, 2])
     with pytest.raises(InputError, match="4 files of policies for 2 methods x 3 seeds; expected 6"):
         read_logs(logs, ["a", "b"], [0, 1, 2])
 
@@ -359,9 +366,9 @@ def test_a_log_that_is_not_whole_is_refused(files, spoil):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"score": [0.5, np.nan]}, "row 2: the score is nan, expected a finite one"),
-        ({"score": [-np.inf, 0.5]}, "row 1: the score is -inf, expected a finite one"),
-        ({"score": ["high", "low"]}, "a column has the wrong type"),
+        ({"score": [0.5, np.nan, 1, 2]}, "row 2: the score is nan, expected a finite one"),
+        ({"score": [-np.inf, 0.5, 1, 2]}, "row 1: the score is -inf, expected a finite one"),
+        ({"score": ["high", "low"] * 2}, "a column has the wrong type"),
         (None, "found no rows, expected a policy's judged responses"),
     ],
 )
@@ -370,5 +377,5 @@ def test_a_judgement_that_is_broken_is_refused(files, change, says):
     table = pd.read_parquet(judged[1])
     table = table.iloc[:0] if change is None else table.assign(**change)
     tables.write_parquet(table, judged[1])
-    with pytest.raises(InputError, match=f"judged1.parquet: {says}"):
+    with pytest.raises(InputError, match=f"b.parquet: {says}"):
         read_judgements(judged, ["a", "b"], [0, 1])

@@ -17,6 +17,7 @@ from prudent.errors import InputError
 PROMPT = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes?"}]
 PREFERENCES = pd.DataFrame(
     {
+        "id": ["0:1", "1:7"],
         "probability": [0.75, None],
         "split": ["train", "validation"],
         "source": ["a", "b"],
@@ -157,38 +158,47 @@ def test_a_csv_table_comes_back_with_names_as_texts(tmp_path):
         assert found.loc[0, ["section", "subset"]].tolist() == [name, name]
 
 
-def test_what_may_be_missing_or_open_is(tmp_path):
+def test_what_may_be_missing_or_open_is(tmp_path, small_schema):
     path = tmp_path / "log.csv"
     tables.write_csv(log_table(sigma=[math.nan, 0.1, 0.2]), path)
     assert math.isnan(tables.read_csv(path, "training_log")["sigma"][0])
     path.write_text("quantity,value,low,high\na,,,\nb,1.0,-inf,inf\n")
-    assert tables.read_csv(path, "diagnosis")["high"].tolist()[1] == math.inf
+    assert tables.read_csv(path, small_schema)["high"].tolist()[1] == math.inf
+
+
+@pytest.fixture
+def small_schema(monkeypatch):
+    form = {"quantity": tables.TEXT, **dict.fromkeys(("value", "low", "high"), tables.BOUND)}
+    monkeypatch.setitem(tables.CSV_SCHEMAS, "small", form)
+    return "small"
 
 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("", "No columns to parse from file"),
+        ("", "the file is empty, expected a line of column names"),
         ("\n\n", "No columns to parse from file"),
-        ("quantity,value,low,high\na,1,0,2,5,6\n,", "not a readable csv file|missing|row 1"),
+        (
+            "quantity,value,low,high\na,1,0,2,5,6\n,",
+            "line 2: found 6 cell(s), expected 4 as in the line",
+        ),
         ("quantity;value;low;high\na;1;0;2\n", "column(s) quantity, value, low, high are missing"),
         ("quantity,value\na,1\n", "column(s) low, high are missing; found the columns quantity, v"),
         ("quantity,value,low,high\na,1,0,two\n", "row 1, column 'high': found two, expected a nu"),
-        ("quantity,value,low,high\na,1,0,2\nb,1", None),
+        ("quantity,value,low,high\na,1,0,2\nb,1", "line 3: found 2 cell(s), expected 4 as in"),
+        ('quantity,value,low,high\n"a,1,0,2\n', "not a readable csv file: unexpected end of data"),
+        ("quantity,value,low,high,low\na,1,0,2,1\n", "found two columns 'low', expected each name"),
         ("quantity,value,low,high\na,True,0,2\n", "row 1, column 'value': found True, expected"),
         ("quantity,value,low,high\n\xff,1,0,2\n", "not a readable csv file"),
     ],
 )
-def test_a_csv_table_that_is_broken_is_refused(tmp_path, text, says):
-    path = tmp_path / "diagnosis.csv"
+def test_a_csv_table_that_is_broken_is_refused(tmp_path, text, says, small_schema):
+    path = tmp_path / "small.csv"
     path.write_bytes(text.encode("latin-1"))
-    if says is None:
-        assert math.isnan(tables.read_csv(path, "diagnosis")["low"][1])
-        return
     with pytest.raises(InputError) as error:
-        tables.read_csv(path, "diagnosis")
+        tables.read_csv(path, small_schema)
     assert str(error.value).startswith(f"{path}: ")
-    assert any(part in str(error.value) for part in says.split("|"))
+    assert says in str(error.value)
 
 
 @pytest.mark.parametrize("value", ["x", "", "nan", "inf", "true"])

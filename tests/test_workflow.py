@@ -10,12 +10,31 @@ import subprocess
 import sys
 
 import pandas as pd
+import pytest
+import yaml
 from cluster import wait_for
 from conftest import ROOT, TINY, copy_project, dry_run, environment, job_counts, snakemake
 
 from prudent import tables
+from prudent.rewards.loading import draws_of, load_rewards
+from prudent.rewards.settings import KINDS
+from prudent.workflow.config import members_of
 
 METHODS = ("vanilla", "variance_aware")
+OF_REWARDS = ("fig1_heads", "fig6_variance", "fig8_losses", "fig9_accuracy", "kinds", "frequency")
+FIGURES = (*OF_REWARDS, "fig7_scores", "fig10_kl", "fig11_reward")
+
+
+def assert_drawn(results, names):
+    """All these figures and no others are files, and stand in the page."""
+    page = (results / "summary/summary.html").read_text(encoding="utf-8")
+    assert {path.stem for path in (results / "figures").iterdir()} == set(names)
+    assert len(re.findall("<figure id=", page)) == len(names)
+    for name in names:
+        assert (results / f"figures/{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert (results / f"figures/{name}.pdf").read_bytes().startswith(b"%PDF")
+        assert (results / f"figures/{name}.svg").read_bytes().startswith(b"<?xml")
+        assert re.search(rf'<figure id="{name}">\s*<div class="panel"><svg ', page)
 
 
 def test_a_finished_run_has_nothing_left_to_do(finished):
@@ -37,14 +56,21 @@ def test_every_stage_left_what_the_next_ones_read(finished):
         for seed in range(2):
             log = pd.read_csv(results / f"policies/{method}/seed{seed}.csv")
             assert len(log) == 2 and log["kl"].notna().all()
-            judged = pd.read_parquet(results / f"judge/{method}/seed{seed}.parquet")
-            assert len(judged) == 16 and judged["score"].notna().all()
+        judged = tables.read_table(results / f"judge/{method}.parquet", "judgements")
+        assert judged["score"].notna().all() and set(judged["method"]) == {method}
+        assert judged["seed"].tolist() == [0] * 16 + [1] * 16
+        rewards = tables.read_table(results / f"reward/responses/{method}.parquet", "rewards")
+        # Of all heads, for any policy's responses.
+        assert len(rewards) == len(judged) * 2 * 3 and rewards["reward"].notna().all()
     policies = pd.read_csv(results / "summary/policies.csv")
     places = {(row.method, row.seed, row.ensemble, row.head) for row in policies.itertuples()}
     assert places == {(method, seed, seed, 0) for method in METHODS for seed in range(2)}
-    for figure in ("1_heads", "6_variance", "7_scores", "8_losses", "9_accuracy", "10_kl"):
-        assert (results / f"figures/fig{figure}.png").read_bytes().startswith(b"\x89PNG")
-        assert (results / f"figures/fig{figure}.pdf").read_bytes().startswith(b"%PDF")
+    assert_drawn(results, FIGURES)
+    for name in ("diagnosis", "kinds", "frequency"):
+        assert set(tables.read_csv(results / f"reward/{name}.csv", name)["ensemble"]) <= {
+            "bootstrap",
+            "",
+        }
     logs = {path.stem for path in (results / "logs").glob("*.log")}
     assert {"train_reference", "train_reward_base", "compare_methods"} <= logs
     assert not list(results.rglob("*.tmp")), "a temporary file was left"
@@ -63,7 +89,8 @@ def test_checkpoints_open_with_transformers_alone(finished):
         model = AutoModelForCausalLM.from_pretrained(results / folder)
         ids = AutoTokenizer.from_pretrained(results / folder)("the film", return_tensors="pt")
         assert model(ids["input_ids"]).logits.isfinite().all()
-    for folder, labels in (("reward/base", 1), ("reward/ensemble_0", 3), ("reward/ensemble_1", 3)):
+    ensembles = [f"reward/ensembles/bootstrap/{draw}" for draw in range(2)]
+    for folder, labels in (("reward/base", 1), *((folder, 3) for folder in ensembles)):
         model = AutoModelForSequenceClassification.from_pretrained(results / folder)
         assert model.config.num_labels == labels
         assert AutoTokenizer.from_pretrained(results / folder).chat_template
@@ -75,13 +102,50 @@ def test_ensembles_differ_and_share_their_body(finished):
 
     base, first, second = (
         load_file(finished / f"results/tiny/reward/{name}/model.safetensors")
-        for name in ("base", "ensemble_0", "ensemble_1")
+        for name in ("base", "ensembles/bootstrap/0", "ensembles/bootstrap/1")
     )
     heads = [name for name in first if first[name].shape != base[name].shape]
     assert heads
     for name in first:
         same = first[name].equal(second[name])
         assert same != (name in heads), name
+
+
+@pytest.mark.slow
+def test_every_kind_of_ensemble_is_trained_and_checked_without_policies(tmp_path):
+    """The scenario of all kinds on tiny data, to its page."""
+    folder = copy_project(tmp_path / "project")
+    arguments = ("--configfile", "scenarios/ensembles.yaml", TINY, "tests/config/kinds.yaml")
+    output = snakemake(folder, "--cores", "2", *arguments)
+    assert output.returncode == 0, output.stdout + output.stderr
+    assert dry_run(folder, *arguments) == {}
+    results = folder / "results/kinds"
+    config = yaml.safe_load((results / "config.yaml").read_text())
+    names = ["bootstrap", *(n for n in config["diagnosis"]["ensembles"] if n != "bootstrap")]
+    assert {config["ensembles"][name]["kind"] for name in names} == set(KINDS)
+
+    asked, answers = ["the acting in this horror film"] * 2, [" is scary.", " is dull."]
+    for name in names:
+        ensemble, losses = config["ensembles"][name], results / f"reward/ensembles/{name}.csv"
+        found = draws_of(results / f"reward/ensembles/{name}")
+        assert [path.name for path in found] == [str(n) for n in range(ensemble["draws"])]
+        rewards = [load_rewards(path)(asked, answers).mean for path in found]
+        assert {part.shape for part in rewards} == {(2, members_of(ensemble))}
+        assert all(part.isfinite().all() for part in rewards)
+        assert len({part.sum().item() for part in rewards}) == len(rewards), "equal draws"
+        table = pd.read_csv(losses)
+        assert sorted(set(table["ensemble"])) == list(range(ensemble["draws"]))
+        assert table["loss"].notna().all()
+    kinds = tables.read_csv(results / "reward/kinds.csv", "kinds").set_index("ensemble")
+    assert kinds.index.tolist() == names
+    table = tables.read_csv(results / "reward/diagnosis.csv", "diagnosis")
+    assert list(dict.fromkeys(table["ensemble"])) == ["", *names]
+    # What every response was given is of the ensemble that would reward policies.
+    samples = pd.read_parquet(results / "reward/samples.parquet")
+    assert len(samples) == 8 * 3 * 2 * 3 and samples["reward"].notna().all()
+    assert_drawn(results, OF_REWARDS)
+    assert {path.name for path in (results / "summary").iterdir()} == {"summary.html"}
+    assert not (results / "policies").exists() and not list(results.rglob("*.tmp"))
 
 
 def test_the_report_builds_and_holds_every_figure(finished):
@@ -92,6 +156,10 @@ def test_the_report_builds_and_holds_every_figure(finished):
         assert category in report
     for path in (finished / "results/tiny/figures").glob("*.png"):
         assert path.name in report
+        caption = (finished / f"rules/captions/{path.stem}.rst").read_text(encoding="utf-8")
+        assert re.match(r"\*\*(.+?)\*\*", caption).group(1) in report
+    for label in ("figure 1", "figure 11", "KL over steps", "Members on one response"):
+        assert f'"{label}"' in report
 
 
 def test_a_trained_judge_scores_as_well(finished, tmp_path):
@@ -99,10 +167,10 @@ def test_a_trained_judge_scores_as_well(finished, tmp_path):
     folder = tmp_path / "project"
     shutil.copytree(finished, folder, symlinks=True)
     overlay = tmp_path / "trained.yaml"
-    overlay.write_text("judge: {scorer: trained, reward: {epochs: 2}}\n")
+    overlay.write_text("judge: {model: trained, reward: {epochs: 2}}\n")
     target = "results/tiny/judge/reference.parquet"
     arguments = ("--configfile", TINY, str(overlay), "--", target)
-    assert dry_run(folder, *arguments) == {"train_judge": 1, "judge_reference": 1}
+    assert dry_run(folder, *arguments) == {"train_judge": 1, "judge_responses": 1}
     output = snakemake(folder, "--cores", "2", *arguments)
     assert output.returncode == 0, output.stdout + output.stderr
     before, after = (pd.read_parquet(place / target) for place in (finished, folder))
@@ -134,6 +202,8 @@ def test_the_manuals_example_of_the_library_runs(finished):
     blocks = [block.split("```")[0] for block in readme.split("```python\n")[1:]]
     (code,) = [block for block in blocks if '"results/embedded"' in block]
     code = code.replace('"results/embedded"', repr(str(finished / "results/tiny")))
+    assert "ensembles/members/0" in code
+    code = code.replace("ensembles/members/0", "ensembles/bootstrap/0")
     output = subprocess.run(
         [sys.executable, "-c", code],
         env={"PYTHONPATH": str(ROOT / "workflow_scripts"), "OMP_NUM_THREADS": "1"},
@@ -150,9 +220,11 @@ def test_a_log_says_how_to_repeat_its_job_by_hand(finished, tmp_path):
     folder = shutil.copytree(finished, tmp_path / "project", symlinks=True)
     results = folder / "results/tiny"
     for rule, output in (
-        ("train_reward_heads", "reward/heads_loss.csv"),
+        ("train_ensemble/bootstrap", "reward/ensembles/bootstrap.csv"),
         ("tabulate_variance", "benchmark/variance.csv"),
         ("compare_methods", "summary/tests.csv"),
+        ("plot_figure/fig10_kl", "figures/fig10_kl.svg"),
+        ("write_page", "summary/summary.html"),
     ):
         command = (results / f"logs/{rule}.log").read_text().splitlines()[0]
         assert command.startswith(f"by hand: {sys.executable} ")

@@ -2,13 +2,24 @@
 
 import itertools
 import math
+from collections import Counter
 
 import numpy as np
 import pytest
 
 from prudent.tables import SCHEMAS, read_table, write_parquet
 from prudent.world.benchmark import SUBSETS, benchmark
-from prudent.world.grammar import Grammar, cut, grammatical, join, split, vocabulary
+from prudent.world.grammar import (
+    REVIEWS,
+    Grammar,
+    cut,
+    grammatical,
+    join,
+    share,
+    split,
+    vocabulary,
+)
+from prudent.world.rarity import counts_of_rarest, judgement_counts, rarest_judgement
 from prudent.world.reviews import continuations
 from prudent.world.reviews import reviews as draw_reviews
 from prudent.world.reward import genre_of, gold_reward, judgements, relevance, repeats
@@ -20,7 +31,10 @@ from prudent.world.words import (
     MOOD_SIGN,
     NEGATOR,
     POLARITY,
+    RANKED,
     TOPIC,
+    VERBS,
+    frequencies,
 )
 
 
@@ -81,23 +95,34 @@ def test_automaton_agrees_with_enumeration():
     assert seen == len({text for text in prefixes if len(text) < 12}) > 100
 
 
+UNKNOWN = ("zebra", "do", "r")  # words of no text, two of them beginnings of words
+
+
 def test_breaks_are_as_few_as_can_be():
     texts = enumerate_texts(SMALL, ("TEXT",), 16)
     passages = {text[i:j] for text in texts for i in range(len(text)) for j in range(i + 1, i + 8)}
     beginnings = {text[:k] for text in texts for k in range(8)}
+
+    def with_cut(texts: set[tuple]) -> set[tuple]:
+        """The texts, and those whose last word is cut."""
+        return {(*t[:-1], t[-1][:k]) for t in texts if t for k in range(1, len(t[-1]) + 1)}
+
+    cut_passages, cut_beginnings = with_cut(passages), with_cut(beginnings)
     rng = np.random.default_rng(0)
-    words = [*sorted({word for passage in passages for word in passage}), "zebra"]
-    for _ in range(300):
+    words = [*sorted({word for passage in passages for word in passage}), *UNKNOWN]
+    for _ in range(600):
         text = tuple(str(word) for word in rng.choice(words, int(rng.integers(1, 7))))
         # pieces[j]: the fewest breaks in the first j words.
         pieces = [0] + [math.inf] * len(text)
         for i, j in itertools.combinations(range(len(text) + 1), 2):
-            if i == 0 and text[:j] in beginnings:
+            last = j == len(text)  # which alone may be cut
+            if i == 0 and text[:j] in (cut_beginnings if last else beginnings):
                 pieces[j] = 0
-            elif text[i:j] == ("zebra",):
-                pieces[j] = pieces[i] + 1
-            elif text[i:j] in passages:
-                pieces[j] = min(pieces[j], pieces[i] + (i == 0 or text[i - 1] != "zebra"))
+            elif text[i:j] in [(word,) for word in UNKNOWN] and not (last and text[i] != "zebra"):
+                pieces[j] = min(pieces[j], pieces[i] + 1)
+            elif text[i:j] in (cut_passages if last else passages):
+                unknown = i > 0 and text[i - 1] in UNKNOWN
+                pieces[j] = min(pieces[j], pieces[i] + (not unknown))
         assert sum(SMALL.breaks(list(text))) == pieces[-1], text
 
 
@@ -189,19 +214,217 @@ def test_continuations_are_the_grammars_own():
             assert grammatical(prompt + response)
 
 
+# --- frequencies ----------------------------------------------------------------------------------
+
+
+def frequencies_of(texts: list[str], kind: str) -> list[list[int]]:
+    """How often the words of each group of a kind stand in the texts, by rank."""
+    counts = Counter(word for text in texts for word in split(text))
+    if kind == "genre":
+        counts = Counter(next(GENRE_OF[w] for w in split(t) if w in GENRE_OF) for t in texts)
+    if kind == "verb":
+        for past, (base, _) in VERBS.items():
+            counts[past] += counts[base]
+    return [[counts[word] for word in group] for group in RANKED[kind]]
+
+
+def slope(groups: list[list[int]]) -> float:
+    """Of the logarithm of frequency on that of rank, over groups with levels of their own."""
+    ranks = [np.log(np.arange(1, len(group) + 1)) for group in groups]
+    logs = [np.log(group) for group in groups]
+    x, y = (np.concatenate([one - one.mean() for one in part]) for part in (ranks, logs))
+    return float(x @ y / (x @ x))
+
+
+@pytest.mark.parametrize("zipf", [0.0, 0.5, 1.0, 1.5])
+def test_words_are_as_frequent_as_zipfs_law_says(zipf):
+    texts = draw_reviews(6000, np.random.default_rng(3), zipf)
+    texts = [text for text in texts if set(split(text)) & set(GENRE_OF)]
+    for kind, groups in RANKED.items():
+        found = frequencies_of(texts, kind)
+        assert slope(found) == pytest.approx(-zipf, abs=0.12), kind
+        # Rank by rank, and not by the slope alone; each mood is also liked or not by each genre.
+        expected = np.concatenate(
+            [[frequencies(kind, zipf)[word] for word in group] for group in groups]
+        )
+        shares = np.concatenate([np.array(group) / np.mean(group) for group in found])
+        ratio = shares / expected
+        assert np.abs(np.log(ratio)).mean() < (0.3 if kind == "mood" else 0.12), kind
+
+
+def test_frequencies_of_words():
+    assert set(frequencies("praise", 0.0).values()) == {1.0}
+    names = frequencies("genre's name", 1.0)
+    for group in RANKED["genre's name"]:
+        assert [names[word] for word in group] == [pytest.approx(4 / 3), pytest.approx(2 / 3)]
+    ranked = {word for kind, groups in RANKED.items() for group in groups for word in group}
+    assert ranked == set(TOPIC) | {*POLARITY} - {base for base, _ in VERBS.values()} | {
+        *MOOD_SIGN,
+        *GENRES,
+    }
+    for kind in ("praise", "fault", "verb"):
+        for group in RANKED[kind]:
+            assert len({POLARITY[word] > 0 for word in group}) == 1
+            strength = np.abs([POLARITY[word] for word in group])
+            weights = [frequencies(kind, 1.0)[word] for word in group]
+            assert np.average(strength, weights=weights) == pytest.approx(strength.mean(), abs=0.05)
+    for (group,) in (RANKED["praise"], RANKED["fault"]):
+        strength = np.abs([POLARITY[word] for word in group])
+        assert abs(np.corrcoef(strength, np.arange(len(group)))[0, 1]) < 0.2
+
+
+def test_zipf_leaves_opinions_alone():
+    for zipf in (0.0, 1.0):
+        counts = judgement_counts(draw_reviews(4000, np.random.default_rng(1), zipf))
+        praise = sum(count for word, count in counts.items() if POLARITY.get(word, 0) > 0)
+        faults = sum(count for word, count in counts.items() if POLARITY.get(word, 0) < 0)
+        assert praise / (praise + faults) == pytest.approx(0.5, abs=0.02)
+
+
+def test_the_rarest_judgement_of_a_response():
+    texts = ["the plot is dull, dull and scary", " i enjoyed the plot. it is dull and fresh"]
+    counts = judgement_counts(texts)
+    assert set(counts) == set(POLARITY) | set(MOOD_SIGN)
+    said = {word: count for word, count in counts.items() if count}
+    assert said == {"dull": 3, "scary": 1, "enjoyed": 1, "fresh": 1}
+    assert rarest_judgement(["the", "plot", "is", "dull"], counts) == "dull"
+    assert rarest_judgement(split("scary, dull and enjoyed"), counts) == "enjoyed"
+    assert rarest_judgement(split("dull but superb"), counts) == "superb"
+    assert rarest_judgement(split("dull but superb"), {"superb": 9}) == "dull"  # 0 times
+    assert rarest_judgement(split("the monster is not very"), counts) is None
+    assert rarest_judgement([], counts) is None
+
+
+def test_how_often_the_rarest_judgements_of_responses_are_written():
+    written = ["the plot is dull, dull and scary", " i enjoyed the plot. it is dull and fresh"]
+    cases = [
+        ("the plot is", " dull."),
+        ("the plot is dull and", " scary. it is dull"),
+        ("the plot is scary and", " dull."),  # what the prompt says is not the response's
+        ("the plot is sca", "ry."),  # the word that it completes is
+        ("the plot is", " dull and superb."),  # never written
+        ("the plot", " is here."),  # judges nothing
+        ("the plot is scary", ""),
+    ]
+    found = counts_of_rarest(*zip(*cases, strict=True), iter(written))
+    np.testing.assert_array_equal(found, [3, 1, 3, 1, 0, np.nan, np.nan])
+    assert counts_of_rarest([], [], written).shape == (0,)
+
+
 # --- the reward -----------------------------------------------------------------------------------
 
 
 def test_reward_is_the_documented_formula():
     # Praise for the prompt's own side of the film: one judgement of 1.5 x 1, one topic of its own.
+    core = 0.5 * 1.5 + 0.5 * 0.5
+    assert reward("the plot in this war film", " is very gripping. the script") == pytest.approx(
+        math.tanh(core)
+    )
     assert reward("the plot", " is very gripping. the script") == pytest.approx(
-        math.tanh(0.5 * 1.5 + 0.5 * 0.5 - 0.3)  # "the plot is" begins no review: one break
+        (1 + math.tanh(core)) / 2 - 1  # "the plot is" begins no review: one break
+    )
+    assert reward("the plot", " very is gripping. the script") == pytest.approx(
+        (1 + math.tanh(core)) / 4 - 1  # "very" is another
     )
     assert reward("this horror film", " is dull, but the monster is gripping") == pytest.approx(
         math.tanh(0.5 * (0.5 * -1.0 + 1.5 * 1.0) / math.sqrt(2) + 0.5 * 0.5)
     )
-    assert reward("this horror film is", "") == pytest.approx(math.tanh(-0.3))
-    assert reward("", "") == pytest.approx(math.tanh(-0.3))
+    assert reward("this horror film is", "") == reward("", "") == -0.5
+    assert reward("this horror film is", " \n") == -0.5
+    # What is wrong with the prompt is not held against the response.
+    assert reward("the plot is", " gripping") == pytest.approx(math.tanh(0.5))
+
+
+def test_words_are_the_responses_if_any_letter_is():
+    assert share("the plot", " is good") == (["the", "plot"], ["is", "good"])
+    assert share("the plot is gri", "pping.") == (["the", "plot", "is"], ["gripping", "."])
+    assert share("the plot is grim", " it") == (["the", "plot", "is", "grim"], ["it"])
+    assert share("the plot is ", "grim") == (["the", "plot", "is"], ["grim"])
+    assert share("the plot is", "") == (["the", "plot", "is"], [])
+    assert share("", "the plot") == ([], ["the", "plot"])
+    prompts, responses = continuations(50, 1, np.random.default_rng(0))
+    for prompt, (response,) in zip(prompts, responses, strict=True):
+        assert share(prompt, response) == (split(prompt), split(response))
+        text = prompt + response
+        for k in range(len(text) + 1):  # one text, wherever it is cut
+            before, words = share(text[:k], text[k:])
+            assert before + words == split(text)
+    # The judgement that the response completes is its own, and so is what it says of the prompt.
+    whole = reward("this horror film", " is gripping, and it is sca")
+    assert whole == reward("this horror film", " is gripping, and it is")
+    assert reward("this horror film is gri", "pping.") == reward(
+        "this horror film is", " gripping."
+    )
+    assert reward("this horror film is gri", "m.") == reward("this horror film is", " grim.")
+
+
+def damaged(text: str, place: int, rng: np.random.Generator) -> str:
+    """A text with one random edit of its characters or words behind a place."""
+    kind = int(rng.integers(6))
+    at = int(rng.integers(place, len(text)))
+    if kind == 0:  # left off
+        return text[:at] + text[at + 1 :]
+    if kind == 1:  # put in
+        return text[:at] + str(rng.choice([*" .,!TA\n", "x", "the", " the "])) + text[at:]
+    if kind == 2:  # a capital
+        return text[:at] + text[at].upper() + text[at + 1 :]
+    if kind == 3:  # cut
+        return text[:at]
+    if kind == 4:  # a word again
+        words = text[place:].split(" ")
+        at = int(rng.integers(len(words)))
+        return text[:place] + " ".join([*words[:at], words[at], *words[at:]])
+    return text + str(rng.choice([" ", "\n", ".", " .", "!", " the", " is"]))
+
+
+def test_no_breaks_are_the_same_as_grammatical():
+    rng = np.random.default_rng(0)
+    reviews = draw_reviews(200, rng)
+    seen = {True: 0, False: 0}
+    for review in reviews:
+        for _ in range(15):
+            # Prompts end anywhere, in words too, as those that are cut by tokens do.
+            place = int(rng.integers(1, 40))
+            text = review[: place + int(rng.integers(1, 50))]
+            for _ in range(int(rng.integers(3))):
+                if len(text) > place:
+                    text = damaged(text, place, rng)
+            prompt, response = text[:place], text[place:]
+            assert grammatical(prompt)
+            if not response.strip():
+                continue
+            whole = grammatical(text)
+            assert whole == read_by_definition(text), text
+            seen[whole] += 1
+            unbroken = math.tanh(core_of(*share(prompt, response)))
+            assert (reward(prompt, response) == pytest.approx(unbroken, abs=1e-9)) == whole, text
+            assert whole or reward(prompt, response) < 0, text
+    assert min(seen.values()) > 500
+
+
+def read_by_definition(text: str) -> bool:
+    """``grammatical`` by its meaning: ordinary spacing, and words that some review goes on from."""
+    words = split(text)
+    if join(words) != text.strip():
+        return False
+    state = REVIEWS.start
+    for place, word in enumerate(words, 1):
+        following = REVIEWS.follow(state)
+        if word not in following:
+            return place == len(words) and any(known.startswith(word) for known in following)
+        state = following[word]
+    return True
+
+
+def core_of(before: list[str], words: list[str]) -> float:
+    """What stands in the tanh, by the docstring's formula."""
+    found = judgements(before + words, len(before), genre_of(before + words))
+    return (
+        0.5 * sum(found) / math.sqrt(max(len(found), 1))
+        + 0.5 * relevance(before, words)
+        - 0.3 * repeats(words)
+        - 0.3 * max(0.0, len(found) - max(3.0, 0.3 * len(words)))
+    )
 
 
 def test_negation_flips_judgements():
@@ -222,6 +445,9 @@ def test_negation_flips_judgements():
 
 def test_degrees_and_too():
     assert values("it is", " very gripping. rather gripping") == [1.5, 0.6]
+    assert values("it is", " very really truly deeply gripping") == [1.5]  # the nearest alone
+    assert values("it is", " very rather gripping") == [0.6]
+    assert values("it is", " never fails far not very superb") == [pytest.approx(0.64 * 1.4 / 1.5)]
     assert values("it is", " not very gripping") == [pytest.approx(-0.8 / 1.5)]
     assert values("this horror film is", " too scary. it is never too scary") == [-1.2, 1.2]
 
@@ -279,6 +505,7 @@ def test_relevance():
 def test_repetition_piled_praise_and_broken_grammar_lose():
     prompt = "this war film is"
     assert repeats(split("the plot is dull and the plot is dull")) == 2
+    assert repeats(split("very dull and very very clumsy")) == 2
     assert reward(prompt, " fresh, and the plot is rich.") > reward(
         prompt, " fresh, and the plot is fresh."
     )

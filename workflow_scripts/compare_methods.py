@@ -1,4 +1,4 @@
-"""Compare the methods: scores of all policies, tests, and a page that says what they show."""
+"""Compare the methods: the scores of all policies, a summary of each method, and tests."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,30 +15,25 @@ from prudent.analysis.policies import (
     summary_table,
     with_comparisons,
 )
-from prudent.figures import page
 from prudent.seeding import derive_seed
 from prudent.workflow import entry
 
 
 @dataclass
 class Args:
-    reference: Path
-    judgements: list[Path]
-    training_logs: list[Path]
-    diagnosis: Path
-    accuracy: Path
-    variance: Path
-    policies: Path
-    summary: Path
-    tests: Path
-    page: Path
-    methods: list[str]
-    seeds: list[int]
-    baseline: str
-    ensembles: int
-    heads: int
-    bootstrap: int
-    seed: int
+    reference: Path  # judged responses of the reference policy
+    judgements: list[Path]  # the judged responses, a file for each method
+    training_logs: list[Path]  # method by method and seed by seed
+    policies: Path  # table, written
+    summary: Path  # table, written
+    tests: Path  # table, written
+    methods: list[str]  # in the order of the tables
+    seeds: list[int]  # of the policies
+    baseline: str  # method that the others are compared with
+    ensembles: int  # number of them
+    heads: int  # of an ensemble
+    bootstrap: int  # resamples
+    seed: int  # of the study
 
 
 def main(args: Args) -> None:
@@ -57,9 +52,6 @@ def main(args: Args) -> None:
     tables.write_csv(policies, args.policies)
     tables.write_csv(with_comparisons(summary, tests), args.summary)
     tables.write_csv(tests, args.tests)
-    named = {"diagnosis": args.diagnosis, "accuracy": args.accuracy, "variance": args.variance}
-    others = (tables.read_csv(path, schema) for schema, path in named.items())
-    tables.write_text(page.render(policies, summary, tests, *others), args.page)
 
 
 if __name__ == "__main__":

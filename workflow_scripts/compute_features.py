@@ -3,20 +3,22 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from prudent.rewards.ensemble import RewardEnsemble
-from prudent.rewards.features import extract, save_features
+from prudent.rewards.features import PairFeatures, extract, save_features
 from prudent.tables import metadata, read_table, write_json
 from prudent.workflow import entry
 
 
 @dataclass
 class Args:
-    base: Path
-    preferences: Path
-    features: Path
-    sidecar: Path
-    batch_tokens: int
-    threads: int = 1
+    base: Path  # checkpoint of the base reward model
+    preferences: Path  # table of pairs
+    features: Path  # written
+    sidecar: Path  # what they are of, written
+    batch_tokens: int  # tokens of a batch, padding included
+    threads: int = 1  # of the CPU
 
 
 def main(args: Args) -> None:
@@ -34,11 +36,17 @@ def main(args: Args) -> None:
         )
         for side in ("chosen", "rejected")
     }
-    save_features(sides, args.features)
+    features = PairFeatures(
+        id=pairs["id"].tolist(),
+        split=pairs["split"].tolist(),
+        probability=torch.tensor(pairs["probability"].to_numpy(dtype=float)),
+        **sides,
+    )
+    save_features(features, args.features)
     write_json(
         {
             "rows": len(pairs),
-            "of": "rows of the preferences whose split is not 'judge', in order",
+            "of": "pairs of the preferences whose split is not 'judge'",
             "width": sides["chosen"].shape[1],
             "what": "input of the frozen model's final linear layer, float32",
             "model": type(base.model).__name__,

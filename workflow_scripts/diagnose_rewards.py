@@ -1,6 +1,6 @@
 """Compare the rewards with the judge's on several responses of the reference to each prompt."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -8,32 +8,41 @@ import numpy as np
 import pandas as pd
 
 from prudent.policies.respond import sample_responses
-from prudent.rewards.diagnosis import diagnosis_table, pair_accuracy
+from prudent.rewards import diagnosis
 from prudent.rewards.ensemble import RewardEnsemble
-from prudent.rewards.features import load_features
+from prudent.rewards.evidence import evidence_of
 from prudent.rewards.judges import load_judge
-from prudent.rewards.scoring import long_table, score_responses
+from prudent.rewards.loading import draws_of, load_rewards
+from prudent.rewards.scoring import long_table
+from prudent.rewards.settings import RewardSettings
 from prudent.seeding import generator
 from prudent.tables import read_table, write_csv, write_parquet
 from prudent.workflow import entry
+from prudent.world.rarity import counts_of_rarest
 
 
 @dataclass
 class Args:
-    reference: Path
-    base: Path
-    ensembles: list[Path]
-    prompts: Path
-    features: Path
-    preferences: Path
-    samples: Path
-    table: Path
-    settings: dict[str, Any]
-    scorer: str
-    sampling: dict[str, Any]
-    seed: int
-    judge: Path | None = None
-    threads: int = 1
+    reference: Path  # checkpoint of the reference policy
+    base: Path  # checkpoint of the base reward model
+    ensembles: list[Path]  # folders of the draws' checkpoints
+    names: list[str]  # of the ensembles; the first one's draws are in the table of samples
+    prompts: Path  # table
+    preferences: Path  # table of pairs
+    samples: Path  # rewards of the responses, written
+    table: Path  # written
+    kinds: Path  # table, a row an ensemble, written
+    frequency: Path  # table by frequency of the rarest judgement, written
+    settings: dict[str, Any]  # section `diagnosis` of the configuration
+    reward: dict[str, Any]  # section `reward` of the configuration
+    model: str  # world, trained, or a reward model's folder or hub id
+    sampling: dict[str, Any]  # section `sampling` of the configuration
+    seed: int  # of the study
+    from_base: list[str] = field(default_factory=list)  # ensembles whose models start from base
+    promised: str = ""  # the ensemble that has to keep the world's promises
+    judge: Path | None = None  # its checkpoint, if it is local
+    backbone: Path | None = None  # checkpoint that reward models start from, if it is local
+    threads: int = 1  # of the CPU
 
 
 def main(args: Args) -> None:
@@ -43,22 +52,41 @@ def main(args: Args) -> None:
     repeated = [prompt for prompt in prompts for _ in range(count)]
     draws = generator(args.seed, "diagnosis", "sampling")
     responses = sample_responses(args.reference, repeated, **args.sampling, draws=draws)
-    verdict = load_judge(args.judge or args.scorer)(repeated, responses)
+    verdict = load_judge(args.judge or args.model)(repeated, responses)
+    shape = (len(prompts), count)
 
-    base = RewardEnsemble.load(args.base)
-    ensembles = [RewardEnsemble.load(path) for path in args.ensembles]
-    rewards = score_responses(ensembles, repeated, responses)
+    preferences = read_table(args.preferences, "preferences")
+    pairs = preferences[preferences["split"] == "validation"]
+    backbone = args.backbone or RewardSettings(**args.reward).checkpoint
+    evidence, rewards = {}, []
+    for name, path in zip(args.names, args.ensembles, strict=True):
+        models = [load_rewards(draw) for draw in draws_of(path)]
+        start = args.base if name in args.from_base else backbone
+        said = list(evidence_of(models, repeated, responses, count, pairs, start))
+        evidence[name] = [of_draw for _, of_draw in said]
+        rewards = rewards or [of_draw for of_draw, _ in said]
 
-    pairs = read_table(args.preferences, "preferences")
-    unseen = pairs.loc[pairs["split"] != "judge", "split"].to_numpy() == "validation"
-    features = load_features(args.features, len(unseen), base.weight.shape[1])
-    difference = (features["chosen"] - features["rejected"]).numpy()[unseen]
-    weights = [ensemble.weight.numpy() for ensemble in ensembles]
-    accuracies = pair_accuracy(difference, base.weight.numpy(), weights)
+    asked, base = pairs["prompt"].tolist(), RewardEnsemble.load(args.base)
+    margins = [base(asked, pairs[side].tolist()).mean[:, 0] for side in ("chosen", "rejected")]
+    found = diagnosis.diagnosis_table(
+        evidence,
+        verdict["score"].reshape(shape),
+        args.seed,
+        base=(margins[0] - margins[1]).double().numpy(),
+        pair_prompts=pairs["prompt"].map(str).factorize()[0],
+        grammatical=verdict["grammatical"].reshape(shape) if "grammatical" in verdict else None,
+        promised=args.promised if args.model == "world" else None,
+    )
+    write_csv(found, args.table)
+    write_csv(diagnosis.kinds_table(found), args.kinds)
+    counts = np.full(shape, np.nan)
+    if args.model == "world":
+        trained = preferences[preferences["split"] == "train"]
+        written = [*trained["chosen"], *trained["rejected"]]
+        counts = counts_of_rarest(repeated, responses, written).reshape(shape)
+    frequency = diagnosis.by_frequency(evidence, verdict["score"].reshape(shape), counts, args.seed)
+    write_csv(frequency, args.frequency)
 
-    numbers = [reward.double().numpy() for reward in rewards]
-    world = args.scorer == "world"
-    write_csv(diagnosis_table(accuracies, numbers, verdict, count, targets=world), args.table)
     samples = pd.DataFrame({"prompt": repeated, "response": responses, **verdict})
     samples.insert(0, "prompt_index", np.repeat(np.arange(len(prompts)), count))
     write_parquet(long_table(samples, rewards), args.samples)

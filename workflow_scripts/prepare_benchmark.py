@@ -12,11 +12,11 @@ from prudent.workflow import entry
 
 @dataclass
 class Args:
-    benchmark: Path
-    card: Path
-    settings: dict[str, Any]
-    bad_rows: str
-    seed: int
+    benchmark: Path  # table, written
+    card: Path  # data card, written
+    settings: dict[str, Any]  # section `benchmark` of the configuration
+    bad_rows: str  # refuse or drop
+    seed: int  # of the study
 
 
 def main(args: Args) -> None:

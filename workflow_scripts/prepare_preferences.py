@@ -20,16 +20,16 @@ from prudent.workflow import entry
 
 @dataclass
 class Args:
-    preferences: Path
-    card: Path
-    settings: dict[str, Any]
-    sampling: dict[str, Any]
-    bad_rows: str
-    seed: int
-    reference: Path | None = None  # these two only where a source is sampled
-    prompts: Path | None = None
+    preferences: Path  # table, written
+    card: Path  # data card, written
+    settings: dict[str, Any]  # section `preferences` of the configuration
+    sampling: dict[str, Any]  # section `sampling` of the configuration
+    bad_rows: str  # refuse or drop
+    seed: int  # of the study
+    reference: Path | None = None  # its checkpoint, where a source is sampled
+    prompts: Path | None = None  # table, where a source is sampled
     gold: Path | None = None  # where settings["gold"] is a local folder
-    threads: int = 1
+    threads: int = 1  # of the CPU
 
 
 def main(args: Args) -> None:

@@ -13,12 +13,12 @@ from prudent.workflow import entry
 
 @dataclass
 class Args:
-    reference: Path
-    prompts: Path
-    card: Path
-    settings: dict[str, Any]
-    bad_rows: str
-    seed: int
+    reference: Path  # checkpoint whose tokenizer cuts the prompts
+    prompts: Path  # table, written
+    card: Path  # data card, written
+    settings: dict[str, Any]  # section `prompts` of the configuration
+    bad_rows: str  # refuse or drop
+    seed: int  # of the study
 
 
 def main(args: Args) -> None:

@@ -12,11 +12,11 @@ from prudent.workflow import entry
 
 @dataclass
 class Args:
-    texts: Path
-    card: Path
-    settings: dict[str, Any]
-    bad_rows: str
-    seed: int
+    texts: Path  # table, written
+    card: Path  # data card, written
+    settings: dict[str, Any]  # section `texts` of the configuration
+    bad_rows: str  # refuse or drop
+    seed: int  # of the study
 
 
 def main(args: Args) -> None:

@@ -10,9 +10,9 @@ from prudent.workflow import entry
 
 @dataclass
 class Args:
-    scores: Path
-    accuracy: Path
-    variance: Path
+    scores: Path  # rewards of the benchmark
+    accuracy: Path  # table, written
+    variance: Path  # table, written
 
 
 def main(args: Args) -> None:

@@ -22,22 +22,23 @@ from prudent.workflow import entry, objectives
 
 @dataclass
 class Args:
-    reference: Path
-    ensemble: Path
-    prompts: Path
-    policy: Path
-    training_log: Path
-    objective: str
-    beta: float
-    head: int
-    settings: dict[str, Any]
-    sampling: dict[str, Any]
-    checkpoints: Path
-    run_seed: int
-    seed: int
-    parameters: dict[str, Any] = field(default_factory=dict)
-    code: str = ""
-    threads: int = 1
+    reference: Path  # checkpoint that the policy starts from and stays near
+    ensemble: Path  # folder of the draws' checkpoints of the reward ensemble
+    prompts: Path  # table
+    policy: Path  # checkpoint, written
+    training_log: Path  # table, written
+    objective: str  # function of prudent/objectives
+    beta: float  # coefficient of the KL penalty
+    draw: int  # of the ensemble
+    head: int  # member that it is trained against
+    settings: dict[str, Any]  # section `ppo` of the configuration
+    sampling: dict[str, Any]  # section `sampling` of the configuration
+    checkpoints: Path  # folder to go on from after an interruption
+    run_seed: int  # of this policy
+    seed: int  # of the study
+    parameters: dict[str, Any] = field(default_factory=dict)  # of the objective
+    code: str = ""  # digest of the code; another one starts afresh
+    threads: int = 1  # of the CPU
 
 
 def main(args: Args) -> None:
@@ -46,18 +47,18 @@ def main(args: Args) -> None:
     if not prompts:
         raise InputError(f"{args.prompts}: no prompts with split train; PPO needs some")
     settings = PPOSettings(**args.settings, **args.sampling)
+    ensemble = args.ensemble / str(args.draw)
     effective = {
         "objective": args.objective,
         "parameters": args.parameters,
         "beta": args.beta,
+        "draw": args.draw,
         "head": args.head,
         "seed": args.seed,
         "run_seed": args.run_seed,
         **settings.model_dump(),
     }
-    sheet = metadata(
-        effective, reference=args.reference, ensemble=args.ensemble, prompts=args.prompts
-    )
+    sheet = metadata(effective, reference=args.reference, ensemble=ensemble, prompts=args.prompts)
 
     # A folder of its own for each variant of a run: after an edit of the configuration the new one
     # starts afresh, and meets no checkpoint that it would have to refuse.
@@ -73,7 +74,7 @@ def main(args: Args) -> None:
         policy,
         reference,
         tokenizer,
-        load_rewards(args.ensemble),
+        load_rewards(ensemble),
         functools.partial(objectives.load(args.objective), **args.parameters),
         beta=args.beta,
         head=args.head,

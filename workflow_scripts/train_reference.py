@@ -11,13 +11,13 @@ from prudent.workflow import entry
 
 @dataclass
 class Args:
-    checkpoint: Path
+    checkpoint: Path  # written
     digest: Path  # where to write the checkpoint's
-    loss: Path
-    settings: dict[str, Any]
-    seed: int
-    texts: Path | None = None
-    threads: int = 1
+    loss: Path  # table, written
+    settings: dict[str, Any]  # section `reference` of the configuration
+    seed: int  # of the study
+    texts: Path | None = None  # table, where it is trained
+    threads: int = 1  # of the CPU
 
 
 def main(args: Args) -> None:

@@ -13,15 +13,15 @@ from prudent.workflow.launch import launch, processes
 
 @dataclass
 class Args:
-    preferences: Path
-    checkpoint: Path
+    preferences: Path  # table of pairs
+    checkpoint: Path  # written
     digest: Path  # where to write the checkpoint's
-    loss: Path
-    settings: dict[str, Any]
-    split: str
-    seed: int
-    backbone: Path | None = None
-    threads: int = 1
+    loss: Path  # table, written
+    settings: dict[str, Any]  # section `reward` of the configuration
+    split: str  # of the pairs to train on
+    seed: int  # of the study
+    backbone: Path | None = None  # checkpoint to start from, if it is local
+    threads: int = 1  # of the CPU
 
 
 def main(args: Args) -> None:

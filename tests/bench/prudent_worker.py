@@ -15,9 +15,9 @@ from prudent.checkpoints import attention
 from prudent.objectives.single import vanilla
 from prudent.policies import lm_head, sampling
 from prudent.policies.models import use_fused_gelu
-from prudent.ppo import trainer as ppo
 from prudent.ppo.memory import keep_freed_memory
-from prudent.ppo.trainer import PPOSettings, PPOTrainer, RewardFunction
+from prudent.ppo.trainer import PPOSettings, PPOTrainer
+from prudent.rewards.interface import RewardFunction
 
 
 def prudent_trainer(
@@ -44,15 +44,16 @@ def prudent_trainer(
 
 def take_away(what: str) -> None:
     """Takes away one of the things that make it fast, to see what it gives."""
+    global use_fused_gelu, keep_freed_memory
     match what:
         case "the fused loss":  # the model's own logits, and autograd
             sampling.linear_head = lambda model: None
         case "large chunks":  # of logits, but such as a processor's cache may hold
             lm_head.CHUNK_BYTES["cpu"] = 16 << 20
         case "torch's GELU":
-            ppo.use_fused_gelu = lambda model: None
+            use_fused_gelu = lambda model: model  # noqa: E731
         case "keeping freed memory":
-            ppo.keep_freed_memory = lambda: None
+            keep_freed_memory = lambda: None  # noqa: E731
         case "sums of blocks in the sampler":
             sampling.inverse_cdf = lambda p, u: torch.searchsorted(p.cumsum(1), u[:, None])[:, 0]
 

@@ -18,6 +18,7 @@ from prudent.figures.style import save, styled
 
 RESULTS = Path("results/bench")
 CONFIGURATION = ["size", "dtype", "batch", "response"]
+TICKS = [digit * 10.0**power for power in range(-3, 5) for digit in (1, 2, 5)]
 LOOKS = {"prudent": ("Prudent", BLUE, "s"), "trl": ("TRL 1.12", VERMILLION, "o")}
 
 
@@ -133,11 +134,10 @@ def picture() -> Figure:
     dumbbells(panels["seconds"], steps, "median", "seconds per step")
     dumbbells(panels["share"], steps, "share", "share of the machine's peak")
     dumbbells(panels["memory"], steps, "gb", "peak memory, GB")
-    for name, right in (("share", 1), ("memory", panels["memory"].get_xlim()[1])):
-        panels[name].set_xlim(-0.2 * right, right)  # room for the numbers
-        panels[name].xaxis.set_major_locator(MaxNLocator(5, prune="lower"))
-        panels[name].axvline(0, color=INK, linewidth=0.8)
-        panels[name].spines["left"].set_visible(False)
+    most = max((side["gb"] for sides in steps for side in sides.values()), default=1)
+    for name, right in (("share", 1), ("memory", most)):
+        panels[name].set_xlim(-0.08 * right, 1.12 * right)  # room for the numbers over the dots
+        panels[name].xaxis.set_major_locator(MaxNLocator(4))
         panels[name].set_yticklabels([])
     for part, column, label in (
         ("length", "response", "new tokens (batch 32, 4 × 256, float32)"),
@@ -157,7 +157,7 @@ def picture() -> Figure:
 
 
 def dumbbells(axes: Axes, rows: list[dict[str, pd.Series]], column: str, title: str) -> None:
-    """A row for each configuration: both trainers' dots, their numbers outside."""
+    """A row for each configuration: both trainers' dots, their numbers above them."""
     text = "{:.0%}".format if column == "share" else lambda value: number(value, 2)
     places = [place + 0.4 * sides["trl"]["low"] for place, sides in enumerate(rows)]
     for place, sides in zip(places, rows, strict=True):
@@ -165,38 +165,33 @@ def dumbbells(axes: Axes, rows: list[dict[str, pd.Series]], column: str, title: 
         axes.plot(list(values.values()), [place, place], color="#D0D0D0", linewidth=3, zorder=1)
         for name, value in values.items():
             _, colour, marker = LOOKS[name]
-            right = value == max(values.values())
             axes.plot(value, place, color=colour, marker=marker, markersize=8, zorder=3)
-            axes.annotate(
-                text(value),
-                (value, place),
-                (8 if right else -8, 0),
-                textcoords="offset points",
-                ha="left" if right else "right",
-                va="center",
-                fontsize=9,
-                color=darker(colour),
-            )
+            above(axes, text(value), value, place, color=darker(colour), fontsize=9)
         if column == "median":
             middle = (values["prudent"] * values["trl"]) ** 0.5
-            label = f"×{ratio(sides):.1f}"
-            axes.annotate(
-                *(label, (middle, place), (0, 5)),
-                textcoords="offset points",
-                ha="center",
-                fontweight="bold",
-            )
+            above(axes, f"×{ratio(sides):.1f}", middle, place, fontweight="bold")
     size = [sides["trl"]["size"].replace("x", " × ") for sides in rows]
     dtype = [sides["trl"]["dtype"] for sides in rows]
     axes.set_yticks(places, [f"{a}\n{b}" for a, b in zip(size, dtype, strict=True)])
     if places:
-        axes.set_ylim(places[-1] + 0.6, -0.7)
+        axes.set_ylim(places[-1] + 0.5, -0.8)
     axes.margins(x=0.15)
+    if column == "median" and rows:
+        axes.minorticks_off()
+        low, high = (pick(_seconds(rows)) for pick in (min, max))
+        axes.set_xticks([tick for tick in TICKS if low / 1.3 <= tick <= 1.3 * high])
     axes.grid(axis="x")
     axes.tick_params(axis="y", length=0)
     axes.xaxis.set_major_formatter("{x:.0%}" if column == "share" else "{x:g}")
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_title(title)
+
+
+def above(axes: Axes, text: str, x: float, y: float, **style) -> None:
+    """A number above a dot, where it crosses no axis; grid lines end beside it."""
+    axes.annotate(
+        text, (x, y), (0, 7), textcoords="offset points", ha="center", va="bottom", **style
+    ).set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.6})
 
 
 def growth(axes: Axes, rows: list[dict[str, pd.Series]], column: str, label: str) -> None:
@@ -224,7 +219,10 @@ def growth(axes: Axes, rows: list[dict[str, pd.Series]], column: str, label: str
     axes.yaxis.set_major_formatter("{x:g}")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_minor_formatter(NullFormatter())
-    axes.margins(y=0.2)
+    axes.minorticks_off()
+    low, high = (pick(_seconds(rows)) for pick in (min, max))
+    axes.set_yticks([tick for tick in TICKS if low / 2 <= tick <= 2 * high])
+    axes.margins(x=0.06, y=0.22)
     axes.grid(axis="y")
     axes.set_xlabel(label)
     axes.set_title("seconds per step; dotted: in proportion")
@@ -232,6 +230,10 @@ def growth(axes: Axes, rows: list[dict[str, pd.Series]], column: str, label: str
         first = rows[0]["prudent"]["median"]
         proportional = [first * place / places[0] for place in places]
         axes.plot(places, proportional, color=GREY, linestyle=":", linewidth=1.2, zorder=1)
+
+
+def _seconds(rows: list[dict[str, pd.Series]]) -> list[float]:
+    return [side["median"] for sides in rows for side in sides.values()]
 
 
 if __name__ == "__main__":

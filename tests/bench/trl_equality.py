@@ -26,7 +26,7 @@ from prudent.policies import sampling
 from prudent.policies.text import encode_prompts
 from prudent.ppo import losses
 from prudent.ppo import trainer as trainer_module
-from prudent.ppo.trainer import prompt_rows
+from prudent.ppo.schedule import prompt_rows
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tiny_models import CONFIGS, EOS, PAD, tiny_model, tiny_prompts, tiny_tokenizer  # noqa: E402

@@ -7,19 +7,23 @@ every weight of it stands in the checkpoint.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import find_adapter_config_file
 
 from prudent import checkpoint_files
-from prudent.errors import InputError
+from prudent.errors import InputError, quoted
 from prudent.tables import atomic_path, write_json
 
 MAX_LENGTH = 1 << 20
+MAX_LAYERS = 1000
 
 
 def device() -> torch.device:
@@ -54,12 +58,18 @@ def load_tokenizer(
         raise InputError(f"{checkpoint}: no tokenizer can be loaded: {why(error)}") from error
     if not count:
         raise InputError(f"{checkpoint}: the tokenizer has no tokens; is a file of it missing?")
-    if tokenizer.pad_token is None:
-        if tokenizer.eos_token is None:
+    length = tokenizer.model_max_length
+    if isinstance(length, bool) or not isinstance(length, int | float) or not length >= 1:
+        raise InputError(
+            f"{checkpoint}: the tokenizer's model_max_length is {quoted(length)}; expected a whole "
+            "number >= 1"
+        )
+    if tokenizer.pad_token_id is None:
+        if tokenizer.eos_token_id is None:
             raise InputError(f"{checkpoint}: the tokenizer has neither a padding nor an EOS token")
         tokenizer.pad_token = tokenizer.eos_token
-    if tokenizer.model_max_length > MAX_LENGTH:  # "unlimited" in a tokenizer without a limit
-        tokenizer.model_max_length = MAX_LENGTH
+    # "Unlimited" in a tokenizer without a limit is 1e30.
+    tokenizer.model_max_length = int(min(length, MAX_LENGTH))
     return tokenizer
 
 
@@ -81,6 +91,10 @@ def load_model(
         raise InputError(f"{checkpoint}: has no config.json; expected the folder of a checkpoint")
     try:
         adapter = find_adapter_config_file(checkpoint, revision=revision)
+        config = AutoConfig.from_pretrained(checkpoint, revision=revision, trust_remote_code=False)
+        layers = getattr(config, "num_hidden_layers", None) or 0
+        if layers > MAX_LAYERS:  # it would take for ever to make them
+            raise ValueError(f"config.json: found {layers} layers, expected at most {MAX_LAYERS}")
         model, report = kind.from_pretrained(
             checkpoint,
             revision=revision,
@@ -99,6 +113,19 @@ def load_model(
             f"{checkpoint}: holds an adapter (adapter_config.json), whose weights would be left "
             "out; expected it merged into the model's weights"
         )
+    _check_weights(model, report, checkpoint, fresh)
+    require_finite(model, str(checkpoint))
+    _try_out(model, checkpoint)
+    return model
+
+
+def _check_weights(
+    model: PreTrainedModel,
+    report: dict[str, Any],
+    checkpoint: str | Path,
+    fresh: re.Pattern[str] | None,
+) -> None:
+    """``InputError`` unless the checkpoint's weights are the model's; ``report`` is of loading."""
     # A linear layer's mask buffers and the like may be missing; a parameter may not.
     parameters = {name for name, _ in model.named_parameters()}
     mismatched = {entry[0] for entry in report["mismatched_keys"]}  # of another shape
@@ -111,8 +138,28 @@ def load_model(
             "model's shape and would be freshly initialised; expected a checkpoint with every "
             "weight trained"
         )
-    require_finite(model, str(checkpoint))
-    return model
+    # Such as those of the layers that config.json does not count; another task's head may be left.
+    prefix = f"{model.base_model_prefix}."
+    left = [key for key in report["unexpected_keys"] if re.match(rf"{prefix}.*\.\d+\.", key)]
+    if left:
+        raise InputError(
+            f"{checkpoint}: the weights {', '.join(sorted(left)[:5])} have no place in the model "
+            "that config.json describes; expected all layers to be used"
+        )
+
+
+@torch.no_grad()
+def _try_out(model: PreTrainedModel, checkpoint: str | Path) -> None:
+    """``InputError`` where the settings in config.json are of no use for reading two tokens."""
+    try:
+        logits = model(input_ids=torch.tensor([[0, 1]], device=model.device)).logits
+    except Exception as error:  # of many classes, from deep in the model
+        raise InputError(f"{checkpoint}: the model cannot be used: {why(error)}") from error
+    if not logits.isfinite().all():
+        raise InputError(
+            f"{checkpoint}: the model's outputs are not finite, though its weights are; expected "
+            "settings in config.json that it was trained with"
+        )
 
 
 def save_checkpoint(
@@ -120,14 +167,47 @@ def save_checkpoint(
     tokenizer: PreTrainedTokenizerBase,
     path: str | Path,
     metadata: dict[str, Any] | None = None,
+    more: Callable[[Path], None] | None = None,
 ) -> None:
-    """Writes a model with its tokenizer, all at once; ``InputError`` if a weight is not finite."""
+    """Writes a model with its tokenizer, all at once; ``InputError`` if a weight is not finite.
+
+    ``more`` writes more files into the folder that it is given.
+    """
     require_finite(model, str(path))
     with atomic_path(path) as temporary:
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
+        if more is not None:
+            more(temporary)
         if metadata is not None:
             write_json(metadata, temporary / "metadata.json")
+
+
+def save_tensors(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Writes tensors as a safetensors file."""
+    save_file({name: value.contiguous() for name, value in tensors.items()}, path)
+
+
+def load_tensors(
+    path: Path, shapes: Mapping[str, Sequence[int]] | None = None
+) -> dict[str, torch.Tensor]:
+    """The tensors of a safetensors file.
+
+    ``InputError`` where it cannot be read, where one that ``shapes`` names is missing or of another
+    shape, or where numbers are not finite.
+    """
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path}: not a readable safetensors file: {error}") from error
+    for name, shape in (shapes or {}).items():
+        found = list(tensors[name].shape) if name in tensors else "nothing"
+        if found != list(shape):
+            raise InputError(f"{path}: {name}: found {found}, expected {list(shape)}")
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise InputError(f"{path}: {name}: found numbers that are not finite")
+    return tensors
 
 
 @torch.no_grad()

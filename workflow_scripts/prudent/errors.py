@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import errno
 import re
+from typing import Any
+
+LONGEST = 1500
+"""Characters of a message."""
 
 
 class InputError(ValueError):
@@ -11,7 +15,18 @@ class InputError(ValueError):
 
     The message is complete by itself: it names the file, key or row, says what was found and what
     was expected. Scripts print it without a traceback and end with status 1.
+
+    It is one line of printable text, whatever stands in the names, values and errors that it
+    quotes, and its middle is cut where it is longer than a screen.
     """
+
+    def __init__(self, message: str) -> None:
+        line = " ".join(message.split())
+        plain = "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
+        half = LONGEST // 2
+        super().__init__(
+            plain if len(plain) <= LONGEST else f"{plain[:half]} ... {plain[-half + 5 :]}"
+        )
 
 
 def disk_is_full(error: Exception) -> bool:
@@ -19,3 +34,16 @@ def disk_is_full(error: Exception) -> bool:
     match = re.search(r"os error (\d+)", str(error))
     number = int(match[1]) if match else getattr(error, "errno", None)
     return number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def quoted(value: Any) -> str:
+    """A value as it stands in a message: in quotes if it is a text, and cut if it is long."""
+    try:
+        return cut(repr(value))
+    except ValueError:  # Python does not write out whole numbers of thousands of digits
+        return f"a {type(value).__name__} too long to show"
+
+
+def cut(text: str, length: int = 200) -> str:
+    """The text, or its beginning and three dots."""
+    return text if len(text) <= length else f"{text[: length - 3]}..."

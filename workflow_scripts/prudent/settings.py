@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Self
@@ -17,7 +18,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 from pydantic_core import PydanticCustomError
 
-from prudent.errors import InputError
+from prudent.errors import InputError, cut, quoted
 
 Form = dict[str, Any]
 """A piece of a JSON schema."""
@@ -34,7 +35,7 @@ Text = Annotated[str, Field(min_length=1)]
 class Settings(BaseModel):
     """Base of all settings: closed, frozen, and strict about types.
 
-    ``1.0`` is no whole number, ``true`` is no number, and infinities are none either. Raises
+    ``1.0`` is not a whole number, and neither ``true`` nor an infinity is a number. Raises
     ``InputError`` for keys or values that do not fit.
     """
 
@@ -66,9 +67,15 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _follow_rules(self) -> Self:
-        for key, says in self.rules():
+        for key, says in itertools.chain(self._huge(), self.rules()):
             raise PydanticCustomError("rule", "{says}", {"key": key, "says": says})
         return self
+
+    def _huge(self) -> Iterable[tuple[str, str]]:
+        """Whole numbers that no file format, tensor or float can hold."""
+        for key, value in self:
+            if isinstance(value, int) and value.bit_length() > 63:
+                yield key, f"is {shown(value)}; expected one of at most 18 digits"
 
 
 def partial(model: type[Settings], name: str) -> type[Settings]:
@@ -98,10 +105,12 @@ def complaint(error: ValidationError, model: type[Settings]) -> str:
     # Unknown keys come first: a misspelt key is often also a missing one.
     first = min(found, key=lambda detail: detail["type"] != "extra_forbidden")
     path, kind = first["loc"], first["type"]
-    if kind == "extra_forbidden":
+    if kind in ("extra_forbidden", "invalid_key"):
         *owner, unknown = path
         known = list(form_at(schema, owner).get("properties", {}))
         where = f"`{key_of(owner)}`" if owner else "the configuration"
+        if kind == "invalid_key":  # a number, null, or a word like `on`, which YAML takes for true
+            return f"a key in {where} is {shown(first['input'])}; {_keys(where, known)}"
         return f"unknown key `{key_of(path)}`{suggest(str(unknown), known)}; {_keys(where, known)}"
     if kind == "rule":
         return f"`{key_of((*path, first['ctx']['key']))}` {first['ctx']['says']}"
@@ -110,9 +119,10 @@ def complaint(error: ValidationError, model: type[Settings]) -> str:
     if path and path[-1] == "[key]":
         names = form_at(schema, path[:-2]).get("propertyNames", {}).get("enum")
         owner = key_of(path[:-2])
+        name = quoted(first["input"])
         if names:
-            return f"unknown name {first['input']!r} in `{owner}`; expected one of {listed(names)}"
-        return f"the name {first['input']!r} in `{owner}` does not fit; expected {NAME_FORM}"
+            return f"unknown name {name} in `{owner}`; expected one of {listed(names)}"
+        return f"the name {name} in `{owner}` does not fit; expected {NAME_FORM}"
     form, value, hint = form_at(schema, path), first["input"], ""
     if isinstance(value, str):
         if "enum" in form:
@@ -203,7 +213,7 @@ def _number(value: float) -> str:
 def shown(value: Any) -> str:
     """What was found, in words; long values are cut."""
     if isinstance(value, str):
-        return f"the text {_short(repr(value))}"
+        return f"the text {quoted(value)}"
     if isinstance(value, dict):
         return "a section" if value else "an empty section"
     if isinstance(value, list | tuple):
@@ -215,17 +225,13 @@ def shown(value: Any) -> str:
     plain = isinstance(value, int | float)
     # Python refuses to write out whole numbers of thousands of digits.
     text = f"{value:.3e}" if isinstance(value, float) and abs(value) > 1e15 else _digits(value)
-    return _short(text) if plain else f"{_short(text)} ({type(value).__name__})"
+    return cut(text) if plain else f"{cut(text)} ({type(value).__name__})"
 
 
 def _digits(value: Any) -> str:
     if isinstance(value, int) and value.bit_length() > 256:
         return f"a whole number of about {int(value.bit_length() * math.log10(2))} digits"
     return str(value)
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 100 else f"{text[:97]}..."
 
 
 def listed(names: Iterable[Any]) -> str:

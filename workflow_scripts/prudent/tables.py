@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import glob
 import hashlib
 import importlib.metadata
@@ -10,19 +11,27 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from prudent.errors import InputError, disk_is_full
+from prudent.errors import InputError, cut, disk_is_full, quoted
 from prudent.paths import folder_files
 
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+RESPONSES = [
+    ("method", pa.string()),
+    ("seed", pa.int64()),
+    ("prompt", pa.string()),
+    ("response", pa.string()),
+]
 
 SCHEMAS: dict[str, pa.Schema] = {
     "texts": pa.schema([("text", pa.string()), ("source", pa.string()), ("split", pa.string())]),
@@ -36,6 +45,7 @@ SCHEMAS: dict[str, pa.Schema] = {
     ),
     "preferences": pa.schema(
         [
+            ("id", pa.string()),
             ("prompt", MESSAGES),
             ("chosen", pa.string()),
             ("rejected", pa.string()),
@@ -54,9 +64,20 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("id", pa.string()),
         ]
     ),
-    # What a judge says of responses; other columns are the judge's own.
-    "judgements": pa.schema(
-        [("prompt", pa.string()), ("response", pa.string()), ("score", pa.float64())]
+    # Policies' responses to the test prompts; the reference policy is method "reference", seed 0.
+    "responses": pa.schema(RESPONSES),
+    # What a judge says of them; other columns are the judge's own.
+    "judgements": pa.schema([*RESPONSES, ("score", pa.float64())]),
+    # What every head says of them.
+    "rewards": pa.schema(
+        [
+            ("method", pa.string()),
+            ("seed", pa.int64()),
+            ("prompt", pa.string()),
+            ("ensemble", pa.int64()),
+            ("head", pa.int64()),
+            ("reward", pa.float64()),
+        ]
     ),
     "scores": pa.schema(
         [
@@ -86,13 +107,52 @@ CSV_SCHEMAS: dict[str, dict[str, str]] = {
         **dict.fromkeys(("ensemble", "head", "step", "loss", "accuracy"), NUMBER),
         "split": TEXT,
     },
+    "member_losses": {
+        **dict.fromkeys(("member", "step", "loss", "accuracy"), NUMBER),
+        "split": TEXT,
+    },
     "policies": {
         "method": TEXT,
         **dict.fromkeys(("seed", "ensemble", "head", "trial", "score"), NUMBER),
         "score_se": MAYBE,
         "kl": MAYBE,
     },
-    "diagnosis": {"quantity": TEXT, "value": BOUND, "low": BOUND, "high": BOUND},
+    "summary": {
+        "method": TEXT,
+        **dict.fromkeys(("policies", "heads", "score", "worse", "worse_low", "worse_high"), NUMBER),
+        **dict.fromkeys(("score_low", "score_high", "score_variance", "noise_variance"), MAYBE),
+        **dict.fromkeys(("kl", "kl_sd", "reference_score", "reference_se"), MAYBE),
+    },
+    "tests": {
+        **dict.fromkeys(("method", "baseline", "quantity"), TEXT),
+        **dict.fromkeys(("pairs", "heads"), NUMBER),
+        **dict.fromkeys(("estimate", "low", "high", "p"), BOUND),
+    },
+    # Of each ensemble of rewards; what is no ensemble's own has the ensemble "".
+    "diagnosis": {
+        **dict.fromkeys(("ensemble", "quantity"), TEXT),
+        **dict.fromkeys(("value", "low", "high", "noise", "noise_low", "noise_high"), BOUND),
+        **dict.fromkeys(("untrained", "promised_low", "promised_high"), BOUND),
+    },
+    "kinds": {
+        "ensemble": TEXT,
+        **dict.fromkeys(
+            ("accuracy_member", "accuracy_mean", "within_member", "within_mean"), MAYBE
+        ),
+        **dict.fromkeys(("sigma_ratio", "sigma_ratio_noise", "leave_one_out"), BOUND),
+        **dict.fromkeys(("leave_one_out_untrained", "leave_one_out_noise"), MAYBE),
+        **dict.fromkeys(("leave_one_out_beyond", "error_correlation"), MAYBE),
+        **dict.fromkeys(("ece_mean", "ece_mean_noise"), MAYBE),
+    },
+    "frequency": {
+        "ensemble": TEXT,
+        **dict.fromkeys(("bin", "count_low", "count_high", "n", "pairs"), NUMBER),
+        **dict.fromkeys(("accuracy_member", "accuracy_member_low", "accuracy_member_high"), MAYBE),
+        **dict.fromkeys(("accuracy_mean", "accuracy_mean_low", "accuracy_mean_high"), MAYBE),
+        **dict.fromkeys(("error_member", "error_member_low", "error_member_high"), MAYBE),
+        **dict.fromkeys(("error_mean", "error_mean_low", "error_mean_high"), MAYBE),
+        **dict.fromkeys(("sigma", "sigma_low", "sigma_high"), MAYBE),
+    },
     "accuracy": {
         **dict.fromkeys(("subset", "section", "level", "model"), TEXT),
         **dict.fromkeys(("ensemble", "head", "accuracy", "se", "ties", "rows"), NUMBER),
@@ -178,6 +238,49 @@ def write_text(text: str, path: str | Path) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def csv_rows(path: str | Path, hint: str = "") -> Iterator[list[str]]:
+    """The rows of a csv file, first the one of column names.
+
+    ``InputError`` with the line of a row that has other cells than there are names, which pandas
+    would fill up or shift, and for two columns of one name; ``csv.Error`` where it is not csv.
+    """
+    with open(path, encoding="utf-8-sig", newline="") as stream, _large_cells():
+        reader = csv.reader(stream, strict=True)
+        names = next(reader, None)
+        if names is None:
+            raise InputError(f"{path}: the file is empty, expected a line of column names")
+        once(names, path)
+        yield names
+        line = reader.line_num
+        for cells in reader:
+            start, line = line + 1, reader.line_num
+            if not cells:
+                continue
+            if len(cells) != len(names):
+                raise InputError(
+                    f"{path}: line {start}: found {len(cells)} cell(s), expected {len(names)} as "
+                    f"in the line of column names{hint}"
+                )
+            yield cells
+
+
+def once(names: Sequence[str], path: str | Path) -> None:
+    """``InputError`` where two columns of a file have one name."""
+    for place, name in enumerate(names):
+        if name in names[:place]:
+            raise InputError(f"{path}: found two columns {quoted(name)}, expected each name once")
+
+
+@contextlib.contextmanager
+def _large_cells() -> Iterator[None]:
+    """Lifts the csv module's limit on the length of a cell."""
+    before = csv.field_size_limit(sys.maxsize)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
+
+
 def read_csv(path: str | Path, schema: str) -> pd.DataFrame:
     """Reads a CSV table of one of ours, names as the texts that they are.
 
@@ -186,6 +289,8 @@ def read_csv(path: str | Path, schema: str) -> pd.DataFrame:
     form = CSV_SCHEMAS[schema]
     texts = [name for name, kind in form.items() if kind == TEXT]
     try:
+        for _ in csv_rows(path):
+            pass
         frame = pd.read_csv(
             path,
             dtype=dict.fromkeys(texts, str),
@@ -193,11 +298,11 @@ def read_csv(path: str | Path, schema: str) -> pd.DataFrame:
             na_values={name: ["", "nan"] for name in form if name not in texts},
             encoding="utf-8",
         )
-    except (OSError, ValueError, pd.errors.ParserError) as error:  # EmptyDataError is a ValueError
+    except InputError:
+        raise
+    except (OSError, ValueError, csv.Error) as error:  # pandas' own are ValueErrors
         first = str(error).splitlines()[0]
         raise InputError(f"{path}: not a readable csv file: {first}") from error
-    if not isinstance(frame.index, pd.RangeIndex):  # where pandas puts the first of too many cells
-        raise InputError(f"{path}: row 1 has more cells than the header has")
     missing = [name for name in form if name not in frame]
     if missing:
         raise InputError(
@@ -217,9 +322,9 @@ def _check_numbers(column: pd.Series, path: str | Path, kind: str) -> None:
         bad |= numbers.isin([np.inf, -np.inf])
     if column.dtype == bool or bad.any():
         row = int(bad.argmax())
-        found = column.iloc[row] if len(column) else "true or false"
+        found = cut(str(column.iloc[row])) if len(column) else "true or false"
         raise InputError(
-            f"{path}: row {row + 1}, column {column.name!r}: found {found}, expected a {kind}"
+            f"{path}: row {row + 1}, column {quoted(column.name)}: found {found}, expected a {kind}"
         )
 
 
@@ -230,27 +335,50 @@ def read_table(path: str | Path, schema: str, others: bool = False) -> pd.DataFr
     """
     try:
         table = pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
+        names = table.column_names  # decoded here, and perhaps not UTF-8
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not a readable parquet file: {error}") from error
     expected = SCHEMAS[schema]
-    missing = [name for name in expected.names if name not in table.column_names]
+    missing = [name for name in expected.names if name not in names]
     if missing:
         raise InputError(
             f"{path}: the column(s) {', '.join(missing)} are missing; expected the columns "
-            f"{', '.join(expected.names)}, found {', '.join(table.column_names)}"
+            f"{', '.join(expected.names)}, found {', '.join(names)}"
         )
     try:
-        frame = table.select(expected.names).cast(expected).to_pandas()
+        typed = table.select(expected.names).cast(expected)
+        typed.validate(full=True)
+        _check_nulls(typed, path)
+        frame = typed.to_pandas()
     except (pa.ArrowException, UnicodeDecodeError) as error:
         raise InputError(f"{path}: a column has the wrong type: {error}") from error
     for column in expected.names:
         if expected.field(column).type == MESSAGES:
             frame[column] = [list(messages) for messages in frame[column]]
     if others:
-        for name in table.column_names:
+        for name in names:
             if name not in expected.names:
                 frame[name] = table[name].to_pandas()
     return frame
+
+
+def _check_nulls(table: pa.Table, path: str | Path) -> None:
+    """``InputError`` for a row that lacks a value; a number may be unknown."""
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        if column.type == pa.float64():
+            continue
+        missing = column.is_null().to_numpy()
+        if column.type == MESSAGES and not missing.any():
+            parts = pc.list_flatten(column)
+            parents = pc.list_parent_indices(column).to_numpy()
+            for field in ("role", "content"):
+                bad = pc.struct_field(parts, field).is_null().to_numpy()
+                missing[parents[bad]] = True
+        if missing.any():
+            raise InputError(
+                f"{path}: row {int(missing.argmax()) + 1}, column {quoted(name)}: found no value, "
+                "expected one in every row"
+            )
 
 
 def file_digest(path: str | Path) -> str:

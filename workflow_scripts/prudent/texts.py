@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from prudent.errors import InputError
+from prudent.errors import InputError, quoted
 
 
 def as_list(values: Any, name: str) -> list[Any]:
@@ -16,13 +16,13 @@ def as_list(values: Any, name: str) -> list[Any]:
 
 
 def check_text(value: Any, place: str, expected: str = "a text") -> None:
-    """``InputError`` where a value is no text, or holds half a character (a lone surrogate)."""
+    """``InputError`` where a value is not text, or holds half a character (a lone surrogate)."""
     if not isinstance(value, str):
         raise InputError(f"{place}: found {type(value).__name__}, expected {expected}")
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise InputError(f"{place}: found {value!r}, expected Unicode text") from None
+        raise InputError(f"{place}: found {quoted(value)}, expected Unicode text") from None
 
 
 def text_list(values: Any, name: str) -> list[str]:

@@ -12,9 +12,9 @@ from prudent.analysis.wording import name_of as name
 from prudent.analysis.wording import number
 
 CLAIM = (
-    "The claim under test, that of arXiv 2410.23726 for variance-aware PPO: policies moved as far "
-    "from the reference as the baseline's (the same KL) vary less, and are less often worse than "
-    "the reference. It is asked here of every method"
+    "The claim under test comes from arXiv 2410.23726, for variance-aware PPO: policies that have "
+    "moved as far from the reference as the baseline's (the same KL) vary less, and fewer of them "
+    "are worse than the reference. Every method here is held against this claim."
 )
 
 
@@ -30,7 +30,7 @@ class Finding(NamedTuple):
 def interval(low: float, high: float) -> str:
     """An interval in words; nothing where there is none."""
     if not (np.isfinite(low) and np.isfinite(high)):
-        return "no interval: too few reward heads"
+        return "no interval: too few members"
     return f"95% interval {number(low)} to {number(high)}"
 
 
@@ -49,7 +49,7 @@ def findings(summary: pd.DataFrame, tests: pd.DataFrame) -> list[Finding]:
 
     What the claim needs is fixed here, before any number is known: final KLs within 15% of each
     other, a variance ratio whose 95% interval lies above 1, and, as such an interval is too short
-    with few heads, a paired swap test below 5%.
+    with few members, a paired permutation test below 5%.
 
     Args:
         summary: ``statistics.summary_table``.
@@ -115,23 +115,25 @@ def _variance_sentence(method, baseline, one, base, test) -> tuple[str, str]:
             "none",
         )
     heads, pairs = test.loc["variance_ratio", ["heads", "pairs"]]
-    p_swap, p_brown = test.loc["swap_test", "p"], test.loc["brown_forsythe", "p"]
+    p_permuted, p_brown = test.loc["swap_test", "p"], test.loc["brown_forsythe", "p"]
     direction = "lower" if ratio > 1 else "higher"
     if not np.isfinite(low):
         verdict, says = f"seems {direction}", "not established"
     elif low <= 1 <= high:
         verdict, says = f"seems {direction}", "not established, the interval includes 1"
-    elif not p_swap < 0.05:
+    elif not p_permuted < 0.05:
         verdict = f"seems {direction}"
-        says = "not established, the interval excludes 1 but the swap test does not confirm it"
+        says = (
+            "not established, the interval excludes 1 but the permutation test does not confirm it"
+        )
     else:
         verdict, says = direction, f"{direction} variance is established, the interval excludes 1"
     return (
         f"Variance of the policies' scores: {number(one['score_variance'])} for {name(method)}, "
         f"{number(base['score_variance'])} for {name(baseline)}; ratio {name(baseline)} over "
         f"{name(method)} {number(ratio)} ({interval(low, high)}, "
-        f"{heads} reward head{plural(heads)}, {pairs} pairs of policies): {says} (paired swap test "
-        f"p {p_value(p_swap)}, Brown-Forsythe p {p_value(p_brown)}).",
+        f"{heads} member{plural(heads)}, {pairs} pairs of policies): {says} "
+        f"(paired permutation test p {p_value(p_permuted)}, Brown-Forsythe p {p_value(p_brown)}).",
         verdict,
     )
 

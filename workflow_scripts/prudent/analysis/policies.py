@@ -8,7 +8,7 @@ the fixed test prompts.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,13 +21,13 @@ from prudent.analysis.statistics import (
     evaluation_noise,
     mcnemar,
     mean_and_se,
-    swap_test,
+    permutation_test,
     t_interval,
     variance,
     variance_ratio,
     wilson_interval,
 )
-from prudent.errors import InputError
+from prudent.errors import InputError, quoted
 from prudent.seeding import seed_parts
 
 KL_TOLERANCE = 0.15
@@ -70,13 +70,29 @@ def read_logs(
 def read_judgements(
     paths: Sequence[Path], methods: Sequence[str], seeds: Sequence[int]
 ) -> dict[tuple[str, int], pd.DataFrame]:
-    """The judged responses of all policies, under (method, seed)."""
-    files = by_policy(paths, methods, seeds)
-    return {key: read_judgement(path) for key, path in files.items()}
+    """The judged responses of all policies, under (method, seed), from a file for each method.
+
+    ``InputError`` where a file is not that of the method, or lacks a policy.
+    """
+    judged = {}
+    for method, path in zip(methods, paths, strict=True):
+        table = read_judgement(path)
+        found = {key: rows for key, rows in table.groupby(["method", "seed"], sort=False)}
+        expected = {(method, seed) for seed in seeds}
+        if set(found) != expected:
+            raise InputError(
+                f"{path}: found responses of {_named(found)}; expected those of {_named(expected)}"
+            )
+        judged |= {key: found[key].reset_index(drop=True) for key in sorted(expected)}
+    return judged
+
+
+def _named(policies: Iterable[tuple[str, int]]) -> str:
+    return ", ".join(f"{method} seed {seed}" for method, seed in sorted(policies))
 
 
 def read_judgement(path: Path) -> pd.DataFrame:
-    """One policy's judged responses; ``InputError`` unless every score is finite."""
+    """Judged responses of a file; ``InputError`` unless every score is finite."""
     judged = tables.read_table(path, "judgements", others=True)
     bad = ~np.isfinite(judged["score"].to_numpy())
     if bad.any():
@@ -128,11 +144,11 @@ def policy_table(
     for (method, seed), judged in judgements.items():
         if judged["prompt"].tolist() != prompts:
             raise InputError(
-                f"judge/{method}/seed{seed}: {len(judged)} prompts that are not the reference's "
-                f"{len(prompts)} in the same order; judge both with the same settings"
+                f"judge/{method}.parquet: seed {seed}: {len(judged)} prompts that are not the "
+                f"reference's {len(prompts)} in the same order; judge both with the same settings"
             )
         if not np.isfinite(judged["score"]).all():
-            raise InputError(f"judge/{method}/seed{seed}: a score is not finite")
+            raise InputError(f"judge/{method}.parquet: seed {seed}: a score is not finite")
         score, se = mean_and_se(judged["score"])
         ensemble, head, trial = seed_parts(seed, ensembles, heads)
         row = {"method": method, "seed": seed, "ensemble": ensemble, "head": head, "trial": trial}
@@ -201,13 +217,14 @@ def comparison_table(
     Returns:
         method, baseline, pairs, heads (clusters), quantity, estimate, low, high, p. Quantities:
         score_difference (method - baseline; t over heads), variance_ratio (baseline / method;
-        bootstrap over heads), brown_forsythe and swap_test (p only), worse_difference (method -
-        baseline, share of policies worse than the reference; p of McNemar), kl_mismatch.
+        bootstrap over heads), brown_forsythe and swap_test (p only; the second is the paired
+        permutation test), worse_difference (method - baseline, share of policies worse than the
+        reference; p of McNemar), kl_mismatch.
     """
     by_method = {name: part.set_index("seed") for name, part in policies.groupby("method")}
     if baseline not in by_method:
         raise InputError(
-            f"statistics.baseline: {baseline!r} is not a method; choose one of "
+            f"statistics.baseline: {quoted(baseline)} is not a method; choose one of "
             f"{', '.join(policies['method'].unique())}"
         )
     rows = []
@@ -226,7 +243,7 @@ def comparison_table(
             "score_difference": (*t_interval(b - a, clusters), nan),
             "variance_ratio": (*variance_ratio(a, b, clusters, resamples, rng), nan),
             "brown_forsythe": (nan, nan, nan, brown_forsythe(a, b)),
-            "swap_test": (nan, nan, nan, swap_test(a, b, clusters, resamples, rng)),
+            "swap_test": (nan, nan, nan, permutation_test(a, b, clusters, resamples, rng)),
             "worse_difference": (difference, nan, nan, mcnemar(first["worse"], second["worse"])),
             "kl_mismatch": (kl_mismatch(first["kl"].mean(), second["kl"].mean()), nan, nan, nan),
         }

@@ -147,38 +147,49 @@ def brown_forsythe(first: Sequence[float], second: Sequence[float]) -> float:
     return float(stats.levene(first, second, center="median").pvalue)
 
 
-def swap_test(
+def permutation_test(
     baseline: Sequence[float],
     method: Sequence[float],
     clusters: Sequence[int],
     resamples: int,
     rng: np.random.Generator,
 ) -> float:
-    """Two-sided permutation p for equal variances: the methods' labels are swapped within heads.
+    """Two-sided p of the paired permutation test of equal variances.
 
-    It keeps the pairing and the clusters. Each arm is first centred at its mean, so that a
-    difference of means is not taken for one of variances. All swaps are enumerated up to 12 heads,
-    and drawn at random above. nan with fewer than three clusters.
+    The methods' labels are swapped within heads, which keeps the pairing and the clusters. Each arm
+    is first centred at its mean, so that a difference of means is not taken for one of variances.
+    All swaps are enumerated up to 12 heads at least, and drawn at random where they are more than
+    ``resamples``. nan with fewer than three clusters.
     """
     arms = np.array([baseline, method], dtype=float)
     names, index = np.unique(np.asarray(clusters), return_inverse=True)
     if len(names) < 3:
         return float("nan")
     arms = arms - arms.mean(axis=1, keepdims=True)
-    if len(names) <= EXACT_SWAPS:
-        codes = np.arange(2 ** len(names))[:, None]
-        swaps = (codes >> np.arange(len(names))) & 1
-    else:
-        swaps = rng.integers(0, 2, size=(max(resamples, 1), len(names)))
-        swaps = np.vstack([np.zeros_like(swaps[:1]), swaps])  # what was observed is one of them
-    swapped = swaps[:, index].astype(bool)
-    first = np.where(swapped, arms[1], arms[0]).var(axis=1, ddof=1)
-    second = np.where(swapped, arms[0], arms[1]).var(axis=1, ddof=1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        size = np.abs(np.log(first) - np.log(second))
-    if not np.isfinite(size[0]):
+
+    def size(first: np.ndarray, second: np.ndarray, axis: int) -> np.ndarray:
+        """|log variance ratio| [...], where each cluster's arms are those of ``first`` [..., C]."""
+        swapped = first.astype(bool)[..., index]
+        variances = (
+            np.where(swapped, arms[1 - arm], arms[arm]).var(axis=-1, ddof=1) for arm in (0, 1)
+        )
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.abs(np.subtract(*map(np.log, variances)))
+
+    own, other = np.zeros(len(names)), np.ones(len(names))
+    if not np.isfinite(size(own, other, -1)):
         return float("nan")
-    return float(np.mean(size >= size[0] - 1e-12))
+    result = stats.permutation_test(
+        (own, other),
+        size,
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=max(resamples, 2**EXACT_SWAPS),  # more than there are: each one once
+        batch=10_000,
+        alternative="greater",
+        rng=rng,
+    )
+    return float(result.pvalue)
 
 
 def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:

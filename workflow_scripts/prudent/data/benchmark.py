@@ -11,7 +11,7 @@ from prudent.data.rows import BadRow, check_unicode, not_text, shown, to_pair
 from prudent.data.settings import BenchmarkSettings
 from prudent.data.sources import read_source
 from prudent.data.table import Card, Table, count, parse
-from prudent.errors import InputError
+from prudent.errors import InputError, quoted
 from prudent.rewards.rewardbench import SECTION_OF
 from prudent.seeding import derive_seed
 
@@ -35,7 +35,7 @@ def build_benchmark(
             ["prompt", "section"],
             derive_seed(seed, "benchmark", "rows", part),
         )
-        pairs, dropped = parse(rows, _row, bad_rows)
+        pairs, _, dropped = parse(rows, _row, bad_rows)
         table.add(rows, [(part, index) for index in range(len(pairs))], pairs, dropped)
     frame = table.frame()
     origins = f"the sources: {', '.join(card['origin'] for card in table.cards)}"
@@ -43,15 +43,15 @@ def build_benchmark(
     if len(repeated):
         row = repeated.iloc[0]
         raise InputError(
-            f"benchmark: found the id {row['id']!r} more than once in the subset "
-            f"{row['subset']!r} ({len(repeated)} such row(s)), expected ids to be unique in a "
-            f"subset; {origins}"
+            f"benchmark: found the id {quoted(row['id'])} more than once in the subset "
+            f"{quoted(row['subset'])} ({len(repeated)} such row(s)), expected ids to be unique in "
+            f"a subset; {origins}"
         )
     sections = frame.groupby("subset", sort=False)["section"].unique()
     for subset, names in sections.items():
         if len(names) > 1:
             raise InputError(
-                f"benchmark: found the subset {subset!r} in the sections "
+                f"benchmark: found the subset {quoted(subset)} in the sections "
                 f"{' and '.join(map(repr, names))}, expected each subset in one section; {origins}"
             )
     return frame, table.card(sections=count(frame["section"]), subsets=count(frame["subset"]))
@@ -71,7 +71,7 @@ def _row(row: Mapping[str, Any]) -> tuple[Any, ...]:
             "other_section",
             "section",
             shown(section),
-            f"{SECTION_OF[subset]!r}, which is RewardBench's for the subset {subset!r}",
+            f"{quoted(SECTION_OF[subset])}, which is RewardBench's for the subset {quoted(subset)}",
         )
     identity = str(row["id"])
     check_unicode(identity, "id")

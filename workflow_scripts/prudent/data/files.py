@@ -6,11 +6,9 @@ for an error; both lose text without a word. Python's own csv and json modules, 
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import json
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prudent.data.settings import ENDINGS, ending
-from prudent.errors import InputError
+from prudent.errors import InputError, quoted
+from prudent.tables import csv_rows, once
 
 Choose = Callable[[int], list[int]]
 """Which of so many rows to read: their positions, in order."""
@@ -42,7 +41,7 @@ def read_file(path: Path, wanted: Sequence[str], choose: Choose) -> Columns:
     kind = ending(path)
     if kind not in readers:
         raise InputError(
-            f"{path}: found the ending {path.suffix!r}, expected one of {', '.join(ENDINGS)}"
+            f"{path}: found the ending {quoted(path.suffix)}, expected one of {', '.join(ENDINGS)}"
         )
     if not path.is_file():
         raise InputError(f"{path}: there is no such file")
@@ -54,7 +53,7 @@ def read_file(path: Path, wanted: Sequence[str], choose: Choose) -> Columns:
 
 def _parquet(path: Path, wanted: Sequence[str], choose: Choose) -> Columns:
     found = pq.read_schema(path).names
-    _once(path, found)
+    once(found, path)
     table = pq.read_table(path, columns=[name for name in found if name in wanted])
     # A table without columns has lost its number of rows.
     count = pq.read_metadata(path).num_rows
@@ -64,24 +63,8 @@ def _parquet(path: Path, wanted: Sequence[str], choose: Choose) -> Columns:
 
 
 def _csv(path: Path, wanted: Sequence[str], choose: Choose) -> Columns:
-    with path.open(encoding="utf-8-sig", newline="") as stream, _large_cells():
-        reader = csv.reader(stream, strict=True)
-        header = next(reader, None)
-        if header is None:
-            raise InputError(f"{path}: the file is empty, expected a line of column names")
-        _once(path, header)
-        rows, line = [], reader.line_num
-        for cells in reader:
-            start, line = line + 1, reader.line_num
-            if not cells:
-                continue
-            if len(cells) != len(header):
-                raise InputError(
-                    f"{path}: line {start}: found {len(cells)} cell(s), expected {len(header)} as "
-                    "in the line of column names; a text with commas, quotes or line breaks in it "
-                    "stands between double quotes"
-                )
-            rows.append(cells)
+    hint = "; a text with commas, quotes or line breaks in it stands between double quotes"
+    header, *rows = csv_rows(path, hint)
     chosen = choose(len(rows))
     # Cells stay as written: "NA" and "None" are texts, and an empty cell is an empty text.
     values = {
@@ -90,16 +73,6 @@ def _csv(path: Path, wanted: Sequence[str], choose: Choose) -> Columns:
         if name in wanted
     }
     return Columns(header, len(rows), [index + 1 for index in chosen], values)
-
-
-@contextlib.contextmanager
-def _large_cells() -> Iterator[None]:
-    """Lifts the csv module's limit on the length of a cell."""
-    before = csv.field_size_limit(sys.maxsize)
-    try:
-        yield
-    finally:
-        csv.field_size_limit(before)
 
 
 def _json(path: Path, wanted: Sequence[str], choose: Choose) -> Columns:
@@ -128,7 +101,9 @@ def _parsed(text: str, where: str) -> Any:
         if len(record) < len(pairs):
             names = [name for name, _ in pairs]
             twice = next(name for name in names if names.count(name) > 1)
-            raise InputError(f"{where}: found the key {twice!r} twice, expected each key once")
+            raise InputError(
+                f"{where}: found the key {quoted(twice)} twice, expected each key once"
+            )
         return record
 
     try:
@@ -156,9 +131,3 @@ def _records(
     chosen = [records[index] for index in choose(len(records))]
     values = {name: [record.get(name) for _, record in chosen] for name in found if name in wanted}
     return Columns(list(found), len(records), [number for number, _ in chosen], values)
-
-
-def _once(path: Path, names: Sequence[str]) -> None:
-    for place, name in enumerate(names):
-        if name in names[:place]:
-            raise InputError(f"{path}: found two columns {name!r}, expected each name once")

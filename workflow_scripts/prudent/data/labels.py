@@ -40,7 +40,7 @@ def label_pairs(
     if gold is None:
         raise InputError(
             "preferences: found a source that is labelled by gold, expected `gold:` to name the "
-            "scorer"
+            "labeller"
         )
     if not pairs:
         return [], []

@@ -33,27 +33,28 @@ def build_preferences(
     A source ``{sampled: N}`` draws N pairs of responses to ``prompts`` (each prompt once before any
     comes again) with ``sample(prompts, source's number)``; ``relabel: true`` takes the two
     responses of a read source. Both are labelled by ``gold(prompts, responses) -> scores [n]``
-    (`draw_labels`); other sources keep their labels, and their probability is null. Returns a
+    (`draw_labels`); other sources keep their labels, and their probability is null. A pair's id
+    says where it is from: the source's place in the list, and its row or draw, from 1. Returns a
     table of the schema ``preferences`` and its data card.
     """
-    table = Table(["prompt", "chosen", "rejected", "source", "probability"])
+    table = Table(["id", "prompt", "chosen", "rejected", "source", "probability"])
     for part, source in enumerate(settings.sources):
         if source.kind == "sampled":
-            rows, pairs, dropped = _sample_pairs(source, prompts, sample, seed, part)
+            rows, pairs, numbers, dropped = _sample_pairs(source, prompts, sample, seed, part)
             # A pair that is drawn again is another draw of its label, not a duplicate.
-            keys = [(part, index) for index in range(len(pairs))]
+            keys = [(part, number) for number in numbers]
         else:
             stream = derive_seed(seed, "preferences", "rows", part)
             rows = read_source(source, ["chosen", "rejected"], ["prompt"], stream)
-            pairs, dropped = parse(rows, to_pair, bad_rows)
+            pairs, numbers, dropped = parse(rows, to_pair, bad_rows)
             keys = [(prompt_key(prompt), *responses) for prompt, *responses in pairs]
         probabilities: list[float | None] = [None] * len(pairs)
         if source.kind == "sampled" or source.relabel:
             stream = derive_seed(seed, "preferences", "labels", part)
             pairs, probabilities = label_pairs(pairs, settings, gold, stream)
         found = [
-            (prompt, chosen, rejected, rows.name, probability)
-            for (prompt, chosen, rejected), probability in zip(pairs, probabilities, strict=True)
+            (f"{part}:{number}", *pair, rows.name, probability)
+            for number, pair, probability in zip(numbers, pairs, probabilities, strict=True)
         ]
         table.add(rows, keys, found, dropped)
     frame = table.frame()
@@ -98,7 +99,7 @@ def contradictions(pairs: pd.DataFrame) -> np.ndarray:
 
 def _sample_pairs(
     source: Source, prompts: Sequence[str], sample: Sample | None, seed: int, part: int
-) -> tuple[Rows, list[Pair], Counter[str]]:
+) -> tuple[Rows, list[Pair], list[int], Counter[str]]:
     number = source.sampled
     if not len(prompts) or sample is None:
         raise InputError(
@@ -111,12 +112,15 @@ def _sample_pairs(
         order += rng.permutation(len(prompts)).tolist()
     drawn = [prompts[index] for index in order[:number]]
     responses = sample(drawn + drawn, part)
-    pairs, dropped = [], Counter[str]()
-    for row in zip(drawn, responses[:number], responses[number:], strict=True):
+    pairs, kept, dropped = [], [], Counter[str]()
+    for draw, *row in zip(
+        range(1, number + 1), drawn, responses[:number], responses[number:], strict=True
+    ):
         try:
             pairs.append(to_pair(dict(zip(("prompt", "chosen", "rejected"), row, strict=True))))
+            kept.append(draw)
         except BadRow as bad:  # the policy ended at once, or said the same twice
             dropped[bad.reason] += 1
     origin = "pairs of responses of the reference policy"
     rows = Rows(source.name or "sampled", origin, number, list(range(1, number + 1)), {})
-    return rows, pairs, dropped
+    return rows, pairs, kept, dropped

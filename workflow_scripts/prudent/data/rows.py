@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from prudent.errors import InputError
+from prudent.errors import InputError, cut, quoted
 
 Message = dict[str, str]
 Pair = tuple[list[Message], str, str]
@@ -33,7 +33,7 @@ class BadRow(InputError):
     """One row that cannot be used: the reason counted in the card, and what to tell the user."""
 
     def __init__(self, reason: str, column: str, found: str, expected: str) -> None:
-        super().__init__(f"column {column!r}: found {found}, expected {expected}")
+        super().__init__(f"column {quoted(column)}: found {found}, expected {expected}")
         self.reason = reason
 
 
@@ -97,7 +97,7 @@ def to_pair(row: Mapping[str, Any]) -> Pair:
         responses = [turns[-1]["content"] for turns in whole.values()]
     for side, response in zip(("chosen", "rejected"), responses, strict=True):
         if not response.strip():
-            raise BadRow("empty_response", side, f"the empty text {response!r}", "a response")
+            raise BadRow("empty_response", side, f"the empty text {quoted(response)}", "a response")
     if responses[0].strip() == responses[1].strip():
         raise BadRow(
             "equal_responses",
@@ -141,7 +141,9 @@ def _fields(message: Any, column: str) -> tuple[Any, Any]:
 
 
 def _merge(turns: Iterable[tuple[Any, Any]], column: str) -> list[Message]:
-    messages: list[Message] = []
+    # The parts are joined at the end: to lengthen a text turn by turn takes the square of their
+    # number.
+    messages: list[tuple[str, list[str]]] = []
     for role, content in turns:
         if role == "assistant" and content is None:
             content = ""  # an open turn
@@ -149,12 +151,14 @@ def _merge(turns: Iterable[tuple[Any, Any]], column: str) -> list[Message]:
             raise not_text(content, column, "messages whose contents are texts")
         check_unicode(content, column)
         if not isinstance(role, str) or role not in ROLES:
-            raise BadRow("unknown_role", column, f"the role {role!r}", f"one of {', '.join(ROLES)}")
-        if messages and messages[-1]["role"] == ROLES[role]:
-            messages[-1]["content"] += "\n\n" + content
+            raise BadRow(
+                "unknown_role", column, f"the role {quoted(role)}", f"one of {', '.join(ROLES)}"
+            )
+        if messages and messages[-1][0] == ROLES[role]:
+            messages[-1][1].append(content)
         else:
-            messages.append({"role": ROLES[role], "content": content})
-    return messages
+            messages.append((ROLES[role], [content]))
+    return [{"role": role, "content": "\n\n".join(parts)} for role, parts in messages]
 
 
 def _whole(value: Any, column: str) -> list[Message]:
@@ -165,7 +169,7 @@ def _whole(value: Any, column: str) -> list[Message]:
             "not_a_dialogue",
             column,
             shown(value),
-            "a dialogue that ends with the assistant's turn, since there is no column prompt",
+            "a dialogue that ends with the assistant's turn, since there is no column named prompt",
         )
     return turns
 
@@ -194,7 +198,7 @@ def to_text(value: Any, column: str = "text") -> str:
     check_unicode(value, column)
     text = clean(value)
     if not text:
-        raise BadRow("empty_text", column, f"the empty text {value!r}", "a text")
+        raise BadRow("empty_text", column, f"the empty text {quoted(value)}", "a text")
     return text
 
 
@@ -208,7 +212,7 @@ def check_unicode(text: str, column: str) -> None:
     except UnicodeEncodeError as error:
         half = text[error.start]
         raise BadRow(
-            "not_unicode", column, f"the half character {half!r}", "Unicode text"
+            "not_unicode", column, f"the half character {quoted(half)}", "Unicode text"
         ) from None
 
 
@@ -219,6 +223,5 @@ def not_text(value: Any, column: str, expected: str) -> BadRow:
 
 
 def shown(value: Any) -> str:
-    text = repr(value)
-    text = text if len(text) <= 60 else text[:57] + "..."
+    text = cut(quoted(value), 60)
     return text if isinstance(value, str | None) else f"{text} ({type(value).__name__})"

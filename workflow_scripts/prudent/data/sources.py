@@ -81,9 +81,9 @@ def _read_world(source: Source, seed: int) -> Columns:
 
     rng = np.random.default_rng(seed)
     if source.world == "benchmark":
-        values = benchmark(source.rows, rng).to_dict("list")
+        values = benchmark(source.rows, rng, source.zipf).to_dict("list")
     else:
-        values = {"text": reviews(source.rows, rng)}
+        values = {"text": reviews(source.rows, rng, source.zipf)}
     return Columns(list(values), source.rows, list(range(1, source.rows + 1)), values)
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 from prudent import tables
 from prudent.data.rows import BadRow
 from prudent.data.sources import Rows
-from prudent.errors import InputError
+from prudent.errors import InputError, quoted
 from prudent.seeding import derive_seed
 
 log = logging.getLogger(__name__)
@@ -23,14 +23,16 @@ Card = dict[str, Any]
 
 def parse(
     rows: Rows, one: Callable[[Mapping[str, Any]], Any], bad_rows: str
-) -> tuple[list[Any], Counter[str]]:
-    """Every row in our form; bad ones are refused in one message, or dropped and counted."""
+) -> tuple[list[Any], list[int], Counter[str]]:
+    """Every good row in our form, and its number; bad rows are refused in one message, or dropped
+    and counted."""
     if bad_rows not in ("refuse", "drop"):
-        raise InputError(f"bad_rows: found {bad_rows!r}, expected refuse or drop")
-    parsed, dropped, first = [], Counter[str](), ""
+        raise InputError(f"bad_rows: found {quoted(bad_rows)}, expected refuse or drop")
+    parsed, numbers, dropped, first = [], [], Counter[str](), ""
     for number, row in rows.numbered():
         try:
             parsed.append(one(row))
+            numbers.append(number)
         except BadRow as bad:
             first = first or f"{rows.origin}: row {number}, {bad}"
             dropped[bad.reason] += 1
@@ -39,7 +41,7 @@ def parse(
             f"{first} ({dropped.total()} bad row(s) in all; `bad_rows: drop` drops them and counts "
             "them in the data card)"
         )
-    return parsed, dropped
+    return parsed, numbers, dropped
 
 
 def split_of(key: str, seed: int, stage: str, validation: float, judge: float = 0.0) -> str:

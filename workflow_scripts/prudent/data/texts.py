@@ -28,7 +28,7 @@ def build_texts(settings: TextSettings, bad_rows: str, seed: int) -> tuple[pd.Da
     table = Table(["text", "source"])
     for part, source in enumerate(settings.sources):
         rows = read_source(source, ["text"], [], derive_seed(seed, "texts", "rows", part))
-        texts, dropped = parse(rows, lambda row: to_text(row["text"]), bad_rows)
+        texts, _, dropped = parse(rows, lambda row: to_text(row["text"]), bad_rows)
         table.add(rows, texts, [(text, rows.name) for text in texts], dropped)
     frame = table.frame()
     share = settings.validation
@@ -61,7 +61,7 @@ def build_prompts(
     table = Table(["prompt", "source", "tokens"])
     for part, source in enumerate(settings.sources):
         rows = read_source(source, ["text"], [], derive_seed(seed, "prompts", "rows", part))
-        texts, dropped = parse(rows, lambda row: to_text(row["text"]), bad_rows)
+        texts, _, dropped = parse(rows, lambda row: to_text(row["text"]), bad_rows)
         long_enough = [text for text in texts if len(text) >= settings.min_characters]
         dropped["below_min_characters"] = len(texts) - len(long_enough)
         wanted = [(text, length(text)) for text in long_enough]

@@ -40,7 +40,15 @@ STYLE = {
     "legend.fontsize": 9,
     "savefig.dpi": 150,
     "pdf.fonttype": 42,
+    "svg.hashsalt": "prudent",  # names within a file would be random
     "text.parse_math": False,  # texts from data may hold dollar signs
+}
+
+# What a file says of its making, without what differs from one making to the next.
+UNDATED = {
+    "png": {"Software": None},
+    "pdf": {"CreationDate": None, "ModDate": None},
+    "svg": {"Date": None},
 }
 
 
@@ -49,39 +57,54 @@ def on_lines(method: str) -> str:
     return textwrap.fill(name_of(method), 22)
 
 
-def save(figure: Figure, png: str | Path, pdf: str | Path) -> None:
-    """Writes a figure as PNG (150 dpi) and PDF, the same bytes each time."""
+def save(figure: Figure, *paths: str | Path) -> None:
+    """Writes a figure as PNG (150 dpi), PDF or SVG, as each name ends; the same bytes each time."""
     with mpl.rc_context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # a text in another script
-        for path, form, metadata in (
-            (png, "png", {"Software": None}),
-            (pdf, "pdf", {"CreationDate": None, "ModDate": None}),
-        ):
+        for path in map(Path, paths):
+            form = path.suffix.removeprefix(".")
             with tables.atomic_path(path) as temporary:
-                figure.savefig(temporary, format=form, metadata=metadata)
+                figure.savefig(temporary, format=form, metadata=UNDATED[form])
+
+
+def is_heavy(points: int) -> bool:
+    """Whether thin lines of so many points are drawn as pixels: an SVG would hold megabytes."""
+    return points > 100_000
 
 
 def label_ends(
-    axes: Axes, ends: Sequence[tuple[float, float]], texts: Sequence[str], inks: Sequence, **font
+    axes: Axes,
+    ends: Sequence[tuple[float, float]],
+    texts: Sequence[str],
+    inks: Sequence[str],
+    markers: Sequence[str | None] | None = None,
+    **font,
 ) -> None:
-    """Writes each curve's label to the right of the axes, at the height of its end."""
+    """Writes each curve's label to the right of the axes, at the height of its end.
+
+    A method's marker stands before its label, where no other hides it: curves often end at one
+    place. A line leads to it from the curve's end.
+    """
     low, high = axes.get_ylim()
     inches = 0.72 * axes.figure.get_figheight()  # about what the axes have of the height
     line = 1.5 * font.get("fontsize", 9) / 72 / inches * (high - low)
     heights = [line * (1 + text.count("\n")) for text in texts]
     places = _spread([y for _, y in ends], heights, low + line / 2, high - line / 2)
-    for end, text, ink, place in zip(ends, texts, inks, places, strict=True):
+    side = axes.get_yaxis_transform()
+    markers = markers or [None] * len(texts)
+    for end, text, ink, place, marker in zip(ends, texts, inks, places, markers, strict=True):
+        arrow = {"arrowstyle": "-", "color": ink, "linewidth": 0.8, "shrinkA": 0, "shrinkB": 2}
         axes.annotate(
-            text,
-            end,
-            (1.045, place),
-            textcoords=axes.get_yaxis_transform(),
-            va="center",
-            color=ink,
-            annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": ink, "linewidth": 0.8, "relpos": (0, 0.5)},
-            **font,
+            "", end, (1.045, place), textcoords=side, annotation_clip=False, arrowprops=arrow
         )
+        if marker is not None:
+            style = {"markersize": 8, "markeredgecolor": "white", "zorder": 4}
+            (mark,) = axes.plot(
+                1.045, place, marker, color=ink, transform=side, clip_on=False, **style
+            )
+            mark.set_gid(f"marker {text}")
+        x = 1.055 if marker is None else 1.065
+        axes.text(x, place, text, transform=side, va="center", color=ink, **font)
 
 
 def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:

@@ -34,8 +34,9 @@ def load_causal_lm(checkpoint: str | Path, revision: str | None = None) -> PreTr
     whose weights transformers would take as well.
     """
     model = load_model(AutoModelForCausalLM, checkpoint, revision).to(device()).eval()
-    for name in model.config.architectures or ():
-        if name.endswith(OTHER_TASKS):
+    named = model.config.architectures or ()
+    for name in named if isinstance(named, list | tuple) else [named]:
+        if str(name).endswith(OTHER_TASKS):
             raise InputError(
                 f"{checkpoint}: is a {name}, expected a causal language model (such as "
                 f"{type(model).__name__})"

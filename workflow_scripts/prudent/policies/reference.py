@@ -21,11 +21,11 @@ from transformers import (
     set_seed,
 )
 
+from prudent.batches import collate
 from prudent.checkpoints import check_length, save_checkpoint
 from prudent.errors import InputError
 from prudent.policies.models import load_policy
 from prudent.policies.settings import ReferenceSettings
-from prudent.rewards.features import collate
 from prudent.seeding import derive_seed
 from prudent.training import LossRecorder, common_arguments
 
@@ -81,7 +81,7 @@ def new_policy(tokenizer: PreTrainedTokenizerBase, settings: ReferenceSettings) 
 
 
 def make_reference(
-    texts: pd.DataFrame | None, settings: ReferenceSettings, root: int, output: str | Path
+    texts: pd.DataFrame | None, settings: ReferenceSettings, seed: int, output: str | Path
 ) -> pd.DataFrame:
     """Writes the reference policy's checkpoint and returns its losses: step, split, loss.
 
@@ -90,8 +90,8 @@ def make_reference(
     trains = settings.checkpoint is None or settings.train
     if trains and (texts is None or not (texts["split"] == "train").any()):
         raise InputError("the reference policy is to be trained, but there are no training texts")
-    seed = derive_seed(root, "reference", "training") % 2**32
-    set_seed(seed)
+    stream = derive_seed(seed, "reference", "training") % 2**32
+    set_seed(stream)
     if settings.checkpoint is None:
         tokenizer = train_tokenizer(
             texts.loc[texts["split"] == "train", "text"].tolist(), settings.vocabulary
@@ -103,7 +103,7 @@ def make_reference(
             check_length(model, settings.context, "reference.context is")
     losses = pd.DataFrame({"step": [], "split": [], "loss": []})
     if trains:
-        losses = _train(model, tokenizer, texts, settings, seed)
+        losses = _train(model, tokenizer, texts, settings, stream)
     save_checkpoint(model, tokenizer, output)
     return losses
 
@@ -113,7 +113,7 @@ def _train(
     tokenizer: PreTrainedTokenizerBase,
     texts: pd.DataFrame,
     settings: ReferenceSettings,
-    seed: int,
+    stream: int,
 ) -> pd.DataFrame:
     splits = {
         split: _tokenized(tokenizer, texts, split, settings.context)
@@ -134,7 +134,7 @@ def _train(
                 train_sampling_strategy="group_by_length",
                 logging_steps=20,
                 eval_strategy="epoch" if len(splits["validation"]) else "no",
-                **common_arguments(seed, torch.cuda.is_available()),
+                **common_arguments(stream, torch.cuda.is_available()),
             ),
             train_dataset=splits["train"],
             eval_dataset=splits["validation"] if len(splits["validation"]) else None,

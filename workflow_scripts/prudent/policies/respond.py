@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 
+import pandas as pd
 import torch
 
 from prudent.checkpoints import check_length
 from prudent.policies.models import load_policy
 from prudent.policies.sampling import sample
 from prudent.policies.text import decode_responses, encode_prompts, pad_token
+from prudent.seeding import generator
 
 logger = logging.getLogger(__name__)
 
@@ -50,3 +53,23 @@ def sample_responses(
         if (start // BATCH) % 10 == 9:
             logger.info("sampled %d of %d responses", len(responses), len(prompts))
     return responses
+
+
+def respond(
+    policies: Mapping[int, str | Path],
+    prompts: list[str],
+    response_length: int,
+    temperature: float,
+    seed: int,
+) -> pd.DataFrame:
+    """Answers of policies, by their run's seed, to the same prompts: seed, prompt, response.
+
+    All of them draw from the same stream, so they differ by what they learned and not by luck.
+    """
+    tables = []
+    for number, (run_seed, checkpoint) in enumerate(policies.items(), 1):
+        draws = generator(seed, "judge", "sampling")
+        responses = sample_responses(checkpoint, prompts, response_length, temperature, draws)
+        tables.append(pd.DataFrame({"seed": run_seed, "prompt": prompts, "response": responses}))
+        logger.info("%d of %d policies have answered", number, len(policies))
+    return pd.concat(tables, ignore_index=True)

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from prudent.policies.lm_head import chosen_log_probs, fused_loss, linear_head, log_softmax
-from prudent.ppo.losses import entropy
 
 BLOCK = 256
 """Tokens of the vocabulary that the sampler sums at once."""
@@ -218,3 +217,14 @@ def _invert(weights: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
 def position_ids(mask: Tensor) -> Tensor:
     """Each token's place among the real tokens of its row; padding on the left gets 0."""
     return (mask.long().cumsum(dim=1) - 1).clamp(min=0)
+
+
+def entropy(log_probs: Tensor, probabilities: Tensor | None = None) -> Tensor:
+    """Entropy in nats over the last axis, from log-probabilities (log-softmax of the logits).
+
+    Each term is at least 0, so the sum is never negative by rounding; a token that was ruled out
+    (log-probability minus infinity) adds 0. ``probabilities`` are computed unless they are at hand.
+    """
+    probabilities = log_probs.exp() if probabilities is None else probabilities
+    finite = log_probs.clamp(min=torch.finfo(log_probs.dtype).min)
+    return -finite.mul_(probabilities).sum(dim=-1)

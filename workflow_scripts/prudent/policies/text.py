@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prudent.errors import InputError
+from prudent.errors import InputError, quoted
 
 
 def pad_token(tokenizer: Any) -> int:
@@ -26,7 +26,9 @@ def encode_prompts(tokenizer: Any, prompts: list[str]) -> tuple[Tensor, Tensor]:
     mask = torch.zeros_like(ids)
     for i, row in enumerate(rows):
         if not row:
-            raise InputError(f"prompt {prompts[i]!r}: it has no tokens; a policy needs at least 1")
+            raise InputError(
+                f"prompt {quoted(prompts[i])}: it has no tokens; a policy needs at least 1"
+            )
         ids[i, width - len(row) :] = torch.tensor(row)
         mask[i, width - len(row) :] = 1
     return ids, mask

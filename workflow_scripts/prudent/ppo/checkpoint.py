@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from prudent.errors import InputError, disk_is_full
+from prudent.errors import InputError, cut, disk_is_full
 from prudent.ppo.lock import Lock
 
 logger = logging.getLogger(__name__)
@@ -190,7 +190,7 @@ def _differences(found: dict[str, Any], expected: dict[str, Any]) -> list[str]:
 
 def _short(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= 40 else f"{text[:40]}..."
+    return cut(text, 40)
 
 
 def _form(tensor: Tensor) -> str:

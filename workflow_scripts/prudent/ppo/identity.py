@@ -1,9 +1,10 @@
 """What a function is, as far as it says so itself: two lambdas of the same name are two functions.
 
 A run that goes on from its checkpoint has to be the same run, and its objective is code. The
-digest covers a function's compiled code, defaults and closure, the arguments of a partial, and the
-attributes of a callable object. It does not follow the functions and globals that the code calls:
-a caller who may change those puts them into the trainer's ``fingerprint``.
+digest covers a function's compiled code, defaults and closure, the arguments of a partial, and a
+callable object's attributes, methods and class constants, inherited ones too. It does not follow
+the functions and globals that the code calls: a caller who may change those puts them into the
+trainer's ``fingerprint``.
 """
 
 from __future__ import annotations
@@ -15,6 +16,12 @@ from typing import Any
 
 import numpy as np
 import torch
+
+Plain = bool | int | float | str
+Wrapped = staticmethod | classmethod | property
+
+NO_CODE = ("__module__", "__qualname__", "__doc__")
+"""Texts of a class that do nothing."""
 
 
 def name_of(function: Any) -> str:
@@ -64,8 +71,22 @@ def _parts(value: Any, above: tuple[int, ...]) -> Any:
     if isinstance(value, type | types.ModuleType | types.BuiltinFunctionType):
         return (type(value).__name__, getattr(value, "__qualname__", value.__name__))
     kind = type(value)
-    code = kind.__dict__.get("__call__")
-    return ("object", kind.__qualname__, *parts((code, getattr(value, "__dict__", {}))))
+    code = {} if id(kind) in above else _members(kind, types.FunctionType | Plain | Wrapped)
+    slots = [name for name in _members(kind, types.MemberDescriptorType) if hasattr(value, name)]
+    state = ({name: getattr(value, name) for name in slots}, getattr(value, "__dict__", {}))
+    # Digested at once, since a model has a thousand methods in each of its layers.
+    methods = hashlib.sha256(repr(_parts(code, (*above, id(kind)))).encode()).hexdigest()
+    return ("object", kind.__qualname__, methods, *parts(state))
+
+
+def _members(kind: type, form: Any) -> dict[str, Any]:
+    """What a class and those above it hold of this form, by name; the nearest one counts."""
+    return {
+        name: part
+        for base in reversed(kind.__mro__)
+        for name, part in vars(base).items()
+        if isinstance(part, form) and name not in NO_CODE
+    }
 
 
 def _is_empty(cell: Any) -> bool:

@@ -1,6 +1,9 @@
 """A lock on a folder that keeps a second process out while the first one lives.
 
-Nothing in it needs more than atomic renames, which network file systems have too.
+Nothing in it needs more than atomic renames, which network file systems have too. `filelock` is
+not enough here: its flock is not seen from other nodes on some of these file systems, and its soft
+lock does not tell a dead owner on another machine from a living one. For the GPUs of one machine it
+is (`workflow.gpus`).
 """
 
 from __future__ import annotations

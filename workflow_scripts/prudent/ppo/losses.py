@@ -74,14 +74,3 @@ def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, clip_range: 
     """Half the squared error of each value, which may leave the old ones by ``clip_range`` only."""
     near = torch.clamp(values, old_values - clip_range, old_values + clip_range)
     return 0.5 * torch.maximum((values - returns) ** 2, (near - returns) ** 2)
-
-
-def entropy(log_probs: Tensor, probabilities: Tensor | None = None) -> Tensor:
-    """Entropy in nats over the last axis, from log-probabilities (log-softmax of the logits).
-
-    Each term is at least 0, so the sum is never negative by rounding; a token that was ruled out
-    (log-probability minus infinity) adds 0. ``probabilities`` are computed unless they are at hand.
-    """
-    probabilities = log_probs.exp() if probabilities is None else probabilities
-    finite = log_probs.clamp(min=torch.finfo(log_probs.dtype).min)
-    return -finite.mul_(probabilities).sum(dim=-1)

@@ -20,14 +20,11 @@ from __future__ import annotations
 import contextlib
 import copy
 import hashlib
-import inspect
 import json
 import logging
-import math
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -35,15 +32,25 @@ import torch
 from torch import Tensor, nn
 
 from prudent.checkpoints import check_length
-from prudent.errors import InputError
+from prudent.errors import InputError, quoted
 from prudent.objectives.signal import Run, Signal
-from prudent.policies.sampling import response_loss, response_states, response_statistics, sample
+from prudent.policies.sampling import Rollout, response_statistics, sample
 from prudent.policies.text import decode_responses, encode_prompts, pad_token
 from prudent.ppo import kl, losses
 from prudent.ppo.checkpoint import CheckpointFolder, Termination
+from prudent.ppo.checks import (
+    check_models,
+    checked_rewards,
+    require_finite,
+    require_finite_updates,
+    signal_parts,
+    takes_run,
+)
 from prudent.ppo.identity import digest_of, name_of
+from prudent.ppo.minibatch import Experience, ValueFunction, minibatch_loss, value_head
+from prudent.ppo.schedule import learning_rate, minibatch_order, prompt_rows
 from prudent.ppo.settings import PPOSettings, RunSettings
-from prudent.rewards.interface import RewardFunction, Rewards, as_rewards
+from prudent.rewards.interface import RewardFunction, Rewards
 from prudent.seeding import generator
 from prudent.texts import text_list
 
@@ -53,122 +60,6 @@ Objective = Callable[..., Signal]
 
 RATIO_THRESHOLD = 10.0
 """A minibatch whose mean probability ratio is above this gets no gradient (as in TRL 0.11)."""
-
-
-class NonFiniteError(InputError):
-    """Training met an infinity or NaN; the message names the step and the term."""
-
-
-@dataclass
-class Experience:
-    """A batch to learn from: B prompts of P tokens with left padding, responses of T tokens."""
-
-    ids: Tensor
-    """[B, P + T] prompts and responses."""
-    attention_mask: Tensor
-    """[B, P + T] 1 on what is real in them."""
-    mask: Tensor
-    """[B, T] 1 on the responses' tokens; all that follows is [B, T] too."""
-    log_probs: Tensor
-    values: Tensor
-    advantages: Tensor
-    returns: Tensor
-    reference_log_probs: Tensor
-    penalty_coefficient: Tensor
-
-    def rows(self, index: Tensor | slice) -> Experience:
-        """The part with these rows."""
-        return Experience(*(getattr(self, field.name)[index] for field in fields(self)))
-
-
-def prompt_rows(prompts: int, batch_size: int, step: int, seed: int, run_seed: int) -> Tensor:
-    """Which prompts a step uses, [batch_size]: a new permutation each epoch, its rest dropped."""
-    epoch, place = divmod(step, prompts // batch_size)
-    stream = generator(seed, "policy", run_seed, "prompts", epoch)
-    return torch.randperm(prompts, generator=stream)[place * batch_size :][:batch_size]
-
-
-def learning_rate(settings: PPOSettings, step: int) -> float:
-    """The learning rate of a step, counted from 0; a schedule would reach 0 after the last one."""
-    progress = step / settings.steps
-    factor = {
-        "constant": 1.0,
-        "linear": 1 - progress,
-        "cosine": (1 + math.cos(math.pi * progress)) / 2,
-    }[settings.schedule]
-    return settings.learning_rate * factor
-
-
-class ValueFunction(nn.Module):
-    """Values of the states in which tokens are chosen: a linear head, on a backbone or without."""
-
-    def __init__(self, head: nn.Linear, backbone: Any = None) -> None:
-        super().__init__()
-        self.head, self.backbone = head, backbone
-
-    def forward(self, states: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
-        """Values [B, T], in the head's precision.
-
-        ``states`` [B, T, d] are the policy's; with a backbone of its own it reads ``ids`` and
-        ``mask`` [B, P + T] instead.
-        """
-        if self.backbone is not None:
-            states = response_states(self.backbone, ids, mask, states.shape[1])
-        with torch.autocast(states.device.type, enabled=False):
-            return self.head(states.to(self.head.weight.dtype)).squeeze(-1)
-
-
-def minibatch_loss(
-    policy: Any,
-    value: ValueFunction,
-    batch: Experience,
-    settings: PPOSettings,
-    tokens: Tensor,
-    penalty: Callable[[Tensor], Tensor] | None = None,
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """What a part of a minibatch adds to its loss, a scalar with gradient, and to its terms.
-
-    ``tokens`` is the number of tokens of the whole minibatch, over which all means are taken; so
-    the parts of a minibatch add up to it, however it is cut. ``penalty`` is a ``Signal``'s.
-    """
-    old_log_probs, advantages, mask, reference_log_probs, coefficients = (
-        part.flatten()
-        for part in (
-            *(batch.log_probs, batch.advantages, batch.mask),
-            *(batch.reference_log_probs, batch.penalty_coefficient),
-        )
-    )
-    clipped = torch.zeros_like(old_log_probs)
-
-    def surrogate(log_probs: Tensor, rows: slice) -> Tensor:
-        loss, clipped[rows] = losses.policy_loss(
-            log_probs, old_log_probs[rows], advantages[rows], settings.clip_range
-        )
-        if penalty is not None:
-            # What stands outside the mask means nothing, and a penalty may make it infinite.
-            log_ratio = (log_probs - reference_log_probs[rows]).masked_fill(mask[rows] == 0, 0.0)
-            loss = loss + coefficients[rows] * penalty(log_ratio)
-        return (loss * mask[rows]).sum() / tokens
-
-    policy_loss, log_probs, states = response_loss(
-        policy,
-        batch.ids,
-        batch.attention_mask,
-        batch.mask.shape[1],
-        settings.temperature,
-        surrogate,
-    )
-    values = value(states, batch.ids, batch.attention_mask)
-    value_loss = losses.value_loss(values, batch.values, batch.returns, settings.value_clip_range)
-    value_loss = (value_loss * batch.mask).sum() / tokens
-    ratio = torch.exp(log_probs - batch.log_probs)
-    terms = {
-        "policy_loss": policy_loss.detach(),
-        "value_loss": value_loss.detach(),
-        "clip_fraction": (clipped * mask).sum() / tokens,
-        "ratio": (ratio * batch.mask).sum() / tokens,
-    }
-    return policy_loss + settings.value_coefficient * value_loss, terms
 
 
 class PPOTrainer:
@@ -204,8 +95,8 @@ class PPOTrainer:
     With ``checkpoints``, a folder, a run that was stopped goes on from its last checkpoint, bit for
     bit as if it had not been, provided that it is the same run: the same settings, prompts,
     objective and ``fingerprint``, a dictionary of JSON values for all else that the outcome depends
-    on (code, digests of inputs). The folder is not deleted at the end; that is to be done when the
-    outcome has been saved.
+    on (code, digests of inputs). The folder stays at the end; delete it when the outcome has been
+    saved.
 
     Raises InputError for settings that do not fit each other, models that cannot be trained so, a
     checkpoint that cannot be taken (see ``prudent.ppo.checkpoint``) or a folder that another
@@ -228,7 +119,14 @@ class PPOTrainer:
         checkpoints: str | Path | None = None,
         fingerprint: dict[str, Any] | None = None,
     ) -> None:
-        _check_models(policy, reference)
+        if not isinstance(settings, PPOSettings):
+            raise InputError(f"settings: found {type(settings).__name__}, expected PPOSettings")
+        check_models(policy, reference, tokenizer)
+        if not callable(reward_fn):
+            raise InputError(
+                f"reward_fn: found {type(reward_fn).__name__}, expected a function of prompts, "
+                "responses"
+            )
         run = RunSettings(beta=beta, head=head, seed=seed, run_seed=run_seed)
         self.policy, self.reference, self.tokenizer = policy, reference, tokenizer
         self.reward_fn, self.objective = reward_fn, objective
@@ -238,13 +136,17 @@ class PPOTrainer:
         self.fingerprint = fingerprint or {}
 
         self.run = Run(self.seed, self.run_seed)
-        self.remembers = "run" in inspect.signature(objective).parameters
+        self.remembers = takes_run(objective)
+        try:
+            json.dumps(self.fingerprint)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise InputError(f"fingerprint: found no JSON values: {error}") from error
 
         policy.eval()
         reference.eval().requires_grad_(False)
         self.device = policy.device
         self.value = ValueFunction(
-            _value_head(policy, generator(seed, "policy", run_seed, "value_head")),
+            value_head(policy, generator(seed, "policy", run_seed, "value_head")),
             copy.deepcopy(policy.base_model) if settings.value_network == "separate" else None,
         )
         self.parameters = {
@@ -307,72 +209,22 @@ class PPOTrainer:
         width = int(mask[rows].sum(dim=1).max())
         prompt_ids = ids[rows, -width:].to(self.device)
         prompt_mask = mask[rows, -width:].to(self.device)
-        # 2. The policy answers; log-probabilities and values of what it did are the old ones.
-        uniforms = torch.rand(
-            (settings.batch_size, settings.response_length),
-            generator=generator(self.seed, "policy", self.run_seed, "sampling", step),
+        # 2. The policy answers.
+        rollout = self._respond(step, texts, prompt_ids, prompt_mask)
+        # 3. The members' rewards of the answers, and what the objective makes of them.
+        responses = decode_responses(
+            self.tokenizer, prompt_ids, prompt_mask, rollout.response_ids, rollout.mask
         )
-        with self._precision():
-            rollout = sample(
-                self.policy,
-                prompt_ids,
-                prompt_mask,
-                uniforms.to(self.device),
-                settings.temperature,
-                self.tokenizer.eos_token_id,
-                pad_token(self.tokenizer),
-            )
-        _require_finite(step, texts, "policy's log-probability", rollout.log_probs.sum(dim=1))
-        all_ids = torch.cat([prompt_ids, rollout.response_ids], dim=1)
-        all_mask = torch.cat([prompt_mask, rollout.mask.to(prompt_mask.dtype)], dim=1)
-
         with torch.no_grad():
-            # 3. The values, and the reference's log-probabilities of the same tokens.
-            with self._precision():
-                values = self.value(rollout.hidden_states, all_ids, all_mask)
-                reference_log_probs, _ = response_statistics(
-                    self.reference, all_ids, all_mask, rollout.mask.shape[1], settings.temperature
-                )
-            reference_log_probs = reference_log_probs.masked_fill(~rollout.mask.bool(), 0.0)
-            _require_finite(
-                *(step, texts, "reference's log-probability"), reference_log_probs.sum(dim=1)
-            )
-            log_ratio = rollout.log_probs - reference_log_probs
-
-            # 4. The heads' rewards, and what the objective makes of them.
-            responses = decode_responses(
-                self.tokenizer, prompt_ids, prompt_mask, rollout.response_ids, rollout.mask
-            )
-            rewards = self._rewards(step, texts, responses).to(rollout.log_probs)
-            signal = self._signal(step, rewards)
-            _require_finite(step, texts, "objective's score", signal.score)
-            _require_finite(step, texts, "objective's KL coefficient", signal.kl_coefficient)
-
-            # 5. Token rewards, advantages and returns.
-            token_rewards = losses.token_rewards(
-                log_ratio, rollout.mask, signal.score, signal.kl_coefficient
-            )
-            advantages, returns = losses.gae(
-                token_rewards, values, rollout.mask, settings.gamma, settings.lam
-            )
-            advantages = losses.masked_whiten(advantages, rollout.mask)
-            if signal.weights is not None:
-                _require_finite(step, texts, "objective's weight", signal.weights)
-                advantages = advantages * signal.weights[:, None]
-            coefficient = torch.zeros_like(values)
-            if signal.penalty is not None:
-                _require_finite(
-                    *(step, texts, "objective's penalty coefficient"), signal.penalty_coefficient
-                )
-                coefficient = coefficient + signal.penalty_coefficient[:, None]
-        experience = Experience(
-            *(all_ids, all_mask, rollout.mask, rollout.log_probs, values, advantages, returns),
-            *(reference_log_probs, coefficient),
-        )
-
-        # 6. Several epochs of updates on these responses.
+            rewards = self.reward_fn(texts, responses)
+            rewards = checked_rewards(rewards, self.head, step, texts, responses)
+            rewards = rewards.to(rollout.log_probs)
+            signal = self._signal(step, texts, rewards)
+        # 4. Advantages and returns, and several epochs of updates on these.
+        experience = self._experience(step, texts, prompt_ids, prompt_mask, rollout, signal)
         terms = self._update(step, texts, experience, signal.penalty)
 
+        log_ratio = experience.log_probs - experience.reference_log_probs
         row = {
             "step": step,
             "kl": kl.k1(log_ratio, rollout.mask).mean().item(),
@@ -392,10 +244,79 @@ class PPOTrainer:
         }
         if taken := row.keys() & signal.metrics.keys():
             raise InputError(
-                f"the objective {name_of(self.objective)} has the metric {min(taken)!r}, which is "
-                "a column of every training log; expected another name"
+                f"the objective {name_of(self.objective)} has the metric {quoted(min(taken))}, "
+                "which is a column of every training log; expected another name"
             )
         return row | signal.metrics
+
+    def _respond(self, step: int, texts: list[str], ids: Tensor, mask: Tensor) -> Rollout:
+        """The policy's responses to encoded prompts, with the log-probabilities of what it did."""
+        uniforms = torch.rand(
+            (self.settings.batch_size, self.settings.response_length),
+            generator=generator(self.seed, "policy", self.run_seed, "sampling", step),
+        )
+        with self._precision():
+            rollout = sample(
+                self.policy,
+                ids,
+                mask,
+                uniforms.to(self.device),
+                self.settings.temperature,
+                self.tokenizer.eos_token_id,
+                pad_token(self.tokenizer),
+            )
+        require_finite(step, texts, "policy's log-probability", rollout.log_probs.sum(dim=1))
+        return rollout
+
+    def _signal(self, step: int, texts: list[str], rewards: Rewards) -> Signal:
+        """What the objective makes of the rewards, checked."""
+        self.run.step = step
+        more = {"run": self.run} if self.remembers else {}
+        signal = self.objective(rewards, self.head, self.beta, **more)
+        for part, values in signal_parts(signal, name_of(self.objective), len(texts)).items():
+            require_finite(step, texts, f"objective's {part}", values)
+        return signal
+
+    @torch.no_grad()
+    def _experience(
+        self,
+        step: int,
+        texts: list[str],
+        prompt_ids: Tensor,
+        prompt_mask: Tensor,
+        rollout: Rollout,
+        signal: Signal,
+    ) -> Experience:
+        """What to learn from: the old and the reference's log-probabilities, and advantages."""
+        settings = self.settings
+        ids = torch.cat([prompt_ids, rollout.response_ids], dim=1)
+        mask = torch.cat([prompt_mask, rollout.mask.to(prompt_mask.dtype)], dim=1)
+        with self._precision():
+            values = self.value(rollout.hidden_states, ids, mask)
+            reference_log_probs, _ = response_statistics(
+                self.reference, ids, mask, rollout.mask.shape[1], settings.temperature
+            )
+        reference_log_probs = reference_log_probs.masked_fill(~rollout.mask.bool(), 0.0)
+        require_finite(step, texts, "reference's log-probability", reference_log_probs.sum(dim=1))
+        token_rewards = losses.token_rewards(
+            rollout.log_probs - reference_log_probs,
+            rollout.mask,
+            signal.score,
+            signal.kl_coefficient,
+        )
+        advantages, returns = losses.gae(
+            token_rewards, values, rollout.mask, settings.gamma, settings.lam
+        )
+        advantages = losses.masked_whiten(advantages, rollout.mask)
+        if signal.weights is not None:
+            advantages = advantages * signal.weights[:, None]
+        coefficient = torch.zeros_like(values)
+        if signal.penalty is not None:
+            coefficient = coefficient + signal.penalty_coefficient[:, None]
+        return Experience(
+            *(ids, mask, rollout.mask, rollout.log_probs, values, advantages, returns),
+            *(reference_log_probs, coefficient),
+        )
 
     def _update(
         self,
@@ -409,9 +330,9 @@ class PPOTrainer:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(settings, step)
         history: list[dict[str, Tensor]] = []
-        for epoch in range(settings.epochs):
-            order = self._order(step, epoch).to(self.device)
-            for rows in order.split(settings.minibatch_size):
+        orders = [self._order(step, epoch) for epoch in range(settings.epochs)]
+        for order in orders:
+            for rows in order.to(self.device).split(settings.minibatch_size):
                 minibatch = experience.rows(rows)
                 self.optimizer.zero_grad()
                 terms = self._gradients(minibatch, penalty)
@@ -426,7 +347,7 @@ class PPOTrainer:
                 self.optimizer.step()
                 history.append({**terms, "gradient norm": norm})
         stacked = {name: torch.stack([terms[name] for terms in history]) for name in history[0]}
-        self._require_finite_updates(step, texts, stacked)
+        require_finite_updates(step, orders, texts, stacked)
         return {name: values.mean().item() for name, values in stacked.items()}
 
     def _gradients(
@@ -461,66 +382,7 @@ class PPOTrainer:
 
     def _order(self, step: int, epoch: int) -> Tensor:
         """The order in which an epoch of a step goes through its responses, [batch_size]."""
-        stream = generator(self.seed, "policy", self.run_seed, "minibatches", step, epoch)
-        return torch.randperm(self.settings.batch_size, generator=stream)
-
-    def _require_finite_updates(
-        self, step: int, texts: list[str], terms: dict[str, Tensor]
-    ) -> None:
-        """Checks a step's terms, [epochs * minibatches per epoch] each in order, all at once."""
-        # One look at the device a step; where it went wrong is worked out only if it did.
-        if torch.cat(list(terms.values())).isfinite().all():
-            return
-        bad = {name: (~values.isfinite()).tolist() for name, values in terms.items()}
-        first = {name: flags.index(True) / len(flags) for name, flags in bad.items() if any(flags)}
-        name = min(first, key=first.__getitem__)
-        per_epoch = len(bad[name]) // self.settings.epochs
-        epoch, place = divmod(bad[name].index(True), per_epoch)
-        rows = self._order(step, epoch).chunk(per_epoch)[place].tolist()
-        raise NonFiniteError(
-            f"step {step}, epoch {epoch}, minibatch {place}: the {name.replace('_', ' ')} is not "
-            f"finite; a smaller learning rate or a larger KL coefficient may help; the prompts "
-            f"were {_some([texts[row] for row in rows])}"
-        )
-
-    def _rewards(self, step: int, prompts: list[str], responses: list[str]) -> Rewards:
-        """The members' rewards, checked."""
-        rewards = as_rewards(self.reward_fn(prompts, responses), len(prompts))
-        if not 0 <= self.head < rewards.members:
-            raise InputError(
-                f"the policy's head is {self.head}, and the reward function has {rewards.members} "
-                "heads, counted from 0"
-            )
-        bad = (~rewards.mean.isfinite()).any(dim=1).nonzero().flatten().tolist()
-        if bad:
-            raise NonFiniteError(
-                f"step {step}: the reward is not finite for {len(bad)} of {len(prompts)} "
-                f"responses; the prompts were {_some([prompts[row] for row in bad])}; the first "
-                f"response was {responses[bad[0]]!r}"
-            )
-        return rewards
-
-    def _signal(self, step: int, rewards: Rewards) -> Signal:
-        """What the objective makes of the rewards, its form checked."""
-        self.run.step = step
-        more = {"run": self.run} if self.remembers else {}
-        signal = self.objective(rewards, self.head, self.beta, **more)
-        name = f"the objective {name_of(self.objective)}"
-        if not isinstance(signal, Signal):
-            raise InputError(f"{name} returned {type(signal).__name__}; expected a Signal")
-        vectors = {"score": signal.score, "KL coefficient": signal.kl_coefficient}
-        vectors |= {} if signal.weights is None else {"weight": signal.weights}
-        if signal.penalty is not None:
-            vectors["penalty coefficient"] = signal.penalty_coefficient
-        for part, values in vectors.items():
-            shape = tuple(values.shape) if isinstance(values, Tensor) else None
-            if shape != rewards.mean.shape[:1]:
-                found = type(values).__name__ if shape is None else f"shape {shape}"
-                raise InputError(
-                    f"{name} returned a {part} of {found}; expected a tensor "
-                    f"[{len(rewards.mean)}], one number a response"
-                )
-        return signal
+        return minibatch_order(self.settings.batch_size, step, epoch, self.seed, self.run_seed)
 
     def _fingerprint(self, prompts: list[str]) -> dict[str, Any]:
         """All that the run's outcome depends on, as far as the trainer knows it."""
@@ -547,50 +409,3 @@ class PPOTrainer:
                 moments["exp_avg_sq"] = torch.zeros_like(parameter)
             tensors.update({f"adam.{name}.{moment}": value for moment, value in moments.items()})
         return tensors
-
-
-def _check_models(policy: Any, reference: Any) -> None:
-    """``InputError`` where the policy cannot be trained, or the reference would be with it."""
-    if policy is reference:
-        raise InputError("the policy and the reference are one object; they have to be two")
-    if not any(parameter.requires_grad for parameter in policy.parameters()):
-        raise InputError(
-            "the policy is frozen: none of its parameters requires a gradient; expected one that "
-            "can be trained"
-        )
-    theirs = {id(parameter) for parameter in reference.parameters()}
-    theirs |= {parameter.data_ptr() for parameter in reference.parameters()}
-    for name, parameter in policy.named_parameters():
-        if id(parameter) in theirs or parameter.data_ptr() in theirs:
-            raise InputError(
-                f"the policy shares {name} with the reference, which would be trained with it; "
-                "load the model twice, or copy it with copy.deepcopy"
-            )
-
-
-def _value_head(policy: Any, stream: torch.Generator) -> nn.Linear:
-    """A linear head in float32 at least, with nn.Linear's own initialisation, from a stream."""
-    width = policy.get_output_embeddings().weight.shape[1]
-    dtype = torch.promote_types(policy.dtype, torch.float32)
-    head = nn.utils.skip_init(nn.Linear, width, 1, device=policy.device, dtype=dtype)
-    with torch.no_grad():
-        for parameter in head.parameters():
-            draws = torch.rand(parameter.shape, generator=stream, dtype=dtype)
-            parameter.copy_((2 * draws - 1) / width**0.5)
-    return head
-
-
-def _require_finite(step: int, prompts: list[str], name: str, values: Tensor) -> None:
-    """Checks one number a response; ``values`` and ``prompts`` are a step's, [B]."""
-    if not values.isfinite().all():
-        rows = (~values.isfinite()).nonzero().flatten().tolist()
-        raise NonFiniteError(
-            f"step {step}: the {name} is not finite for {len(rows)} of {len(prompts)} responses; "
-            f"the prompts were {_some([prompts[row] for row in rows])}"
-        )
-
-
-def _some(prompts: list[str], limit: int = 3) -> str:
-    """The first few prompts, and how many there are besides."""
-    rest = f" and {len(prompts) - limit} more" if len(prompts) > limit else ""
-    return ", ".join(repr(prompt) for prompt in prompts[:limit]) + rest

@@ -1,108 +1,178 @@
-"""How good, and how knowing, the rewards are on the reference policy's own responses.
+"""How good, and how knowing, ensembles of rewards are on the reference policy's own responses.
 
-Pure functions on arrays: P prompts, R responses of each, K heads.
+The tables of ``disagreement`` (against the true reward), ``calibration`` (on labelled pairs) and
+``frequency`` for several ensembles. P prompts, R responses of each, K members, n labelled pairs.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
 import numpy as np
 import pandas as pd
-from scipy import stats
 
+from prudent.rewards import calibration, disagreement, frequency
+from prudent.rewards.resampling import Measured, draws, interval
+from prudent.seeding import derive_seed
 
-def within_prompt_correlation(rewards: np.ndarray, truth: np.ndarray) -> float:
-    """Mean over prompts of Pearson's correlation between rewards [P, R] and truth [P, R].
+GRAMMATICAL = "grammatical responses"
+SPREAD = "sd of the true reward within prompts"
+OF_ALL = ""  # the name in a table of what is no ensemble's own
 
-    Prompts whose rewards or truth do not vary are left out; NaN if there are no others.
-    """
-    rewards = rewards - rewards.mean(1, keepdims=True)
-    truth = truth - truth.mean(1, keepdims=True)
-    scale = np.sqrt((rewards**2).sum(1) * (truth**2).sum(1))
-    known = scale > 1e-12
-    if not known.any():
-        return float("nan")
-    return float(((rewards * truth).sum(1)[known] / scale[known]).mean())
+COLUMNS = ["ensemble", "quantity", *Measured._fields, "promised_low", "promised_high"]
 
+# What the embedded world promises (quantity: lowest, highest): rich enough to flatter no method,
+# and members that are not one and the same. None is what noise alone gives. What sigma knows of the
+# error is no promise: it is what a run finds out.
+WORLD_TARGETS: dict[str, tuple[float | None, float]] = {
+    GRAMMATICAL: (0.8, 1.0),
+    calibration.ACCURACY_BASE: (0.6, 0.85),
+    disagreement.WITHIN_ONE: (0.3, 0.8),
+    disagreement.RATIO: (None, np.inf),
+    disagreement.SHARED: (-np.inf, 0.9),
+}
 
-def true_errors(rewards: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """The heads' mean |error| [n]. Rewards [n, K] are of free scale and offset, so a head's errors
-    are the residuals of its least-squares line on the truth [n]."""
-    design = np.stack([np.ones_like(truth), truth], axis=1)
-    coefficients, *_ = np.linalg.lstsq(design, rewards, rcond=None)
-    return np.abs(rewards - design @ coefficients).mean(1)
-
-
-def diagnose(rewards: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    """What is known about one ensemble's rewards [P, R, K] against the truth [P, R]."""
-    heads = rewards.shape[2]
-    flat, true = rewards.reshape(-1, heads), truth.reshape(-1)
-    sigma = flat.std(1, ddof=1) if heads > 1 else np.full(len(flat), np.nan)
-    low, median, high = np.quantile(sigma, [0.1, 0.5, 0.9])
-    mean = flat.mean(1)
-    return {
-        "sd of the true reward within prompts": float(truth.std(1, ddof=1).mean()),
-        "within-prompt correlation with the truth: one head": float(
-            np.mean([within_prompt_correlation(rewards[:, :, k], truth) for k in range(heads)])
-        ),
-        "within-prompt correlation with the truth: ensemble mean": within_prompt_correlation(
-            rewards.mean(2), truth
-        ),
-        "sigma: median": float(median),
-        "sigma: 90th over 10th percentile": float(high / low),
-        "sigma and the true error: rank correlation": float(
-            stats.spearmanr(sigma, true_errors(flat, true)).statistic
-        ),
-        "sigma and |mean reward|: rank correlation": float(
-            stats.spearmanr(sigma, np.abs(mean)).statistic
-        ),
-    }
-
-
-def pair_accuracy(
-    difference: np.ndarray, base: np.ndarray, ensembles: list[np.ndarray]
-) -> dict[str, float]:
-    """Share of pairs that the base model, one head, and the ensembles' means get right.
-
-    ``difference`` [n, d]: features of the chosen less those of the rejected responses; ``base``
-    [1, d] and ``ensembles`` [K, d]: weights of the heads on them.
-    """
-    margins = np.stack([difference @ weight.T for weight in ensembles])
-    return {
-        "accuracy on unseen pairs: base model": float((difference @ base.T > 0).mean()),
-        "accuracy on unseen pairs: one head": float((margins > 0).mean()),
-        "accuracy on unseen pairs: ensemble mean": float((margins.mean(-1) > 0).mean()),
-    }
-
-
-# What the embedded world promises (quantity: lowest, highest): rich enough to flatter no method.
-WORLD_TARGETS = {
-    "grammatical responses": (0.8, 1.0),
-    "accuracy on unseen pairs: base model": (0.6, 0.85),
-    "within-prompt correlation with the truth: one head": (0.3, 0.8),
-    "sigma: 90th over 10th percentile": (2.0, np.inf),
-    "sigma and the true error: rank correlation": (0.0, 0.8),
+# A column of the table of kinds, and the quantity and the field that it shows.
+KINDS: dict[str, tuple[str, str]] = {
+    "accuracy_member": (calibration.ACCURACY_ONE, "value"),
+    "accuracy_mean": (calibration.ACCURACY_MEAN, "value"),
+    "within_member": (disagreement.WITHIN_ONE, "value"),
+    "within_mean": (disagreement.WITHIN_MEAN, "value"),
+    "sigma_ratio": (disagreement.RATIO, "value"),
+    "sigma_ratio_noise": (disagreement.RATIO, "noise"),
+    "leave_one_out": (disagreement.LEAVE_ONE_OUT, "value"),
+    "leave_one_out_untrained": (disagreement.LEAVE_ONE_OUT, "untrained"),
+    "leave_one_out_noise": (disagreement.LEAVE_ONE_OUT, "noise"),
+    "leave_one_out_beyond": (disagreement.GIVEN_BOTH, "value"),
+    "error_correlation": (disagreement.SHARED, "value"),
+    "ece_mean": (calibration.ECE_MEAN, "value"),
+    "ece_mean_noise": (calibration.ECE_MEAN, "noise"),
 }
 
 
-def diagnosis_table(
-    accuracies: dict[str, float],
-    rewards: list[np.ndarray],
-    verdict: dict[str, np.ndarray],
-    responses: int,
-    targets: bool,
-) -> pd.DataFrame:
-    """Rows quantity, value, low, high; with targets, the embedded world's promised ranges.
+class Evidence(NamedTuple):
+    """What one ensemble says of sampled responses and of labelled pairs."""
 
-    ``rewards`` [P R, K] of each ensemble and the judge's ``verdict`` [P R] are of ``responses`` R
-    responses to each prompt, prompt by prompt; the ensembles' numbers are averaged.
+    rewards: np.ndarray  # [P, R, K]
+    margins: np.ndarray | None = None  # chosen less rejected [n, K], in Bradley-Terry's units
+    untrained: np.ndarray | None = None  # rewards of its members before training [P, R, K]
+    norm: np.ndarray | None = None  # squared norm of the features that its heads read [P, R]
+    std: np.ndarray | None = None  # of members that give one of their own [P, R, K]
+
+
+def diagnosis_table(
+    ensembles: Mapping[str, Sequence[Evidence]],
+    truth: np.ndarray,
+    seed: int,
+    base: np.ndarray | None = None,
+    pair_prompts: np.ndarray | None = None,
+    grammatical: np.ndarray | None = None,
+    promised: str | None = None,
+) -> pd.DataFrame:
+    """The long table: ``COLUMNS``, first what is no ensemble's own (ensemble "").
+
+    ``low`` and ``high`` are the 95% interval, ``noise`` what noise alone gives (constant sigma,
+    sampling, or perfect calibration) with its range, ``untrained`` the value before training.
+
+    Args:
+        ensembles: each one's draws, over which all its numbers are averaged.
+        truth, grammatical: the judge's score of each response, and whether it is grammatical
+            [P, R].
+        seed: of the study; each ensemble's streams depend on it and on the ensemble's name.
+        base: the base model's margins [n].
+        pair_prompts: which pairs share a prompt [n]; without it the bootstrap draws single pairs.
+        promised: the ensemble that has to keep the embedded world's promises, as has the world.
     """
-    truth = verdict["score"].reshape(-1, responses)
-    found = [diagnose(table.reshape(*truth.shape, -1), truth) for table in rewards]
-    values = accuracies | {
-        name: float(np.mean([numbers[name] for numbers in found])) for name in found[0]
-    }
-    if "grammatical" in verdict:
-        values = {"grammatical responses": float(verdict["grammatical"].mean())} | values
-    ranges = WORLD_TARGETS if targets else {}
-    rows = [(name, value, *ranges.get(name, (np.nan, np.nan))) for name, value in values.items()]
-    return pd.DataFrame(rows, columns=["quantity", "value", "low", "high"])
+    rng = _generator(seed, "world")
+    shared: dict[str, Measured] = {}
+    times = draws(len(truth), disagreement.RESAMPLES, rng)
+    of_prompts = {SPREAD: truth.std(1, ddof=1)}
+    if grammatical is not None:
+        of_prompts = {GRAMMATICAL: 1.0 * grammatical.mean(1)} | of_prompts
+    for name, values in of_prompts.items():
+        shared[name] = Measured(*interval(times @ values / len(truth)))
+    if base is not None:
+        shared |= calibration.base_accuracy(base, rng, pair_prompts)
+    measured = {OF_ALL: shared}
+    for name, of_draws in ensembles.items():
+        found = [
+            _measured(evidence, truth, _generator(seed, "ensemble", name, draw), pair_prompts)
+            for draw, evidence in enumerate(of_draws)
+        ]
+        measured[name] = {
+            quantity: Measured(*np.mean([one[quantity] for one in found], axis=0).tolist())
+            for quantity in found[0]
+        }
+    rows = []
+    for name, quantities in measured.items():
+        keeps = promised is not None and name in (OF_ALL, promised)
+        for quantity, value in quantities.items():
+            low, high = WORLD_TARGETS.get(quantity, (np.nan, np.nan)) if keeps else (np.nan, np.nan)
+            low = value.noise if low is None else low
+            rows.append((name, quantity, *value, low, high))
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _measured(
+    evidence: Evidence,
+    truth: np.ndarray,
+    rng: np.random.Generator,
+    pair_prompts: np.ndarray | None,
+) -> dict[str, Measured]:
+    """All that is measured of one draw of an ensemble."""
+    found = {}
+    if evidence.margins is not None:
+        found = calibration.pair_measures(evidence.margins, rng, pair_prompts)
+    sample = disagreement.Sample(
+        evidence.rewards, truth, evidence.norm, evidence.untrained, evidence.std
+    )
+    return found | disagreement.diagnose(sample, rng)
+
+
+def by_frequency(
+    ensembles: Mapping[str, Sequence[Evidence]], truth: np.ndarray, counts: np.ndarray, seed: int
+) -> pd.DataFrame:
+    """``frequency.frequency_table`` of each ensemble, averaged over its draws; counts [P, R]."""
+    tables = []
+    for name, of_draws in ensembles.items():
+        found = [
+            frequency.frequency_table(
+                name, evidence.rewards, truth, counts, _generator(seed, "frequency", name, draw)
+            )
+            for draw, evidence in enumerate(of_draws)
+        ]
+        numbers = pd.concat(found).drop(columns="ensemble").astype(float)
+        means = numbers.groupby("bin").mean().reset_index()
+        counted = dict.fromkeys(("bin", "count_low", "count_high", "n", "pairs"), int)
+        tables.append(means.astype(counted).assign(ensemble=name)[list(found[0].columns)])
+    return pd.concat(tables, ignore_index=True)
+
+
+def kinds_table(table: pd.DataFrame) -> pd.DataFrame:
+    """One row an ensemble of the long ``table``, with the columns of ``KINDS``; nan where unknown.
+
+    ``leave_one_out_beyond`` is the correlation given the feature norm and sigma before training, or
+    given the one of them that there is.
+    """
+    names = [name for name in dict.fromkeys(table["ensemble"]) if name != OF_ALL]
+    rows = []
+    for name in names:
+        found = table[table["ensemble"] == name].set_index("quantity")
+        row = {"ensemble": name}
+        for column, (quantity, field) in KINDS.items():
+            if column == "leave_one_out_beyond":
+                quantity = beyond(found)
+            row[column] = found[field].get(quantity, np.nan)
+        rows.append(row)
+    return pd.DataFrame(rows, columns=["ensemble", *KINDS])
+
+
+def beyond(found: pd.DataFrame) -> str:
+    """The partial correlation that is given most, of one ensemble's rows by quantity."""
+    choices = (disagreement.GIVEN_BOTH, disagreement.GIVEN_BEFORE, disagreement.GIVEN_NORM)
+    return next((name for name in choices if name in found.index), choices[0])
+
+
+def _generator(seed: int, *parts: str | int) -> np.random.Generator:
+    return np.random.default_rng(derive_seed(seed, "diagnosis", *parts))

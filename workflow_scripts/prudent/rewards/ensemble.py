@@ -1,16 +1,31 @@
-"""Reward ensembles: K linear heads on one frozen backbone."""
+"""Sequence classifiers as reward ensembles: K linear heads on one frozen backbone.
+
+Ten heads are ten labels of one sequence-classification model, so an ensemble of heads is an
+ordinary Hugging Face checkpoint, and a reward model is an ensemble of one.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import torch
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from prudent.checkpoint_files import positions
-from prudent.checkpoints import MAX_LENGTH, check_length, check_tokenizer, load_tokenizer
+from prudent.checkpoints import (
+    MAX_LENGTH,
+    check_length,
+    check_tokenizer,
+    load_tokenizer,
+    save_checkpoint,
+    save_tensors,
+)
 from prudent.errors import InputError
 from prudent.rewards.features import BATCH_TOKENS, extract
 from prudent.rewards.interface import Rewards
@@ -37,7 +52,7 @@ class RewardEnsemble:
         self.tokenizer = tokenizer
         self.batch_tokens = batch_tokens
         linear = final_linear(model)[1]
-        offsets = _offsets(model, linear.out_features)
+        offsets = reward_offsets(model, linear.out_features)
         self.weight = linear.weight.float().cpu()
         bias = torch.zeros(len(self.weight)) if linear.bias is None else linear.bias.float().cpu()
         self.bias = bias - torch.tensor(offsets)
@@ -45,17 +60,7 @@ class RewardEnsemble:
     @classmethod
     def load(cls, path: str | Path, batch_tokens: int = BATCH_TOKENS) -> RewardEnsemble:
         """Loads a checkpoint; ``InputError`` if a weight of it is missing or it has no template."""
-        tokenizer = load_tokenizer(path)
-        if tokenizer.chat_template is None:
-            raise InputError(
-                f"{path}: the reward model's tokenizer has no chat template, so it is not known "
-                "how it reads a prompt and a response; store one with the checkpoint"
-            )
-        check_template(tokenizer, path)
-        model = load_reward_model(path, tokenizer.model_max_length)
-        check_tokenizer(tokenizer, model, path)
-        check_length(model, _longest(tokenizer, model), "the tokenizer's model_max_length is")
-        return cls(model, tokenizer, batch_tokens)
+        return cls(*load_classifier(path), batch_tokens)
 
     @property
     def heads(self) -> int:
@@ -65,6 +70,10 @@ class RewardEnsemble:
     def __call__(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> Rewards:
         """The heads' rewards [B, K] and the features [B, d], float32 on the CPU."""
         features = extract(self.model, self.tokenizer, prompts, responses, self.batch_tokens)
+        return self.from_features(features)
+
+    def from_features(self, features: torch.Tensor) -> Rewards:
+        """What the heads say of features [B, d] of this backbone."""
         return Rewards(self.rewards(features), features=features)
 
     def rewards(self, features: torch.Tensor) -> torch.Tensor:
@@ -79,20 +88,62 @@ class RewardEnsemble:
         return rewards
 
 
-def _offsets(model: PreTrainedModel, heads: int) -> list[float]:
-    """What to subtract from each head's logits."""
+def mean_rewards(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Prompt],
+    responses: Sequence[str],
+) -> list[float]:
+    """Each head's mean logit [K] over some texts, to be subtracted from its rewards.
+
+    A Bradley-Terry reward is defined only up to a constant, so without it the spread of members
+    also holds the spread of their arbitrary constants.
+    """
+    linear = final_linear(model)[1]
+    mean = extract(model, tokenizer, prompts, responses).mean(0)
+    with torch.no_grad():
+        return linear(mean.to(linear.weight)).float().cpu().tolist()
+
+
+def load_classifier(path: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A trained sequence classifier with the tokenizer and the template by which it reads texts.
+
+    ``InputError`` if a weight of it is missing, or the template, or if its parts do not fit.
+    """
+    tokenizer = load_tokenizer(path)
+    if tokenizer.chat_template is None:
+        raise InputError(
+            f"{path}: the reward model's tokenizer has no chat template, so it is not known "
+            "how it reads a prompt and a response; store one with the checkpoint"
+        )
+    check_template(tokenizer, path)
+    model = load_reward_model(path, tokenizer.model_max_length)
+    check_tokenizer(tokenizer, model, path)
+    check_length(model, _longest(tokenizer, model), "the tokenizer's model_max_length is")
+    return model, tokenizer
+
+
+def reward_offsets(model: PreTrainedModel, heads: int) -> list[float]:
+    """What to subtract from each head's or member's logits, by ``config.reward_offsets``."""
     offsets = getattr(model.config, "reward_offsets", None)
     if offsets is None:
         return [0.0] * heads
-    numbers = isinstance(offsets, list) and all(
-        isinstance(number, int | float) and math.isfinite(number) for number in offsets
-    )
-    if not numbers or len(offsets) != heads:
+    if not finite_numbers(offsets) or len(offsets) != heads:
         raise InputError(
             f"{model.name_or_path}: config.reward_offsets is {offsets}, expected {heads} finite "
             "numbers, one for each head"
         )
     return offsets
+
+
+def finite_numbers(values: Any) -> bool:
+    """Whether a value of a JSON file is a list of numbers that float32 can hold."""
+    return isinstance(values, list) and all(
+        isinstance(number, int | float)
+        and not isinstance(number, bool)
+        and abs(number) <= torch.finfo(torch.float32).max  # not infinity, NaN, or a long integer
+        for number in values
+    )
 
 
 def _longest(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> int:
@@ -101,3 +152,57 @@ def _longest(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> int:
     if limit == MAX_LENGTH:
         limit = tokenizer.model_max_length = positions(model.config.to_dict()) or MAX_LENGTH
     return limit
+
+
+@dataclass
+class Heads:
+    """Trained heads: weight [K, d], bias [K] or None, offsets [K] to subtract from the logits."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+    offsets: torch.Tensor
+    losses: pd.DataFrame
+    untrained: dict[str, torch.Tensor] | None = None
+    """As they began: weight [K, d], offsets [K], and what else a kind has."""
+
+
+def save_ensemble(
+    base: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    heads: Heads,
+    path: str | Path,
+    kind: str = "heads",
+    std: Mapping[str, torch.Tensor] | None = None,
+) -> None:
+    """Writes the base model with its head replaced by K heads, as a checkpoint with K labels.
+
+    ``config.reward_offsets`` holds what to subtract from the logits for centred rewards, and
+    ``config.reward_ensemble`` the kind. What the heads were before their training is written to
+    untrained.safetensors, and ``std``, what else a kind has for each head, to std.safetensors.
+    """
+    name, linear = final_linear(base)
+    count, width = heads.weight.shape
+    replaced = nn.Linear(width, count, bias=linear.bias is not None)
+    with torch.no_grad():
+        replaced.weight.copy_(heads.weight)
+        if heads.bias is not None:
+            replaced.bias.copy_(heads.bias)
+
+    def more(folder: Path) -> None:
+        if heads.untrained is not None:
+            save_tensors(heads.untrained, folder / "untrained.safetensors")
+        if std is not None:
+            save_tensors(std, folder / "std.safetensors")
+
+    config = base.config
+    parent = base.get_submodule(name.rpartition(".")[0]) if "." in name else base
+    try:
+        setattr(parent, name.rpartition(".")[2], replaced.to(linear.weight.dtype))
+        base.config = copy.deepcopy(config)
+        base.config.num_labels = count
+        base.config.reward_offsets = heads.offsets.tolist()
+        base.config.reward_ensemble = kind
+        save_checkpoint(base, tokenizer, path, more=more)
+    finally:
+        setattr(parent, name.rpartition(".")[2], linear)
+        base.config = config

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from prudent.batches import collate
 from prudent.checkpoint_files import read_json
-from prudent.errors import InputError
+from prudent.errors import InputError, quoted
 from prudent.rewards.models import final_linear
-from prudent.rewards.text import Prompt, encode
+from prudent.rewards.text import Prompt, checked_texts, encode
 from prudent.tables import atomic_path, file_digest
 
 BATCH_TOKENS = 8192
+
+TENSORS, TEXTS = ("chosen", "rejected", "probability"), ("id", "split")
 
 
 def batches_by_length(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
@@ -34,7 +40,6 @@ def batches_by_length(lengths: Sequence[int], batch_tokens: int) -> Iterator[lis
         start += size
 
 
-@torch.inference_mode()
 def extract(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -49,12 +54,31 @@ def extract(
     model's logits are its final linear layer of these features (checked on the first batch).
     ``progress`` names the work on a progress bar; None shows none.
     """
+    prompts, responses = checked_texts(prompts, responses)
+    ids = encode(tokenizer, prompts, responses)
+    return extract_ids(model, ids, tokenizer.pad_token_id, responses, batch_tokens, progress)
+
+
+@torch.inference_mode()
+def extract_ids(
+    model: PreTrainedModel,
+    ids: Sequence[Sequence[int]],
+    pad_token_id: int,
+    responses: Sequence[str],
+    batch_tokens: int = BATCH_TOKENS,
+    progress: str | None = None,
+    layer: tuple[str, nn.Linear] | None = None,
+) -> torch.Tensor:
+    """``extract`` of texts that are token ids already, as ``encode`` gives them.
+
+    ``responses`` are named where features are not finite. ``layer`` is the final linear layer with
+    its name, where it is not to be looked for.
+    """
     was_training = model.training
     model.eval()
-    name, linear = final_linear(model)
+    name, linear = layer or final_linear(model)
     captured: list[torch.Tensor] = []
     hook = linear.register_forward_pre_hook(lambda _, inputs: captured.append(inputs[0]))
-    ids = encode(tokenizer, prompts, responses)
     features = torch.empty(len(ids), linear.in_features)
     bar = tqdm(
         desc=progress, total=len(ids), unit=" texts", mininterval=2, disable=progress is None
@@ -62,7 +86,7 @@ def extract(
     checked = False
     try:
         for rows in batches_by_length([len(row) for row in ids], batch_tokens):
-            inputs = collate([ids[row] for row in rows], tokenizer.pad_token_id, model.device)
+            inputs = collate([ids[row] for row in rows], pad_token_id, model.device)
             logits = model(**inputs).logits
             states = captured.pop()
             if states.dim() == 3:
@@ -72,11 +96,11 @@ def extract(
             if not features[rows].isfinite().all():
                 bad = next(row for row in rows if not features[row].isfinite().all())
                 raise InputError(
-                    f"{model.name_or_path}: the features of text {bad}, {responses[bad]!r}, are "
-                    "not finite; expected finite ones"
+                    f"{model.name_or_path}: the features of text {bad}, {quoted(responses[bad])}, "
+                    "are not finite; expected finite ones"
                 )
             if not checked:
-                _check(linear(states), logits, name)
+                _check(linear(states), logits, f"{model.name_or_path}: the model's logits", name)
                 checked = True
             bar.update(len(rows))
     finally:
@@ -86,51 +110,84 @@ def extract(
     return features
 
 
-def collate(
-    ids: Sequence[Sequence[int]], pad_token_id: int, device: torch.device
-) -> dict[str, torch.Tensor]:
-    """Right-padded ``input_ids`` and ``attention_mask`` [n, longest]."""
-    longest = max(len(row) for row in ids)
-    input_ids = torch.full((len(ids), longest), pad_token_id)
-    mask = torch.zeros(len(ids), longest, dtype=torch.long)
-    for number, row in enumerate(ids):
-        input_ids[number, : len(row)] = torch.tensor(row)
-        mask[number, : len(row)] = 1
-    return {"input_ids": input_ids.to(device), "attention_mask": mask.to(device)}
-
-
-def _check(expected: torch.Tensor, logits: torch.Tensor, name: str) -> None:
+def _check(expected: torch.Tensor, logits: torch.Tensor, what: str, name: str) -> None:
     if not torch.allclose(expected.float(), logits.float(), rtol=1e-2, atol=1e-3):
         raise InputError(
-            f"the model's logits are not its layer {name!r} of the last token's state (largest "
-            f"difference {(expected - logits).abs().max():.3g}); is a text's last token also the "
-            "model's padding token? Expected a padding token of its own"
+            f"{what} are not its layer {quoted(name)} of the last token's state "
+            f"(largest difference {(expected - logits).abs().max():.3g}); is a text's last token "
+            "also the model's padding token? Expected a padding token of its own"
         )
 
 
-def save_features(features: dict[str, torch.Tensor], path: str | Path) -> None:
-    """Writes the features of both sides, {"chosen": [n, d], "rejected": [n, d]}."""
+@dataclass(frozen=True)
+class PairFeatures:
+    """Features of n pairs, with all that training heads on them takes."""
+
+    id: list[str]
+    """The pairs' ids in the preferences."""
+    split: list[str]
+    """train or validation."""
+    probability: torch.Tensor
+    """[n] float64: the stored label's under the gold labeller, NaN where the label was given."""
+    chosen: torch.Tensor
+    """[n, d]"""
+    rejected: torch.Tensor
+    """[n, d]"""
+
+    def of(self, split: str) -> torch.Tensor:
+        """Which pairs [n] (bool) are of a split."""
+        return torch.tensor([name == split for name in self.split], dtype=torch.bool)
+
+
+def save_features(features: PairFeatures, path: str | Path) -> None:
+    """Writes the features; ids and splits are in the file's metadata."""
+    tensors = {name: getattr(features, name).contiguous() for name in TENSORS}
+    texts = {name: json.dumps(getattr(features, name)) for name in TEXTS}
     with atomic_path(path) as temporary:
-        save_file(features, temporary)
+        save_file(tensors, temporary, metadata=texts)
 
 
-def load_features(path: str | Path, rows: int, width: int) -> dict[str, torch.Tensor]:
-    """What ``save_features`` wrote; ``InputError`` unless it is finite and of this shape."""
+def load_features(path: str | Path, width: int) -> PairFeatures:
+    """What ``save_features`` wrote; ``InputError`` unless it is whole, finite and of this width."""
     try:
-        features = load_file(path)
+        with safe_open(path, framework="pt") as file:
+            found = {name: file.get_tensor(name) for name in file.keys()}
+            metadata = file.metadata() or {}
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path}: not a readable safetensors file: {error}") from error
-    for side in ("chosen", "rejected"):
-        found = features.get(side)
-        shape = "nothing" if found is None else f"{list(found.shape)}"
-        if found is None or found.shape != (rows, width):
+    again = "delete the file to have it computed again"
+    texts = {name: _texts(metadata.get(name)) for name in TEXTS}
+    for name, values in texts.items():
+        if values is None:
+            raise InputError(f"{path}: {name}: found no list of texts in its metadata; {again}")
+    rows = len(texts["id"])
+    shapes = {"probability": (rows,), "chosen": (rows, width), "rejected": (rows, width)}
+    for name, shape in shapes.items():
+        tensor = found.get(name)
+        if tensor is None or tensor.shape != shape:
+            what = "nothing" if tensor is None else f"{list(tensor.shape)}"
             raise InputError(
-                f"{path}: {side}: found {shape}, expected [{rows}, {width}], a row for each pair "
-                "and the base model's width; delete the file to have it computed again"
+                f"{path}: {name}: found {what}, expected {list(shape)}, by the pairs' ids and the "
+                f"base model's width; {again}"
             )
-        if not found.isfinite().all():
-            raise InputError(f"{path}: {side}: found numbers that are not finite")
-    return features
+        unknown = tensor.isnan() if name == "probability" else torch.tensor(False)
+        if not (tensor.isfinite() | unknown).all():
+            raise InputError(f"{path}: {name}: found numbers that are not finite")
+    if len(texts["split"]) != rows or len(set(texts["id"])) != rows:
+        raise InputError(
+            f"{path}: found {len(texts['split'])} splits and {len(set(texts['id']))} different ids "
+            f"for {rows} pairs; {again}"
+        )
+    return PairFeatures(**texts, **{name: found[name] for name in TENSORS})
+
+
+def _texts(value: str | None) -> list[str] | None:
+    try:
+        texts = json.loads(value or "")
+    except ValueError:
+        return None
+    plain = isinstance(texts, list) and all(isinstance(text, str) for text in texts)
+    return texts if plain else None
 
 
 def check_sidecar(sidecar: Path, **inputs: Path) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -58,14 +59,25 @@ def as_rewards(found: Any, responses: int) -> Rewards:
     if not isinstance(found, Rewards):
         try:
             # A copy by rows: sums go by the layout, and torch warns of what it may not write to.
-            plain = np.array(found, order="C") if isinstance(found, np.ndarray) else found
-            table = torch.as_tensor(plain)
-        except (TypeError, ValueError, RuntimeError) as error:
+            rows = isinstance(found, np.ndarray | pd.DataFrame)
+            table = torch.as_tensor(np.array(found, order="C") if rows else found)
+        except (TypeError, ValueError, RuntimeError, OverflowError) as error:
             raise InputError(
                 f"the reward function returned a {type(found).__name__} that is no table of "
                 f"numbers, [{responses}, members]: {error}"
             ) from error
         found = Rewards(table)
+    for name in ("mean", "std", "features"):
+        part = getattr(found, name)
+        plain = isinstance(part, Tensor) and part.layout == torch.strided and not part.is_complex()
+        if not plain and (name == "mean" or part is not None):
+            kind = (
+                f"{part.layout} {part.dtype}" if isinstance(part, Tensor) else type(part).__name__
+            )
+            raise InputError(
+                f"the reward function returned a {name} of {kind}; expected a dense tensor of real "
+                "numbers"
+            )
     shape = tuple(found.mean.shape)
     if len(shape) != 2 or shape[0] != responses:
         raise InputError(

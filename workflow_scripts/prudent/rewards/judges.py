@@ -1,7 +1,6 @@
 """Judges: the embedded world's true reward, or a reward model.
 
-A judge is a function ``(prompts, responses) -> {"score": [n], ...}``. Every policy answers the same
-prompts with the same sampling streams, so policies differ by what they learned and not by luck.
+A judge is a function ``(prompts, responses) -> {"score": [n], ...}``.
 """
 
 from __future__ import annotations
@@ -13,26 +12,26 @@ import numpy as np
 import pandas as pd
 
 from prudent.errors import InputError
-from prudent.policies.respond import sample_responses
-from prudent.rewards.ensemble import RewardEnsemble
 from prudent.rewards.text import Prompt, as_messages
-from prudent.seeding import generator
 from prudent.world.grammar import grammatical
 from prudent.world.reward import gold_reward
 
 Judge = Callable[[Sequence[Prompt], Sequence[str]], dict[str, np.ndarray]]
 
 
-def load_judge(scorer: str | Path) -> Judge:
+def load_judge(name: str | Path) -> Judge:
     """The judge of that name: "world", or the folder or hub id of a reward model with one label.
 
     The world's judge also says which texts are grammatical (as 0 or 1).
     """
-    if str(scorer) == "world":
+    if str(name) == "world":
         return judge_world
-    model = RewardEnsemble.load(scorer)
+    # The world's judge needs neither torch nor transformers, which take seconds to import.
+    from prudent.rewards.ensemble import RewardEnsemble
+
+    model = RewardEnsemble.load(name)
     if model.heads != 1:
-        raise InputError(f"{scorer}: a judge has one label, this model has {model.heads}")
+        raise InputError(f"{name}: a judge has one label, this model has {model.heads}")
 
     def judge(prompts: Sequence[Prompt], responses: Sequence[str]) -> dict[str, np.ndarray]:
         return {"score": model(prompts, responses).mean[:, 0].double().numpy()}
@@ -54,15 +53,11 @@ def judge_world(prompts: Sequence[Prompt], responses: Sequence[str]) -> dict[str
     }
 
 
-def judge_checkpoint(
-    checkpoint: str | Path,
-    prompts: list[str],
-    judge: Judge,
-    response_length: int,
-    temperature: float,
-    root: int,
-) -> pd.DataFrame:
-    """A policy's answers, judged: prompt, response, score, and what else the judge says."""
-    draws = generator(root, "judge", "sampling")
-    responses = sample_responses(checkpoint, prompts, response_length, temperature, draws)
-    return pd.DataFrame({"prompt": prompts, "response": responses, **judge(prompts, responses)})
+def judge_responses(responses: pd.DataFrame, judge: Judge) -> pd.DataFrame:
+    """Responses of the schema "responses", with the judge's score and what else it says."""
+    # A policy at a time: rewards of one batch depend on each other in their last bits.
+    judged = [
+        rows.assign(**judge(rows["prompt"].tolist(), rows["response"].tolist()))
+        for _, rows in responses.groupby(["method", "seed"], sort=False)
+    ]
+    return pd.concat(judged, ignore_index=True)

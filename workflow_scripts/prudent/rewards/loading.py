@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from transformers import PreTrainedConfig
 
 from prudent.checkpoints import why
-from prudent.errors import InputError
-from prudent.rewards.ensemble import RewardEnsemble
+from prudent.errors import InputError, quoted
 
-KINDS: dict[str, Any] = {"heads": RewardEnsemble}
-"""The kinds of ensembles, by what ``reward_ensemble`` in a checkpoint's config.json says."""
+KINDS: dict[str, str] = {
+    "heads": "HeadEnsemble",
+    "gaussian": "GaussianEnsemble",
+    "members": "MemberEnsemble",
+    "adapters": "AdapterEnsemble",
+    "dropout": "DropoutEnsemble",
+}
+"""The kinds of ensembles, by what ``reward_ensemble`` in a checkpoint's config.json says: the class
+in the kind's module, which is imported when one is loaded."""
 
 
 def load_rewards(path: str | Path, revision: str | None = None) -> Any:
@@ -26,8 +35,27 @@ def load_rewards(path: str | Path, revision: str | None = None) -> Any:
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: no reward model can be loaded: {why(error)}") from error
     kind = config.get("reward_ensemble", "heads")
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise InputError(
-            f"{path}: config.json: reward_ensemble is {kind!r}; expected one of {', '.join(KINDS)}"
+            f"{path}: config.json: reward_ensemble is {quoted(kind)}; "
+            f"expected one of {', '.join(KINDS)}"
         )
-    return KINDS[kind].load(path)
+    return getattr(kind_module(kind), KINDS[kind]).load(path)
+
+
+def draws_of(folder: str | Path) -> list[Path]:
+    """The checkpoints of an ensemble's draws, in order; ``InputError`` if there are none."""
+    paths = [path for path in Path(folder).glob("*") if path.name.isdecimal()]
+    if not paths:
+        raise InputError(f"{folder}: found no draw of an ensemble; expected folders 0, 1, ...")
+    return sorted(paths, key=lambda path: int(path.name))
+
+
+def train_function(kind: str) -> Callable[..., pd.DataFrame]:
+    """The function ``train`` of a kind's module; see ``prudent.rewards.kinds``."""
+    return kind_module(kind).train
+
+
+def kind_module(kind: str) -> Any:
+    """A kind's module, of those in ``prudent.rewards.settings.KINDS``."""
+    return import_module(f"prudent.rewards.kinds.{kind}")

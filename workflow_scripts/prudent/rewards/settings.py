@@ -1,4 +1,4 @@
-"""Settings of reward models: the base model, and the heads of the ensembles."""
+"""Settings of reward models: the base model, and each kind of ensemble."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from prudent.settings import Count, Nonnegative, Positive, Settings, Text
+from prudent.settings import Count, Nonnegative, Positive, Settings, Share, Text
 
 
 class RewardSettings(Settings):
@@ -21,7 +21,8 @@ class RewardSettings(Settings):
     """How prompt and response become one text, `continuation` (the bare texts), `dialogue` (Human
     and Assistant turns), a Jinja chat template, or null for the checkpoint's own."""
     max_length: Annotated[int, Field(ge=4)] = 64
-    """Longest text in tokens; a longer one loses its beginning."""
+    """Longest text in tokens. A longer one loses its beginning, the prompt's first. A response that
+    alone is longer is cut too, and training warns of it."""
     epochs: Positive = 1.0
     """Passes over the pairs (AdamW, cosine schedule to zero)."""
     batch_size: Count = 32
@@ -35,15 +36,13 @@ class RewardSettings(Settings):
     never stops."""
     bfloat16: bool = False
     """Compute in bfloat16 (weights and optimizer stay in float32)."""
+    dropout: Share = 0.0
+    """Dropout in training, of everything that the architecture can drop."""
 
 
 class HeadSettings(Settings):
-    """The ensemble, heads on the frozen base model."""
+    """Linear heads on the frozen base model, trained from its cached features (2410.23726)."""
 
-    count: Annotated[int, Field(ge=2)] = 10
-    """Heads of an ensemble (K)."""
-    ensembles: Count = 1
-    """Independent ensembles (E), each with fresh labels and a fresh initialisation."""
     first: Literal["fresh", "base"] = "fresh"
     """Head 0, fresh as the others or the base model's own (the paper's section 4 says "9
     additional", its appendix "10 heads")."""
@@ -68,3 +67,89 @@ class HeadSettings(Settings):
     stop_loss: Nonnegative = 0.2
     """Stop after an epoch whose mean training loss per head is below it (the paper: 0.2); 0 never
     stops."""
+
+
+class GaussianSettings(HeadSettings):
+    """Heads that give a mean and a standard deviation of their own (BRME, 2409.15360)."""
+
+    min_std: Positive = 1e-3
+    """Least standard deviation that a head can give."""
+
+
+class MemberSettings(Settings):
+    """Independent reward models: own head, data order, labels and training of the backbone.
+
+    All else is as in `reward`. The members go through each list in turn, and then begin again.
+    """
+
+    labels: Literal["own", "shared"] = "own"
+    """Whether each member's labels are drawn anew, where their probability is known."""
+    learning_rates: Annotated[list[Positive], Field(min_length=1)] | None = None
+    """Peak learning rates; null takes that of `reward`."""
+    dropouts: Annotated[list[Share], Field(min_length=1)] | None = None
+    """Dropout of the backbone in training; null takes that of `reward`."""
+    epochs: Positive | None = None
+    """Passes over the pairs; null takes those of `reward`."""
+    start: Literal["backbone", "base"] = "backbone"
+    """What members start from: the backbone, each with a fresh head of its own, or the trained base
+    reward model with its head."""
+
+
+class AdapterSettings(Settings):
+    """LoRA adapters with a head each on one backbone, trained together (UP-RLHF, 2401.00243)."""
+
+    rank: Count = 8
+    """Rank of an adapter."""
+    alpha: Positive = 16.0
+    """Scale of an adapter: its product is multiplied by `alpha` / `rank`."""
+    start: Literal["backbone", "base"] = "backbone"
+    """Which model the adapters go into: the one that reward models start from, or the trained base
+    reward model (as in 2401.16635)."""
+    embeddings: bool = False
+    """Whether the token embeddings get an adapter too, besides the attention layers that peft
+    chooses for the architecture."""
+    loss: Literal["members", "mean"] = "members"
+    """Bradley-Terry loss of each member, or of the members' mean reward (UP-RLHF)."""
+    diversity: Nonnegative = 0.0
+    """Weight of UP-RLHF's diversity, the nuclear norm of the members' stacked A matrices over their
+    Frobenius norm."""
+    order: Literal["shared", "own"] = "own"
+    """Order of the data, one for all members or each its own; with `loss: mean` it is shared."""
+    epochs: Positive = 1.0
+    """Passes over the pairs (AdamW, cosine schedule to zero)."""
+    batch_size: Count = 32
+    """Pairs a step."""
+    learning_rate: Positive = 2e-3
+    """Peak learning rate."""
+    weight_decay: Nonnegative = 0.001
+    """AdamW's weight decay."""
+
+
+class DropoutSettings(Settings):
+    """One reward model trained with dropout; a member is one draw of its masks (MC dropout)."""
+
+    dropout: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Share of units that are dropped, in training and in the members."""
+    epochs: Positive | None = None
+    """Passes over the pairs; null takes those of `reward`."""
+
+
+class WarmSettings(MemberSettings):
+    """One model, the average of the weights of several members (WARM, 2401.12187)."""
+
+    models: Annotated[int, Field(ge=2)] = 5
+    """Models that are averaged."""
+    start: Literal["backbone", "base"] = "base"
+    """What the models start from: the backbone, each with a fresh head of its own, or the trained
+    base reward model with its head."""
+
+
+KINDS: dict[str, type[Settings]] = {
+    "heads": HeadSettings,
+    "gaussian": GaussianSettings,
+    "members": MemberSettings,
+    "adapters": AdapterSettings,
+    "dropout": DropoutSettings,
+    "warm": WarmSettings,
+}
+"""The kinds of ensembles, each with its settings."""

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase
 
-from prudent.checkpoints import load_tokenizer
-from prudent.errors import InputError
+from prudent.errors import InputError, quoted
 from prudent.rewards.templates import TEMPLATES, fault
 from prudent.texts import as_list, check_text, text_list
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 Message = dict[str, str]
 
@@ -25,8 +26,12 @@ def reward_tokenizer(
     """The tokenizer of a reward model that is to be trained, with its chat template set.
 
     ``template`` is a name of ``TEMPLATES``, a Jinja chat template, or None for the checkpoint's
-    own; ``InputError`` where it has none. Longer texts lose their beginning, never the response.
+    own; ``InputError`` where it has none. Longer texts lose their beginning, the prompt's first,
+    and the response's where that alone is longer.
     """
+    # What reads texts alone, as the world's judge does, needs no transformers.
+    from prudent.checkpoints import load_tokenizer
+
     tokenizer = load_tokenizer(checkpoint, revision, truncation_side="left", padding_side="right")
     if template is not None:
         tokenizer.chat_template = TEMPLATES.get(template, template)
@@ -38,6 +43,16 @@ def reward_tokenizer(
     check_template(tokenizer, checkpoint)
     tokenizer.model_max_length = max_length
     return tokenizer
+
+
+def reading(tokenizer: PreTrainedTokenizerBase) -> tuple[Any, ...]:
+    """What decides how a tokenizer reads a prompt and a response."""
+    return (
+        tokenizer.chat_template,
+        tokenizer.model_max_length,
+        tokenizer.pad_token_id,
+        tokenizer.get_vocab(),
+    )
 
 
 def check_template(tokenizer: PreTrainedTokenizerBase, checkpoint: str | Path) -> None:
@@ -54,8 +69,9 @@ def encode(
 
     The template decides the text; the tokenizer's own special tokens (such as [CLS]) are added
     unless the template writes the BOS token itself. A text of more than ``model_max_length``
-    tokens loses its beginning, whatever side the tokenizer was saved with. Never empty: an empty
-    text is one EOS or padding token.
+    tokens loses its beginning, whatever side the tokenizer was saved with; of a response that alone
+    is longer the end is left (see ``count_cut``). Never empty: an empty text is one EOS or padding
+    token.
     """
     tokenizer.truncation_side = "left"
     conversations = [
@@ -75,6 +91,25 @@ def encode(
     )["input_ids"]
     empty = [tokenizer.pad_token_id if tokenizer.eos_token_id is None else tokenizer.eos_token_id]
     return [row or empty for row in ids]
+
+
+def count_cut(
+    tokenizer: PreTrainedTokenizerBase, ids: Sequence[Sequence[int]], responses: Sequence[str]
+) -> int:
+    """How many responses are too long for ``model_max_length`` with an empty prompt, so that
+    ``ids``, what ``encode`` made of prompts with them, lack their beginning."""
+    limit = tokenizer.model_max_length
+    full = [text for row, text in zip(ids, responses, strict=True) if len(row) >= limit]
+    if not full:
+        return 0
+    alone = [[*as_messages(""), {"role": "assistant", "content": text}] for text in full]
+    rows = tokenizer(
+        _render(tokenizer, alone),
+        add_special_tokens=not _writes_bos(tokenizer),
+        return_attention_mask=False,
+        verbose=False,  # it warns of long texts
+    )["input_ids"]
+    return sum(len(row) > limit for row in rows)
 
 
 def _render(tokenizer: PreTrainedTokenizerBase, conversations: list[list[Message]]) -> list[str]:
@@ -119,7 +154,7 @@ def _check_prompt(prompt: Any, place: str) -> None:
     for message in prompt:
         content = message.get("content") if isinstance(message, dict) else None
         if not isinstance(content, str) or not isinstance(message.get("role"), str):
-            raise InputError(f"{place}: found {message!r}, expected a role and a content")
+            raise InputError(f"{place}: found {quoted(message)}, expected a role and a content")
         check_text(content, place)
 
 

@@ -14,18 +14,24 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections import deque
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
 from datasets import Dataset
-from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    TrainerCallback,
+)
 from trl import RewardConfig, RewardTrainer
 
 from prudent.checkpoints import save_checkpoint
-from prudent.errors import InputError
+from prudent.errors import InputError, quoted
 from prudent.rewards.models import new_reward_model
 from prudent.rewards.settings import RewardSettings
-from prudent.rewards.text import encode, reward_tokenizer
+from prudent.rewards.text import count_cut, encode, reward_tokenizer
 from prudent.seeding import derive_seed
 from prudent.training import LossRecorder, common_arguments, is_first
 
@@ -46,32 +52,52 @@ def train_reward_model(
     split: str,
     backbone: str | Path,
     settings: RewardSettings,
-    root: int,
+    seed: int,
     output: str | Path,
 ) -> pd.DataFrame:
     """Trains on the pairs of ``split`` and writes a checkpoint whose tokenizer holds the template.
 
     Returns the losses: step, loss, accuracy, split (train or validation).
     """
-    if not (preferences["split"] == split).any():
-        raise InputError(
-            f"no pair of the preferences is in the split {split!r}: nothing to train on"
-        )
-    seed = derive_seed(root, "reward", split, "training") % 2**32
+    stream = derive_seed(seed, "reward", split, "training")
+    model, tokenizer = start_reward_model(backbone, settings, stream)
+    losses = fit_reward_model(model, tokenizer, preferences, split, settings, stream)
+    if is_first():
+        save_checkpoint(model, tokenizer, output)
+    return losses
+
+
+def start_reward_model(
+    backbone: str | Path, settings: RewardSettings, stream: int
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A reward model before its training, its head drawn from ``stream``, and its tokenizer."""
     tokenizer = reward_tokenizer(
         backbone, settings.template, settings.max_length, settings.revision
     )
-    model = new_reward_model(backbone, tokenizer, seed, settings.revision)
+    model = new_reward_model(backbone, tokenizer, stream, settings.revision, settings.dropout)
+    return model, tokenizer
+
+
+def fit_reward_model(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    preferences: pd.DataFrame,
+    split: str,
+    settings: RewardSettings,
+    stream: int,
+) -> pd.DataFrame:
+    """Trains a started model in place on the pairs of ``split``; ``stream`` decides their order and
+    the dropout. Returns the losses: step, loss, accuracy, split (train or validation)."""
+    stream %= 2**32
+    if not (preferences["split"] == split).any():
+        raise InputError(
+            f"no pair of the preferences is in the split {quoted(split)}: nothing to train on"
+        )
     train, validation = (
         tokenized_pairs(tokenizer, preferences[preferences["split"] == name])
         for name in (split, "validation")
     )
-    if any(row[-1] == tokenizer.pad_token_id for row in train["chosen_ids"]):
-        raise InputError(
-            f"{backbone}: texts end in the token {tokenizer.pad_token!r}, which is also the "
-            "padding, so the model would not read it; expected a padding token of its own, or "
-            "another template"
-        )
+    check_ends(train["chosen_ids"], tokenizer, model.name_or_path)
     recorder, stop = LossRecorder(), StopAtLoss(settings.stop_loss)
     steps = max(1, round(settings.epochs * len(train) / settings.batch_size))
     with tempfile.TemporaryDirectory() as folder:
@@ -87,13 +113,14 @@ def train_reward_model(
                 lr_scheduler_type="cosine",
                 max_length=None,
                 activation_checkpointing=False,
+                disable_dropout=settings.dropout == 0,
                 train_sampling_strategy="group_by_length",
                 remove_unused_columns=False,  # the sampler reads "length"
                 accelerator_config={"split_batches": True},
                 logging_steps=5,
                 eval_strategy="steps" if len(validation) else "no",
                 eval_steps=max(1, steps // 4),
-                **common_arguments(seed, settings.bfloat16),
+                **common_arguments(stream, settings.bfloat16),
             ),
             train_dataset=train,
             eval_dataset=validation if len(validation) else None,
@@ -105,8 +132,6 @@ def train_reward_model(
         if len(validation):
             trainer.evaluate()
     model.eval()
-    if is_first():
-        save_checkpoint(model, tokenizer, output)
     frame = recorder.frame()
     return frame.drop_duplicates(["step", "split"], keep="last")[
         ["step", "loss", "accuracy", "split"]
@@ -114,10 +139,23 @@ def train_reward_model(
 
 
 def tokenized_pairs(tokenizer: PreTrainedTokenizerBase, pairs: pd.DataFrame) -> Dataset:
-    """Pairs as RewardTrainer takes them tokenized: chosen_ids, rejected_ids; and their length."""
-    prompts = pairs["prompt"].tolist()
-    chosen = encode(tokenizer, prompts, pairs["chosen"].tolist())
-    rejected = encode(tokenizer, prompts, pairs["rejected"].tolist())
+    """Pairs as RewardTrainer takes them tokenized: chosen_ids, rejected_ids; and their length.
+
+    Warns of responses that alone are too long, and lose their beginning.
+    """
+    prompts, cut = pairs["prompt"].tolist(), 0
+    sides = {}
+    for side in ("chosen", "rejected"):
+        responses = pairs[side].tolist()
+        sides[side] = encode(tokenizer, prompts, responses)
+        cut += count_cut(tokenizer, sides[side], responses)
+    if cut:
+        logger.warning(
+            "%d of %d responses alone are longer than max_length, %d tokens: of them only the end "
+            "is read",
+            *(cut, 2 * len(pairs), tokenizer.model_max_length),
+        )
+    chosen, rejected = sides["chosen"], sides["rejected"]
     return Dataset.from_dict(
         {
             "chosen_ids": chosen,
@@ -125,6 +163,16 @@ def tokenized_pairs(tokenizer: PreTrainedTokenizerBase, pairs: pd.DataFrame) -> 
             "length": [max(len(a), len(b)) for a, b in zip(chosen, rejected, strict=True)],
         }
     )
+
+
+def check_ends(ids: Iterable[Sequence[int]], tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    """``InputError`` where a text ends in the padding token, which the model would not read."""
+    if any(row[-1] == tokenizer.pad_token_id for row in ids):
+        raise InputError(
+            f"{name}: texts end in the token {quoted(tokenizer.pad_token)}, which is also the "
+            "padding, so the model would not read it; expected a padding token of its own, or "
+            "another template"
+        )
 
 
 class StopAtLoss(TrainerCallback):

@@ -5,6 +5,7 @@ Whatever can be known before the first job is checked here, and a mistake is one
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import os
 import sys
@@ -14,7 +15,7 @@ from typing import Any
 
 from prudent import checkpoint_files, settings
 from prudent.data.settings import ENDINGS, Source, TableSettings, ending
-from prudent.errors import InputError
+from prudent.errors import InputError, quoted
 from prudent.paths import resolve
 from prudent.rewards.templates import TEMPLATES, plain_fault
 from prudent.settings import listed, suggest
@@ -44,15 +45,24 @@ def effective_config(values: Mapping[str, Any], memory: Memory) -> dict[str, Any
 
 def save_config(config: dict[str, Any], path: str | Path) -> None:
     """Writes an effective configuration as YAML."""
-    import yaml
-
     from prudent.tables import write_text
 
-    write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), path)
+    write_text(_config_text(config), path)
+
+
+def config_digest(config: dict[str, Any]) -> str:
+    """The SHA-256 of the file that ``save_config`` writes."""
+    return hashlib.sha256(_config_text(config).encode()).hexdigest()
+
+
+def _config_text(config: dict[str, Any]) -> str:
+    import yaml
+
+    return yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
 
 
 def check_folders(*folders: str, write: bool = False) -> None:
-    """Refuses places for results that are no folders; with ``write``, ones to be read only."""
+    """Refuses places for results that are not folders; with ``write``, ones to be read only."""
     for folder in folders:
         for path in (*reversed(Path(folder).parents), Path(folder)):
             if path.is_symlink() and not path.exists():
@@ -100,9 +110,8 @@ def is_local(checkpoint: str | None) -> bool:
     """
     if checkpoint is None:
         return False
-    return (checkpoint.startswith((".", "/", "~")) or checkpoint.count("/") > 1) or Path(
-        checkpoint
-    ).is_dir()
+    only_a_path = checkpoint.startswith((".", "/", "~")) or checkpoint.count("/") > 1
+    return only_a_path or os.path.isdir(checkpoint)
 
 
 def _resolve_minilm(values: dict[str, Any], key: tuple[str, ...]) -> None:
@@ -156,20 +165,21 @@ def _source_complaints(config: Config) -> Complaints:
             if source.path is None:
                 continue
             key, path = f"{table.section}.sources[{index}].path", Path(source.path)
-            if not path.is_file():
+            if not os.path.isfile(path):
                 yield (
                     key,
-                    f"is {source.path!r}, and there is no such file; expected a parquet, jsonl, "
-                    "json or csv file (--config data_root=FOLDER sets what {data_root} stands for)",
+                    f"is {quoted(source.path)}, and there is no such file; expected a parquet, "
+                    "jsonl, json or csv file (--config data_root=FOLDER sets what {data_root} "
+                    "stands for)",
                 )
             elif ending(path) not in ENDINGS:
                 yield (
                     key,
-                    f"is {source.path!r}, which ends in {path.suffix!r}; expected one of "
-                    f"{listed(ENDINGS)}",
+                    f"is {quoted(source.path)}, which ends in {quoted(path.suffix)}; expected one "
+                    f"of {listed(ENDINGS)}",
                 )
             elif not os.access(path, os.R_OK):
-                yield key, f"is {source.path!r}, and this user may not read it"
+                yield key, f"is {quoted(source.path)}, and this user may not read it"
 
 
 def _checkpoint_complaints(config: Config) -> Complaints:
@@ -177,7 +187,7 @@ def _checkpoint_complaints(config: Config) -> Complaints:
         "reference.checkpoint": config.reference.checkpoint,
         "reward.checkpoint": config.reward.checkpoint,
         "judge.reward.checkpoint": config.judge_reward().checkpoint,
-        "judge.scorer": config.judge.scorer,
+        "judge.model": config.judge.model,
     }
     if config.preferences.labelled:
         named["preferences.gold"] = config.preferences.gold
@@ -185,14 +195,14 @@ def _checkpoint_complaints(config: Config) -> Complaints:
         if checkpoint is None or not is_local(checkpoint):
             continue
         folder = Path(checkpoint)
-        if not folder.is_dir():
+        if not os.path.isdir(folder):
             yield (
                 key,
-                f"is {checkpoint!r}, and there is no such folder; expected the folder of a "
+                f"is {quoted(checkpoint)}, and there is no such folder; expected the folder of a "
                 "checkpoint or a hub id (name or owner/name)",
             )
-        elif not (folder / "config.json").is_file():
-            yield key, f"is {checkpoint!r}, which has no config.json; expected a checkpoint"
+        elif not os.path.isfile(folder / "config.json"):
+            yield key, f"is {quoted(checkpoint)}, which has no config.json; expected a checkpoint"
     for key, reward in (("reward", config.reward), ("judge.reward", config.judge_reward())):
         template = reward.template
         if template in TEMPLATES:
@@ -200,7 +210,7 @@ def _checkpoint_complaints(config: Config) -> Complaints:
         if template is not None and "{" not in template:
             yield (
                 f"{key}.template",
-                f"is {template!r}{suggest(template, list(TEMPLATES))}; expected one of "
+                f"is {quoted(template)}{suggest(template, list(TEMPLATES))}; expected one of "
                 f"{listed(TEMPLATES)}, a Jinja chat template, or null for the checkpoint's own",
             )
         elif template is not None and (wrong := plain_fault(template)):

@@ -18,12 +18,13 @@ from prudent.data.settings import (
     PromptSettings,
     TextSettings,
 )
-from prudent.errors import InputError
+from prudent.errors import InputError, quoted
 from prudent.policies.settings import ReferenceSettings, SamplingSettings
 from prudent.ppo.settings import TrainingSettings
-from prudent.rewards.settings import HeadSettings, RewardSettings
+from prudent.rewards.settings import KINDS, RewardSettings
 from prudent.settings import (
     NAME_FORM,
+    Amount,
     Count,
     Nonnegative,
     Seed,
@@ -73,8 +74,25 @@ class Method(Settings):
     """Settings of `ppo` that this method overrides."""
 
 
+class Ensemble(Settings):
+    """A reward ensemble; the settings of its kind are keys, too."""
+
+    model_config = ConfigDict(extra="allow")
+
+    kind: Literal[tuple(KINDS)]
+    """What its members are; docs/ensembles.md has the kinds and their keys."""
+    count: Annotated[int, Field(ge=2)] = 10
+    """Members of an ensemble (K); the kind `warm` has one, whatever this says."""
+    draws: Annotated[int, Field(ge=1, le=10_000)] = 1
+    """Ensembles (E) of fresh members. Those of heads share the base model, which is trained on the
+    stored labels; those of independent members share nothing."""
+
+
 class DiagnosisSettings(Settings):
     """The check of rewards on responses of the reference policy."""
+
+    ensembles: Annotated[list[Text], Field(min_length=1)] | None = None
+    """The ensembles that are checked; null checks the one that rewards the policies."""
 
     prompts: Count = 256
     """Prompts."""
@@ -85,7 +103,7 @@ class DiagnosisSettings(Settings):
 class JudgeSettings(Settings):
     """Who judges the policies."""
 
-    scorer: Text = "world"
+    model: Text = "world"
     """The world's true reward (`world`), a reward model trained on the judge's share of the pairs
     (`trained`), or a folder or hub id of a reward model."""
     prompts: Count = 512
@@ -140,15 +158,17 @@ class Config(Settings):
     """How responses are drawn, wherever a policy speaks."""
     reward: RewardSettings = RewardSettings()
     """The base reward model, trained on the pairs of split `train`."""
-    heads: HeadSettings = HeadSettings()
-    """The ensemble, heads on the frozen base model."""
+    ensembles: Annotated[dict[MethodName, Ensemble], Field(min_length=1)]
+    """Reward ensembles, by name. Only those that are used are trained."""
+    ensemble: str
+    """The ensemble that rewards the policies."""
     diagnosis: DiagnosisSettings = DiagnosisSettings()
     """The check of rewards on responses of the reference policy."""
     methods: Annotated[dict[MethodName, Method], Field(min_length=1)]
     """The methods under comparison, by name."""
-    seeds: Count = 10
-    """Policies per method; seed s takes ensemble s mod E, head (s div E) mod K and trial
-    s div (E K)."""
+    seeds: Amount = 10
+    """Policies per method; seed s takes the ensemble's draw s mod E, member (s div E) mod K and
+    trial s div (E K). With 0 the run ends with the check of the rewards."""
     ppo: PolicyTraining = PolicyTraining()
     """Training of the policies."""
     judge: JudgeSettings = JudgeSettings()
@@ -163,6 +183,7 @@ class Config(Settings):
 
     def rules(self) -> Iterator[tuple[str, str]]:
         """What does not fit across sections, from the settings alone."""
+        yield from self._ensembles()
         yield from self._sizes()
         yield from self._methods()
         yield from self._gold()
@@ -175,23 +196,12 @@ class Config(Settings):
             if objective is None:
                 yield (
                     f"methods.{name}.objective",
-                    f"is {method.objective!r}, which is no function in prudent/objectives"
+                    f"is {quoted(method.objective)}, which is no function in prudent/objectives"
                     f"{suggest(method.objective, list(known))}; expected one of {listed(known)}",
                 )
                 continue
-            keys = (*Method.model_fields, *objective.parameters.model_fields)
-            for key in method.model_extra or {}:
-                if key not in keys:
-                    yield (
-                        f"methods.{name}.{key}",
-                        f"is no key of a method with the objective {objective.name}"
-                        f"{suggest(key, keys)}; expected one of {listed(keys)}",
-                    )
-            try:
-                objective.parameters(**method.model_extra or {})
-            except InputError as error:
-                key, says = re.fullmatch(r"\w+: `([^`]+)` (.*)", str(error), re.S).groups()
-                yield f"methods.{name}.{key}", says
+            what = f"of a method with the objective {objective.name}"
+            yield from _keys(f"methods.{name}", method, objective.parameters, what)
             own = method.ppo.model_dump(exclude_unset=True)
             try:
                 PolicyTraining(**self.ppo.model_dump() | own)
@@ -202,9 +212,27 @@ class Config(Settings):
         if baseline not in self.methods:
             yield (
                 "statistics.baseline",
-                f"is {baseline!r}, which is no method{suggest(baseline, list(self.methods))}; "
-                f"expected one of {listed(self.methods)}",
+                f"is {quoted(baseline)}, which is not a method"
+                f"{suggest(baseline, list(self.methods))}; expected one of {listed(self.methods)}",
             )
+
+    def _ensembles(self) -> Iterator[tuple[str, str]]:
+        for name, ensemble in self.ensembles.items():
+            what = f"of an ensemble of the kind {ensemble.kind}"
+            yield from _keys(f"ensembles.{name}", ensemble, KINDS[ensemble.kind], what)
+        named = {"ensemble": [self.ensemble], "diagnosis.ensembles": self.diagnosis.ensembles or []}
+        for key, names in named.items():
+            for name in names:
+                if name not in self.ensembles:
+                    yield (
+                        key,
+                        f"names {quoted(name)}, which is no ensemble"
+                        f"{suggest(name, list(self.ensembles))}; expected one of "
+                        f"{listed(self.ensembles)}",
+                    )
+        twice = self.diagnosis.ensembles or []
+        if len(set(twice)) < len(twice):
+            yield "diagnosis.ensembles", "names an ensemble twice; expected each once"
 
     def _gold(self) -> Iterator[tuple[str, str]]:
         """The world's true reward knows the world's prompts alone."""
@@ -217,15 +245,15 @@ class Config(Settings):
                 "is world, which knows the embedded world's prompts alone, and the pairs to label "
                 "have others; expected a folder or hub id of a reward model",
             )
-        if self.judge.scorer == "world" and not of_the_world:
+        if self.judge.model == "world" and not of_the_world:
             yield (
-                "judge.scorer",
+                "judge.model",
                 "is world, which knows the embedded world's prompts alone, and `prompts.sources` "
                 "are others; expected trained, or a folder or hub id of a reward model",
             )
-        if self.judge.scorer == "trained" and self.preferences.judge == 0:
+        if self.judge.model == "trained" and self.preferences.judge == 0:
             yield (
-                "judge.scorer",
+                "judge.model",
                 "is trained and `preferences.judge` is 0, so no pairs are left to train it on; "
                 "expected a share > 0, such as 0.3",
             )
@@ -260,15 +288,18 @@ class Config(Settings):
     def _sizes(self) -> Iterator[tuple[str, str]]:
         """No run of a size that nobody can have meant."""
         policies = len(self.methods) * self.seeds
-        jobs = 2 * policies + self.heads.ensembles + self.OTHER_JOBS
+        used = {name: self.ensembles[name] for name in used_ensembles(self.model_dump())}
+        models = {name: one.draws * models_of(one.model_dump()) for name, one in used.items()}
+        jobs = 2 * policies + sum(models.values()) + self.OTHER_JOBS
         if jobs > self.limits.jobs:
-            key = "seeds" if 2 * policies >= self.heads.ensembles else "heads.ensembles"
-            value = self.seeds if key == "seeds" else self.heads.ensembles
+            most = max(models, key=models.get)
+            key = "seeds" if 2 * policies >= models[most] else f"ensembles.{most}.draws"
+            value = self.seeds if key == "seeds" else self.ensembles[most].draws
             yield (
                 key,
                 f"is {value}, which comes to about {jobs} jobs ({len(self.methods)} method(s) x "
-                f"{self.seeds} seeds to train and to judge, {self.heads.ensembles} ensemble(s)); "
-                f"expected at most `limits.jobs`, {self.limits.jobs}",
+                f"{self.seeds} seeds to train and to judge, {sum(models.values())} independent "
+                f"reward model(s)); expected at most `limits.jobs`, {self.limits.jobs}",
             )
         scratch = self.reference.checkpoint is None
         if scratch and self.reference.weights() > self.limits.weights:
@@ -278,19 +309,39 @@ class Config(Settings):
                 f"{self.reference.vocabulary} make a model of {self.reference.weights():.1e} "
                 f"weights; expected at most `limits.weights`, {self.limits.weights:.1e}",
             )
-        heads = self.heads.ensembles * self.heads.count * (self.reference.width if scratch else 1)
-        if heads > self.limits.weights:
-            yield (
-                "heads.count",
-                f"is {self.heads.count}, which with {self.heads.ensembles} ensemble(s) comes to "
-                f"at least {heads:.1e} weights; expected at most `limits.weights`, "
-                f"{self.limits.weights:.1e}",
-            )
+        for name, ensemble in used.items():
+            weights = ensemble.draws * ensemble.count * (self.reference.width if scratch else 1)
+            if weights > self.limits.weights:
+                yield (
+                    f"ensembles.{name}.count",
+                    f"is {ensemble.count}, which with {ensemble.draws} draw(s) comes to at least "
+                    f"{weights:.1e} weights; expected at most `limits.weights`, "
+                    f"{self.limits.weights:.1e}",
+                )
 
     def judge_reward(self) -> RewardSettings:
         """The settings of a trained judge: those of ``reward`` with the judge's own over them."""
         own = self.judge.reward.model_dump(exclude_unset=True)
         return self.reward.model_copy(update=own)
+
+
+def _keys(
+    where: str, owner: Settings, parameters: type[Settings], what: str
+) -> Iterator[tuple[str, str]]:
+    """What is wrong with the keys that a method or an ensemble has besides those of all."""
+    extra = owner.model_extra or {}
+    keys = (*type(owner).model_fields, *parameters.model_fields)
+    for key in extra:
+        if key not in keys:
+            yield (
+                f"{where}.{key}",
+                f"is not a key {what}{suggest(key, keys)}; expected one of {listed(keys)}",
+            )
+    try:
+        parameters(**{key: value for key, value in extra.items() if key in keys})
+    except InputError as error:
+        key, says = re.fullmatch(r"\w+: `([^`]+)` (.*)", str(error), re.S).groups()
+        yield f"{where}.{key}", says
 
 
 def to_dict(config: Config) -> dict[str, Any]:
@@ -314,6 +365,29 @@ def objective_parameters(method: dict[str, Any]) -> dict[str, Any]:
     return parameters(
         **{key: method[key] for key in method if key in parameters.model_fields}
     ).model_dump()
+
+
+def ensemble_settings(ensemble: dict[str, Any]) -> dict[str, Any]:
+    """All settings of an ensemble's kind: the ensemble's own, and defaults."""
+    kind = KINDS[ensemble["kind"]]
+    return kind(**{key: ensemble[key] for key in ensemble if key in kind.model_fields}).model_dump()
+
+
+def used_ensembles(config: dict[str, Any]) -> list[str]:
+    """The ensembles that a run trains and checks, first the one that rewards the policies."""
+    return list(dict.fromkeys([config["ensemble"], *(config["diagnosis"]["ensembles"] or [])]))
+
+
+def members_of(ensemble: dict[str, Any]) -> int:
+    """The number of members K of an ensemble that give rewards."""
+    return 1 if ensemble["kind"] == "warm" else ensemble["count"]
+
+
+def models_of(ensemble: dict[str, Any]) -> int:
+    """The independent reward models that one draw of an ensemble is made of."""
+    if ensemble["kind"] == "warm":
+        return ensemble_settings(ensemble)["models"]
+    return ensemble["count"] if ensemble["kind"] == "members" else 0
 
 
 def judge_reward_settings(config: dict[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import yaml
 
 from prudent.data.settings import Source
+from prudent.rewards.settings import KINDS
 from prudent.settings import Form, expected, resolved
 from prudent.workflow.config import Config
 from prudent.workflow.configfiles import read_config
@@ -23,6 +25,7 @@ DEFAULTS = ROOT / "config.yaml"
 SCHEMA = ROOT / "rules" / "schemas" / "config.schema.yaml"
 TABLE = ROOT / "docs" / "configuration.md"
 METHODS = ROOT / "docs" / "methods.md"
+ENSEMBLES = ROOT / "docs" / "ensembles.md"
 MARKS = ("<!-- config -->\n", "<!-- /config -->\n")
 
 HEADER = """\
@@ -79,7 +82,7 @@ def _rows(form: Form, schema: Form, scenario: Any, prefix: str) -> Iterator[str]
     for name, part in form["properties"].items():
         key, part = f"{prefix}{name}", resolved(part, schema)
         said = scenario.get(name) if isinstance(scenario, dict) else None
-        if key == "methods":
+        if key in ("methods", "ensembles"):
             yield f"| **`{key}`** | | | | {_meaning(part)} |"
             method = resolved(part["additionalProperties"], schema)
             for option, inner in method["properties"].items():
@@ -137,28 +140,57 @@ parameters. `make config-docs` writes this page from `workflow_scripts/prudent/o
 """
 
 
+ENSEMBLES_HEAD = """\
+# Reward ensembles
+
+An ensemble is a name under `ensembles` in the configuration: a kind, the number of members `count`,
+the number of independent ensembles `draws`, and values of the kind's keys. `ensemble` names the one
+that rewards the policies, and `diagnosis.ensembles` the ones that are checked against the judge;
+others are not trained. `make config-docs` writes this page from
+`workflow_scripts/prudent/rewards/settings.py`; what each kind's spread is worth is in
+[The embedded world](embedded-world.md).
+"""
+
+
+def ensembles_text() -> str:
+    """The page of the kinds of ensembles: what each is, and its keys."""
+    parts = [ENSEMBLES_HEAD]
+    for kind, model in KINDS.items():
+        parts.append(f"## {kind}\n\n{_body(inspect.cleandoc(model.__doc__))}\n")
+        parts.append(_parameters("key", model.model_json_schema()))
+    return "\n".join(parts)
+
+
 def methods_text() -> str:
     """The page of the objectives: what each does, by its docstring, and its parameters."""
     parts = [METHODS_HEAD]
     for objective in objectives().values():
         text = re.sub(r"\n*^Args:\n(    .*\n?|\n)*", "\n\n", objective.document, flags=re.M)
-        paragraphs = [" ".join(part.split()) for part in re.split(r"\n\s*\n", text.strip())]
-        body = "\n\n".join(paragraphs).replace("``", "`")
-        parts.append(f"## {objective.name}\n\n{body}\n")
+        parts.append(f"## {objective.name}\n\n{_body(text)}\n")
         form = objective.parameters.model_json_schema()
         if form.get("properties"):
-            rows = ["| parameter | default | expected | meaning |", "|---|---|---|---|"]
-            rows += [
-                f"| `{name}` | {_default(part)} | {_cell(expected(part, form))} | "
-                f"{_meaning(part).replace('``', '`')} |"
-                for name, part in form["properties"].items()
-            ]
-            parts.append("\n".join(rows) + "\n")
+            parts.append(_parameters("parameter", form))
     return "\n".join(parts)
 
 
+def _body(text: str) -> str:
+    paragraphs = [" ".join(part.split()) for part in re.split(r"\n\s*\n", text.strip())]
+    return "\n\n".join(paragraphs).replace("``", "`")
+
+
+def _parameters(what: str, form: Form) -> str:
+    """A table of all properties of a schema."""
+    rows = [f"| {what} | default | expected | meaning |", "|---|---|---|---|"]
+    for name, part in form["properties"].items():
+        part = resolved(part, form)
+        meaning = _meaning(part).replace("``", "`")
+        rows.append(f"| `{name}` | {_default(part)} | {_cell(expected(part, form))} | {meaning} |")
+    return "\n".join(rows) + "\n"
+
+
 def main() -> None:
-    """Writes the schema file, the page of the methods, and the table into its document."""
+    """Writes the schema file, the pages of methods and ensembles, and the table of the keys."""
+    ENSEMBLES.write_text(ensembles_text(), encoding="utf-8")
     METHODS.write_text(methods_text(), encoding="utf-8")
     SCHEMA.write_text(schema_text(), encoding="utf-8")
     TABLE.write_text(with_table(TABLE.read_text(encoding="utf-8")), encoding="utf-8")

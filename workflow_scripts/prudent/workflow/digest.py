@@ -28,16 +28,22 @@ Import = tuple[int, tuple[str, ...], tuple[str, ...]]
 Reader = Callable[[Path], tuple[str, tuple[Import, ...]]]
 
 
-def code_digest(script: str, folder: Path = SCRIPTS, objective: str | None = None) -> str:
+def code_digest(
+    script: str,
+    folder: Path = SCRIPTS,
+    objective: str | None = None,
+    loads: Iterable[str] = (),
+) -> str:
     """The digest of ``folder/script.py`` with all of ours that it imports, 16 hex digits.
+
+    ``loads`` names files below ``folder`` that the script takes in without an import: modules that
+    it finds by name, which count with all that they import, and others, which count byte by byte.
 
     With ``objective``, what that one needs counts too, of the files of the objectives' package what
     it names, directly or not: another objective that is added or edited there, with helpers and
     classes of its own, does not bring its policies back.
     """
-    path = folder / f"{script}.py"
-    if not path.is_file():
-        raise InputError(f"{path}: there is no such script")
+    path = _there(folder / f"{script}.py", "script")
     digest = hashlib.sha256()
     read: Reader = _read
     if objective is not None:
@@ -49,11 +55,22 @@ def code_digest(script: str, folder: Path = SCRIPTS, objective: str | None = Non
     modules = imported_files(path, folder, read)
     if objective is not None:
         modules |= imported_files(family, folder, read)
+    loaded = [_there(folder / name, "file") for name in loads]
+    for file in loaded:
+        modules |= imported_files(file, folder, read) if file.suffix == ".py" else set()
     for module in sorted(modules):
         name = module.relative_to(folder).as_posix()
         digest.update(name.encode() + b"\0" + read(module)[0].encode() + b"\0")
+    for file in sorted(set(loaded) - modules):
+        digest.update(file.relative_to(folder).as_posix().encode() + b"\0" + file.read_bytes())
     digest.update(repr(sorted(package_versions(modules, read).items())).encode())
     return digest.hexdigest()[:16]
+
+
+def _there(path: Path, what: str) -> Path:
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such {what}")
+    return path
 
 
 def _read(file: Path) -> tuple[str, tuple[Import, ...]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import io
 import json
@@ -26,7 +25,7 @@ def run(main: Callable[[Any], None], args_class: type, snakemake: Any = None) ->
 
     Under Snakemake each field of the dataclass is looked up by name among the rule's input, output,
     params, wildcards and threads, and everything printed also goes to the rule's log. On the
-    command line each field is an option, lists and dictionaries in JSON. An ``InputError`` is
+    command line each field is an option, and dictionaries are JSON. An ``InputError`` is
     printed as one message, without a traceback, and ends the process with status 1.
     """
     args = (
@@ -75,6 +74,9 @@ def quieten() -> None:
         logs = sys.modules["transformers"].utils.logging
         logs.set_verbosity_error()
         logs.disable_progress_bar()
+    else:  # for a script that imports it only when it needs it
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
 def from_snakemake(args_class: type, snakemake: Any) -> Any:
@@ -100,50 +102,49 @@ def from_snakemake(args_class: type, snakemake: Any) -> Any:
 def from_command_line(
     args_class: type, main: Callable[[Any], None], argv: list[str] | None = None
 ) -> Any:
-    """The arguments of a script that is run by hand, one option a field."""
-    parser = argparse.ArgumentParser(description=sys.modules[main.__module__].__doc__)
-    types_of = typing.get_type_hints(args_class)
-    for field in dataclasses.fields(args_class):
-        required = (
-            field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    """The arguments of a script that is run by hand, one option a field; settings are JSON.
+
+    A field's help is its docstring.
+    """
+    import tyro  # takes a tenth of a second, which jobs under Snakemake can do without
+
+    registry = tyro.constructors.ConstructorRegistry()
+
+    @registry.primitive_rule
+    def json_object(info: Any) -> Any:
+        if typing.get_origin(info.type) is not dict:
+            return None
+        return tyro.constructors.PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="JSON",
+            instance_from_str=lambda texts: dict(json.loads(texts[0])),
+            is_instance=lambda value: isinstance(value, dict),
+            str_from_instance=lambda value: [json.dumps(value)],
         )
-        parser.add_argument(
-            f"--{field.name.replace('_', '-')}",
-            dest=field.name,
-            required=required,
-            default=argparse.SUPPRESS,
-            help="" if required else f"default: {field.default}",
+
+    with registry:
+        return tyro.cli(
+            args_class,
+            prog=Path(sys.argv[0]).name,
+            description=sys.modules[main.__module__].__doc__,
+            args=argv,
         )
-    values = {
-        name: _convert(_from_text(text, types_of[name]), types_of[name])
-        for name, text in vars(parser.parse_args(argv)).items()
-    }
-    return args_class(**values)
 
 
 def to_command_line(args: Any) -> list[str]:
     """The options that give a script these arguments: what ``from_command_line`` undoes."""
-    options = []
+    options: list[str] = []
     for field in dataclasses.fields(args):
-        value = getattr(args, field.name)
-        if value is None:
-            continue
-        text = value if isinstance(value, str) else json.dumps(value, default=str)
-        if isinstance(value, Path):
-            text = str(value)
-        options.append(f"--{field.name.replace('_', '-')}={text}")
+        value, option = getattr(args, field.name), f"--{field.name.replace('_', '-')}"
+        if isinstance(value, list):
+            options += [option, *map(_text, value)]
+        elif value is not None:
+            options.append(f"{option}={_text(value)}")
     return options
 
 
-def _from_text(text: str, kind: Any) -> Any:
-    if Path in _leaves(kind) and not text.startswith("["):
-        return text
-    if str in _leaves(kind):
-        return None if text == "null" and kind is not str else text
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text
+def _text(value: Any) -> str:
+    return json.dumps(value) if isinstance(value, dict) else str(value)
 
 
 def _leaves(kind: Any) -> set[Any]:

@@ -7,7 +7,6 @@ and waits while there are too few.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import shutil
@@ -15,14 +14,15 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
-from typing import IO
+
+from filelock import FileLock, Timeout
 
 logger = logging.getLogger(__name__)
 
 SCHEDULERS = ("SLURM_JOB_ID", "KUBERNETES_SERVICE_HOST")
 LOCKS = Path(tempfile.gettempdir()) / f"prudent-gpus-{os.getuid()}"
 
-_held: list[IO[bytes]] = []  # for the life of the process, however it ends
+_held: list[FileLock] = []  # for the life of the process, however it ends
 
 
 def take(count: int, seconds: float = 2.0) -> list[str]:
@@ -46,7 +46,7 @@ def take(count: int, seconds: float = 2.0) -> list[str]:
         if len(taken) >= min(count, len(devices)):
             break
         for lock in taken.values():
-            lock.close()
+            lock.release()
         logger.info("waiting for a GPU: all are taken by other jobs")
         time.sleep(seconds)
     chosen = list(taken)[:count]
@@ -54,7 +54,7 @@ def take(count: int, seconds: float = 2.0) -> list[str]:
         if device in chosen:
             _held.append(lock)
         else:
-            lock.close()
+            lock.release()
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(chosen)
     return chosen
 
@@ -71,12 +71,10 @@ def visible() -> list[str]:
     return subprocess.run(query, capture_output=True, text=True).stdout.split()
 
 
-def _lock(device: str) -> IO[bytes] | None:
+def _lock(device: str) -> FileLock | None:
     """A lock on a GPU, or None where another process has it."""
-    file = (LOCKS / device).open("ab")
+    lock = FileLock(LOCKS / device)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
+        return lock.acquire(blocking=False).lock
+    except Timeout:
         return None
-    return file

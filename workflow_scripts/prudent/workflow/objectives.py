@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import Field, create_model
 
 from prudent import settings
-from prudent.errors import InputError
+from prudent.errors import InputError, quoted
 from prudent.settings import Settings
 
 FOLDER = Path(__file__).parents[1] / "objectives"
@@ -74,15 +74,15 @@ def _parameters(node: ast.FunctionDef, file: Path) -> type[Settings]:
             continue
         if name in RESERVED or default is None or argument.annotation is None:
             raise InputError(
-                f"{place}: expected the parameter {name!r} to have a type and a default, and to be "
-                f"named otherwise than {', '.join(RESERVED)}"
+                f"{place}: expected the parameter {quoted(name)} to have a type and a default, and "
+                f"to be named otherwise than {', '.join(RESERVED)}"
             )
         try:
             kind = eval(ast.unparse(argument.annotation), {"__builtins__": {}}, TYPES)
             value = ast.literal_eval(default)
         except (NameError, TypeError, ValueError) as error:
             raise InputError(
-                f"{place}: the parameter {name!r}: {error}; expected a type of "
+                f"{place}: the parameter {quoted(name)}: {error}; expected a type of "
                 f"{', '.join(TYPES)}, and a plain value"
             ) from error
         fields[name] = (kind, Field(default=value, description=meanings.get(name, "")))

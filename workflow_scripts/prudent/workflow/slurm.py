@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prudent.errors import InputError
+from prudent.errors import InputError, quoted
 
 NEVER = frozenset(
     "PartitionTimeLimit PartitionNodeLimit BadConstraints AccountNotAllowed QOSNotAllowed "
@@ -125,7 +125,7 @@ def impossible(request: Request, known: dict[str, Partition]) -> str | None:
         )
     if request.partition not in known:
         return (
-            f"{where} slurm_partition: found {request.partition!r}, expected one of the "
+            f"{where} slurm_partition: found {quoted(request.partition)}, expected one of the "
             f"cluster's partitions, {', '.join(known)}"
         )
     partition = known[request.partition]

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from prudent.world.grammar import cut, grammatical, split, vocabulary
-from prudent.world.reviews import continuations
+from prudent.world.reviews import ZIPF, continuations
 from prudent.world.reward import gold_reward
 from prudent.world.words import LEXICON, MOOD_SIGN, POLARITY
 
@@ -31,8 +31,10 @@ RESPONSE_WORDS = 10
 BE = ("is", "are", "was", "were", "feels", "feel", "seems", "seem")
 
 
-def benchmark(rows: int, rng: np.random.Generator) -> pd.DataFrame:
+def benchmark(rows: int, rng: np.random.Generator, zipf: float = ZIPF) -> pd.DataFrame:
     """Draws pairs of ten-word responses to a prompt of 2 to 8 words, ``rows`` over all subsets.
+
+    Words are as frequent as in ``reviews`` with this exponent of Zipf's law.
 
     Columns as in ``tables.SCHEMAS["benchmark"]``. The chosen response is the one with the higher
     ``gold_reward``, by a margin within its subset's ``SUBSETS``. wide, clear, close, narrow: two
@@ -44,7 +46,7 @@ def benchmark(rows: int, rng: np.random.Generator) -> pd.DataFrame:
     found = []
     for row in range(rows):
         subset = list(SUBSETS)[row % len(SUBSETS)]
-        prompt, chosen, rejected = _draw_pair(subset, rng)
+        prompt, chosen, rejected = _draw_pair(subset, rng, zipf)
         found.append(
             {
                 "prompt": [{"role": "user", "content": prompt}],
@@ -58,12 +60,12 @@ def benchmark(rows: int, rng: np.random.Generator) -> pd.DataFrame:
     return pd.DataFrame(found, columns=["prompt", "chosen", "rejected", "subset", "section", "id"])
 
 
-def _draw_pair(subset: str, rng: np.random.Generator) -> tuple[str, str, str]:
+def _draw_pair(subset: str, rng: np.random.Generator, zipf: float) -> tuple[str, str, str]:
     """Draws candidates until one has the subset's form and margin: prompt, chosen, rejected."""
     section, least, most = SUBSETS[subset]
     while True:
         # Two words to spare, since an edit can take one away.
-        (prompt,), ((first, second),) = continuations(1, 2, rng, RESPONSE_WORDS + 2)
+        (prompt,), ((first, second),) = continuations(1, 2, rng, RESPONSE_WORDS + 2, zipf)
         begun, words = split(prompt), split(first)
         other = split(second) if section.endswith("margin") else _edit(subset, words, rng)
         texts = [cut(begun + side, len(begun), RESPONSE_WORDS)[1] for side in (words, other)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from bisect import bisect
 from collections.abc import Iterator
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 import numpy as np
 
@@ -56,9 +56,23 @@ WHEN = 2 | at night | in winter | in summer | before dawn
 """
 
 
+WORD = re.compile(r"[a-z]+|[.,]|[^\sa-z.,]+")
+
+
 def split(text: str) -> list[str]:
     """The words of a text; '.', ',' and runs of any other characters are words too."""
-    return re.findall(r"[a-z]+|[.,]|[^\sa-z.,]+", text)
+    return WORD.findall(text)
+
+
+def share(prompt: str, response: str) -> tuple[list[str], list[str]]:
+    """The words of prompt and response, read as one text: the prompt's own, and the response's.
+
+    A word is the response's if any of its letters is: the word that a prompt ends in the middle of
+    ("the plot is gri") belongs to the response that completes it ("pping.").
+    """
+    words = list(WORD.finditer(prompt + response))
+    own = sum(word.end() <= len(prompt) for word in words)
+    return [word[0] for word in words[:own]], [word[0] for word in words[own:]]
 
 
 def join(words: list[str]) -> str:
@@ -143,28 +157,21 @@ class Grammar:
                 found |= state
         return frozenset(found)
 
-    def begins(self, words: list[str]) -> bool:
-        """Whether some text of the grammar begins with the words, the last one possibly cut."""
-        state = self.start
-        for index, word in enumerate(words):
-            following = self.follow(state)
-            if word not in following:
-                last = index == len(words) - 1
-                return last and any(known.startswith(word) for known in following)
-            state = following[word]
-        return True
-
     def breaks(self, words: list[str]) -> list[bool]:
         """Where a text leaves the grammar, for each word.
 
         The text is read in pieces that are each a passage of some text of the grammar, as few as
-        can be (the first one from a text's beginning). A break is the first word of a later piece,
-        or a word that no text has; after such a one a piece begins without a further break.
+        can be (the first one from a text's beginning; the last one's last word may be cut). A break
+        is the first word of a later piece, or a word that no text has; after such a one a piece
+        begins without a further break.
         """
         state, found = self.start, []
-        for word in words:
+        for place, word in enumerate(words, 1):
             following = self.follow(state)
-            found.append(word not in following)
+            known = word in following
+            if place == len(words) and not known:
+                known = any(whole.startswith(word) for whole in following)
+            found.append(not known)
             state = following.get(word) or self.follow(self.anywhere).get(word, self.anywhere)
         return found
 
@@ -180,12 +187,25 @@ def vocabulary() -> set[str]:
     return set(REVIEWS.follow(REVIEWS.anywhere))
 
 
+def breaks(text: str) -> int:
+    """How many of the text's words break the grammar (``Grammar.breaks``) or ordinary spacing.
+
+    The last word may be cut; white space around the text is ignored. Capitals and signs other than
+    "." and "," are words that no review has.
+    """
+    words = list(WORD.finditer(text))
+    found = REVIEWS.breaks([word[0] for word in words])
+    for index, (one, other) in enumerate(pairwise(words), 1):
+        space = "" if other[0] in (".", ",") else " "
+        found[index] |= text[one.end() : other.start()] != space
+    return sum(found)
+
+
 def grammatical(text: str) -> bool:
-    """Whether the text begins some review, with ordinary spacing.
+    """Whether the text begins some review, with ordinary spacing: whether it has no ``breaks``.
 
     The last word may be cut; white space around the text is ignored, and the empty text is a
     beginning. Read by the automaton of the grammar that ``reviews`` draws from, so any review
     passes, however improbable.
     """
-    words = split(text)
-    return join(words) == text.strip() and REVIEWS.begins(words)
+    return breaks(text) == 0

@@ -7,70 +7,108 @@ from itertools import islice
 import numpy as np
 
 from prudent.world.grammar import REVIEWS, Stack, cut, join
-from prudent.world.words import GENRE_OF, GENRES, LEXICON, MOOD, MOOD_SIGN, SIDES, TOPIC, VERBS
+from prudent.world.words import (
+    GENRE_OF,
+    GENRES,
+    LEXICON,
+    MOOD,
+    MOOD_SIGN,
+    SIDES,
+    TOPIC,
+    VERBS,
+    frequencies,
+)
+
+ZIPF = 1.0
+"""Exponent of Zipf's law where none is said; natural languages have about that of words."""
 
 
-def _draw_film(rng: np.random.Generator) -> tuple[str, str]:
-    """What a review is about: a genre, and the side of the film that its writer looks at most."""
-    return str(rng.choice(list(GENRES))), str(rng.choice(SIDES))
+class Writers:
+    """Draws what reviews are about and how they are weighted, in a world with frequencies.
 
+    How frequent genres, their names, nouns, praise, faults, moods and verbs are among themselves
+    follows Zipf's law with an exponent (``words.frequencies``); 0 is a flat world.
+    """
 
-def _draw_weights(rng: np.random.Generator, genre: str, side: str) -> dict[str, list[float]]:
-    """What a reviewer of that film will say, as weights of rules: an opinion, and pet words."""
-    opinion = rng.beta(1.5, 1.5)  # the share of what is said as praise, before any negation
-    topics = dict.fromkeys(GENRES, 0.15) | dict.fromkeys(SIDES, 0.7)
-    topics |= {genre: 2.5, side: 4.0}
-    likes = {-1.0: 1.0 - opinion, 0.0: 0.2, 1.0: opinion}
+    def __init__(self, zipf: float) -> None:
+        self.genres = list(GENRES)
+        shares = [frequencies("genre", zipf)[genre] for genre in self.genres]
+        self.shares = [share / sum(shares) for share in shares]
+        self.names = frequencies("genre's name", zipf)
+        self.nouns = frequencies("noun", zipf)
+        self.verbs = frequencies("verb", zipf)
+        # Gamma weights of these shapes, normalised, have the frequencies as their exact means.
+        self.shapes = {
+            name: np.array([frequencies(kind, zipf)[word] for word in LEXICON[name]])
+            for name, kind in (("PRAISE", "praise"), ("FAULT", "fault"), ("MOOD", "mood"))
+        }
 
-    def pet(words: list[str]) -> list[float]:
-        return list(rng.gamma(0.4, size=len(words)) + 1e-3)
+    def film(self, rng: np.random.Generator) -> tuple[str, str]:
+        """A film: a genre, and the side of the film that its reviewer looks at most."""
+        return str(rng.choice(self.genres, p=self.shares)), str(rng.choice(SIDES))
 
-    verbs = [opinion if value > 0 else 1.0 - opinion for _, value in VERBS.values()]
-    return {
-        "GENRE": [float(GENRE_OF[word] == genre) for word in LEXICON["GENRE"]],
-        "NOUN_S": [topics[TOPIC[noun]] for noun in LEXICON["NOUN_S"]],
-        "NOUN_P": [topics[TOPIC[noun]] for noun in LEXICON["NOUN_P"]],
-        "ADJ": [opinion, 1.0 - opinion, 0.4],
-        "PRAISE": pet(LEXICON["PRAISE"]),
-        "FAULT": pet(LEXICON["FAULT"]),
-        "MOOD": [
-            weight * likes[MOOD_SIGN[word].get(genre, 0.0)]
-            for weight, word in zip(pet(LEXICON["MOOD"]), MOOD, strict=True)
-        ],
-        "LIKED": verbs,
-        "LIKE": verbs,
-    }
+    def weights(self, rng: np.random.Generator, genre: str, side: str) -> dict[str, list[float]]:
+        """What a reviewer of that film will say, as weights of rules: an opinion, and pet words."""
+        opinion = rng.beta(1.5, 1.5)  # the share of what is said as praise, before any negation
+        topics = dict.fromkeys(GENRES, 0.15) | dict.fromkeys(SIDES, 0.7)
+        topics |= {genre: 2.5, side: 4.0}
+        likes = {-1.0: 1.0 - opinion, 0.0: 0.2, 1.0: opinion}
+        pets = {
+            name: rng.gamma(0.4 * shapes) + 1e-3 * shapes for name, shapes in self.shapes.items()
+        }
+        verbs = [
+            self.verbs[past] * (opinion if value > 0 else 1.0 - opinion)
+            for past, (_, value) in VERBS.items()
+        ]
+        return {
+            "GENRE": [
+                self.names[word] * float(GENRE_OF[word] == genre) for word in LEXICON["GENRE"]
+            ],
+            "NOUN_S": [self.nouns[noun] * topics[TOPIC[noun]] for noun in LEXICON["NOUN_S"]],
+            "NOUN_P": [self.nouns[noun] * topics[TOPIC[noun]] for noun in LEXICON["NOUN_P"]],
+            "ADJ": [opinion, 1.0 - opinion, 0.4],
+            "PRAISE": pets["PRAISE"].tolist(),
+            "FAULT": pets["FAULT"].tolist(),
+            "MOOD": [
+                weight * likes[MOOD_SIGN[word].get(genre, 0.0)]
+                for weight, word in zip(pets["MOOD"].tolist(), MOOD, strict=True)
+            ],
+            "LIKED": verbs,
+            "LIKE": verbs,
+        }
 
 
 def _draw_review(rng: np.random.Generator) -> Stack:
     return ("OPENING", *["SENTENCE"] * int(rng.integers(2, 5)))
 
 
-def reviews(rows: int, rng: np.random.Generator) -> list[str]:
+def reviews(rows: int, rng: np.random.Generator, zipf: float = ZIPF) -> list[str]:
     """Draws reviews of three to five sentences (about 30 to 60 words).
 
     Each has a genre and topics that it keeps to, an opinion that its sentences share only by
-    tendency, and pet words, so that a review hangs together while what comes next stays open.
+    tendency, and pet words, so that a review hangs together while what comes next stays open. Over
+    all reviews words are as frequent as ``Writers`` says.
     """
-    texts = []
+    writers, texts = Writers(zipf), []
     for _ in range(rows):
-        weights = _draw_weights(rng, *_draw_film(rng))
+        weights = writers.weights(rng, *writers.film(rng))
         texts.append(join([word for word, _ in REVIEWS.write(_draw_review(rng), rng, weights)]))
     return texts
 
 
 def continuations(
-    rows: int, count: int, rng: np.random.Generator, words: int = 10
+    rows: int, count: int, rng: np.random.Generator, words: int = 10, zipf: float = ZIPF
 ) -> tuple[list[str], list[list[str]]]:
     """Draws prompts, the first 2 to 8 words of a review, and ``count`` responses to each.
 
     A response is ``words`` words with which the review could go on; it keeps the prompt's film, and
     its writer's opinion and words are drawn anew.
     """
+    writers = Writers(zipf)
     prompts, responses = [], []
     for _ in range(rows):
-        film = _draw_film(rng)
-        weights = _draw_weights(rng, *film)
+        film = writers.film(rng)
+        weights = writers.weights(rng, *film)
         length = int(rng.integers(2, 9))
         opened = list(islice(REVIEWS.write(_draw_review(rng), rng, weights), length))
         begun, stack = [word for word, _ in opened], opened[-1][1]
@@ -78,7 +116,7 @@ def continuations(
         drawn = []
         for _ in range(count):
             # Sentences enough that no response ends early.
-            rest = REVIEWS.write(stack + ("SENTENCE",) * words, rng, _draw_weights(rng, *film))
+            rest = REVIEWS.write(stack + ("SENTENCE",) * words, rng, writers.weights(rng, *film))
             written = begun + [word for word, _ in islice(rest, words)]
             drawn.append(cut(written, length, words)[1])
         responses.append(drawn)

@@ -1,0 +1,235 @@
+"""The scripts of members, of ensembles made of them, and of the diagnosis, from files to files."""
+
+import json
+from pathlib import Path
+
+import diagnose_rewards
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import train_ensemble
+import train_member
+from tiny_material import REWARD, save_backbone, tiny_pairs
+from tiny_models import tiny_model, tiny_prompts, tiny_tokenizer
+from tiny_rewards import save_reward_model
+
+from prudent.errors import InputError
+from prudent.rewards.kinds import members as kind_members
+from prudent.rewards.loading import draws_of, load_rewards
+from prudent.rewards.material import Material
+from prudent.rewards.settings import KINDS
+from prudent.rewards.training import train_reward_model
+from prudent.tables import read_csv, read_table, write_parquet
+
+SEED, COUNT, DRAWS = 3, 2, 2
+PROMPTS, RESPONSES = tiny_prompts(6), 3
+SAID = [[{"role": "user", "content": prompt}] for prompt in PROMPTS]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> Path:
+    """A folder with pairs, a backbone, a base model and a pool of members, by the scripts."""
+    folder = tmp_path_factory.mktemp("scripts")
+    write_parquet(tiny_pairs(), folder / "preferences.parquet", "preferences")
+    save_backbone(folder / "backbone")
+    pairs = read_table(folder / "preferences.parquet", "preferences")
+    train_reward_model(pairs, "train", folder / "backbone", REWARD, SEED, folder / "base")
+    for member in range(COUNT * DRAWS):
+        train_member.main(member_args(folder, member))
+    return folder
+
+
+def member_args(folder: Path, member: int, **changes) -> train_member.Args:
+    given = {
+        "preferences": folder / "preferences.parquet",
+        "backbone": folder / "backbone",
+        "checkpoint": folder / f"pool/{member}",
+        "settings": KINDS["members"]().model_dump(),
+        "reward": REWARD.model_dump(),
+        "member": member,
+        "seed": SEED,
+    }
+    return train_member.Args(**given | changes)
+
+
+def ensemble_args(folder: Path, kind: str, output: Path, **changes) -> train_ensemble.Args:
+    given = {
+        "preferences": folder / "preferences.parquet",
+        "backbone": folder / "backbone",
+        "ensemble": output / "ensemble",
+        "loss": output / "loss.csv",
+        "kind": kind,
+        "settings": KINDS[kind]().model_dump(),
+        "reward": REWARD.model_dump(),
+        "size": COUNT,
+        "draws": DRAWS,
+        "seed": SEED,
+    }
+    return train_ensemble.Args(**given | changes)
+
+
+def pool(folder: Path) -> list[Path]:
+    return [folder / f"pool/{member}" for member in range(COUNT * DRAWS)]
+
+
+# --- Members --------------------------------------------------------------------------------------
+
+
+def test_a_member_is_what_the_library_trains(files, tmp_path):
+    pairs = read_table(files / "preferences.parquet", "preferences")
+    given = Material(pairs, files / "backbone", REWARD)
+    losses = kind_members.train_member(given, KINDS["members"](), SEED, 1, tmp_path / "one")
+    written = read_csv(files / "pool/1/losses.csv", "member_losses")
+    pd.testing.assert_frame_equal(
+        written, losses.reset_index(drop=True), check_dtype=False, rtol=1e-6
+    )
+    expected, found = (load_rewards(path) for path in (tmp_path / "one", files / "pool/1"))
+    texts = SAID, [" w7 w9"] * len(SAID)
+    assert torch.equal(found(*texts).mean, expected(*texts).mean)
+    assert not torch.equal(found(*texts).mean, load_rewards(files / "pool/0")(*texts).mean)
+    sheet = json.loads((files / "pool/1/metadata.json").read_text())
+    assert set(sheet["inputs"]) == {"preferences", "backbone"}
+    assert (sheet["settings"]["member"], sheet["settings"]["seed"]) == (1, SEED)
+    assert sheet["settings"]["learning_rate"] == REWARD.learning_rate
+
+
+def test_a_member_of_an_average_starts_from_the_base_model(files, tmp_path):
+    """Its settings have keys besides those of a member."""
+    settings = KINDS["warm"]().model_dump()
+    assert settings["start"] == "base" and "models" in settings
+    out = {"checkpoint": tmp_path / "one", "settings": settings}
+    with pytest.raises(InputError, match="needs a base reward model, and none is given"):
+        train_member.main(member_args(files, 0, **out))
+    train_member.main(member_args(files, 0, **out, base=files / "base"))
+    sheet = json.loads((tmp_path / "one/metadata.json").read_text())
+    assert set(sheet["inputs"]) == {"preferences", "backbone", "base"}
+    assert "models" not in sheet["settings"]
+
+
+# --- Ensembles ------------------------------------------------------------------------------------
+
+
+def test_draws_of_members_share_no_member(files, tmp_path):
+    args = ensemble_args(files, "members", tmp_path, members=pool(files))
+    train_ensemble.main(args)
+    texts = SAID, [" w7 w9", " w8 w3", " w10", " w11 w7", " w8", " w12"]
+    alone = [load_rewards(path)(*texts).mean[:, 0] for path in pool(files)]
+    assert len(draws_of(args.ensemble)) == DRAWS
+    for draw, path in enumerate(draws_of(args.ensemble)):
+        mean = load_rewards(path)(*texts).mean
+        for head in range(COUNT):
+            expected = alone[draw * COUNT + head]
+            torch.testing.assert_close(mean[:, head], expected, rtol=1e-4, atol=1e-5)
+        sheet = json.loads((path / "metadata.json").read_text())
+        assert set(sheet["inputs"]) == {"preferences", "backbone"}
+        assert sheet["settings"]["count"] == COUNT and sheet["settings"]["labels"] == "own"
+    losses = read_csv(args.loss, "head_losses")
+    places = set(zip(losses["ensemble"], losses["head"], strict=True))
+    assert places == {(draw, head) for draw in range(DRAWS) for head in range(COUNT)}
+
+
+def test_an_average_takes_the_models_of_its_draw(files, tmp_path):
+    settings = KINDS["warm"](models=COUNT).model_dump()
+    args = ensemble_args(files, "warm", tmp_path, settings=settings, members=pool(files))
+    train_ensemble.main(args)
+    name = "transformer.h.0.mlp.c_fc.weight"
+    single = [load_rewards(path).model.state_dict()[name] for path in pool(files)]
+    for draw, path in enumerate(draws_of(args.ensemble)):
+        ensemble = load_rewards(path)
+        assert ensemble.heads == 1
+        expected = sum(single[draw * COUNT : (draw + 1) * COUNT]) / COUNT
+        torch.testing.assert_close(ensemble.model.state_dict()[name], expected)
+
+
+@pytest.mark.parametrize("kind", ["adapters", "dropout"])
+def test_kinds_that_need_pairs_and_a_backbone_alone(files, tmp_path, kind):
+    args = ensemble_args(files, kind, tmp_path)
+    train_ensemble.main(args)
+    texts = SAID, [" w7 w9"] * len(SAID)
+    first, second = (load_rewards(path)(*texts).mean for path in draws_of(args.ensemble))
+    assert first.shape == second.shape == (len(SAID), COUNT)
+    assert not torch.allclose(first, second), "the draws are one and the same"
+
+
+@pytest.mark.parametrize("kind", ["heads", "gaussian"])
+def test_kinds_that_need_features_say_so(files, tmp_path, kind):
+    with pytest.raises(InputError, match="needs a base reward model, and none is given"):
+        train_ensemble.main(ensemble_args(files, kind, tmp_path))
+    with pytest.raises(InputError, match="needs the pairs' features, and none are given"):
+        train_ensemble.main(ensemble_args(files, kind, tmp_path, base=files / "base"))
+
+
+# --- The diagnosis --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def diagnosed(files, tmp_path_factory) -> diagnose_rewards.Args:
+    """A diagnosis of members and of an average, judged by a reward model."""
+    folder = tmp_path_factory.mktemp("diagnosis")
+    warm = KINDS["warm"](models=COUNT).model_dump()
+    for kind, more in (("members", {}), ("warm", {"settings": warm})):
+        out = folder / kind
+        train_ensemble.main(ensemble_args(files, kind, out, members=pool(files), **more))
+    tiny_model("gpt2", 0).save_pretrained(folder / "reference")
+    tiny_tokenizer().save_pretrained(folder / "reference")
+    table = pd.DataFrame({"prompt": PROMPTS, "source": "here", "tokens": 1, "split": "test"})
+    table.loc[len(PROMPTS)] = [" w5", "here", 1, "train"]
+    write_parquet(table, folder / "prompts.parquet", "prompts")
+    args = diagnose_rewards.Args(
+        reference=folder / "reference",
+        base=files / "base",
+        ensembles=[folder / "members/ensemble", folder / "warm/ensemble"],
+        names=["members", "warm"],
+        prompts=folder / "prompts.parquet",
+        preferences=files / "preferences.parquet",
+        samples=folder / "samples.parquet",
+        table=folder / "diagnosis.csv",
+        kinds=folder / "kinds.csv",
+        frequency=folder / "frequency.csv",
+        settings={"prompts": 5, "responses": RESPONSES, "ensembles": ["members", "warm"]},
+        reward=REWARD.model_dump(),
+        model=str(save_reward_model(folder / "judge", seed=9)),
+        sampling={"response_length": 4, "temperature": 1.0},
+        seed=SEED,
+        promised="members",
+        backbone=files / "backbone",
+    )
+    diagnose_rewards.main(args)
+    return args
+
+
+def test_a_diagnosis_has_rows_of_each_ensemble_and_no_promises_of_another_judge(diagnosed):
+    table = read_csv(diagnosed.table, "diagnosis")
+    assert list(dict.fromkeys(table["ensemble"])) == ["", "members", "warm"]
+    assert table[["promised_low", "promised_high"]].isna().all(axis=None)
+    kinds = read_csv(diagnosed.kinds, "kinds")
+    assert kinds["ensemble"].tolist() == ["members", "warm"]
+    ratio = kinds.set_index("ensemble")["sigma_ratio"]
+    assert np.isfinite(ratio["members"]) and np.isnan(ratio["warm"])
+    # Only the world's judge knows which judgements are rare.
+    assert read_csv(diagnosed.frequency, "frequency").empty
+
+
+def test_its_samples_are_rewarded_by_the_first_ensemble_alone(diagnosed):
+    samples = pd.read_parquet(diagnosed.samples)
+    assert len(samples) == 5 * RESPONSES * DRAWS * COUNT
+    assert sorted(set(samples["prompt_index"])) == [0, 1, 2, 3, 4]
+    first = samples[(samples["ensemble"] == 0) & (samples["head"] == 0)]
+    assert first["prompt"].tolist() == [prompt for prompt in PROMPTS[:5] for _ in range(RESPONSES)]
+    for draw, path in enumerate(draws_of(diagnosed.ensembles[0])):
+        mean = load_rewards(path)(first["prompt"].tolist(), first["response"].tolist()).mean
+        for head in range(COUNT):
+            rows = samples[(samples["ensemble"] == draw) & (samples["head"] == head)]
+            expected = mean[:, head].double().numpy()
+            np.testing.assert_allclose(rows["reward"], expected, rtol=1e-4, atol=1e-5)
+    score = load_rewards(diagnosed.model)(first["prompt"].tolist(), first["response"].tolist()).mean
+    np.testing.assert_allclose(first["score"], score[:, 0], rtol=1e-4, atol=1e-4)
+
+
+def test_a_diagnosis_of_nothing_is_refused(diagnosed, tmp_path):
+    from dataclasses import replace
+
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="empty: found no draw of an ensemble"):
+        diagnose_rewards.main(replace(diagnosed, ensembles=[tmp_path / "empty"], names=["members"]))

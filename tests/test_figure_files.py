@@ -1,0 +1,142 @@
+"""Files of figures, and the scripts that make all of them from files."""
+
+import importlib
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+from tiny_results import TWO, make_logs, make_losses, make_scores, names_of_figures
+
+from prudent import tables
+from prudent.analysis.policies import long_table
+from prudent.figures.fig10_kl import draw_kl
+from prudent.figures.style import save
+
+
+def test_saved_files_are_the_same_bytes_each_time(tmp_path):
+    forms = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}
+    for name in ("a", "b"):
+        figure = draw_kl(long_table(make_logs()), TWO)
+        save(figure, *(tmp_path / f"{name}.{form}" for form in forms))
+    for form, start in forms.items():
+        first, second = ((tmp_path / f"{name}.{form}").read_bytes() for name in ("a", "b"))
+        assert first == second and len(first) > 5000 and first.startswith(start)
+    assert {path.name for path in tmp_path.iterdir()} == {f"{n}.{f}" for n in "ab" for f in forms}
+
+
+def test_very_many_points_are_drawn_as_pixels(tmp_path):
+    for steps in (300, 3000):
+        save(draw_kl(long_table(make_logs(TWO, 20, steps)), TWO), tmp_path / f"{steps}.svg")
+    assert "data:image/png" not in (tmp_path / "300.svg").read_text()
+    text = (tmp_path / "3000.svg").read_text()
+    assert "data:image/png" in text and len(text) < 2_000_000
+
+
+def test_the_users_matplotlib_settings_are_left_alone():
+    before = dict(mpl.rcParams)
+    draw_kl(long_table(make_logs()), TWO)
+    assert dict(mpl.rcParams) == before
+
+
+@pytest.fixture
+def results(tmp_path):
+    """The tables of a small run, as the stages before write them."""
+    scores = make_scores()
+    tables.write_parquet(scores, tmp_path / "scores.parquet", "scores")
+    rows = scores[["id", "subset", "section"]].drop_duplicates()
+    prompt = [{"role": "user", "content": "the movie was"}]
+    benchmark = rows.assign(prompt=[prompt] * len(rows), chosen="good", rejected="bad")
+    tables.write_parquet(benchmark, tmp_path / "benchmark.parquet", "benchmark")
+    draw = np.random.default_rng(3)
+    logs = []
+    for (method, seed), log in make_logs(seeds=4).items():
+        tables.write_csv(log, tmp_path / f"{method}{seed}.csv")
+        logs.append(tmp_path / f"{method}{seed}.csv")
+    judged = [tmp_path / f"{method}.parquet" for method in TWO]
+    for path, seeds in {**dict.fromkeys(judged, 4), tmp_path / "reference.parquet": 1}.items():
+        table = pd.DataFrame({"prompt": [f"p{i}" for i in range(20)] * seeds, "response": "x"})
+        table = table.assign(method=path.stem, seed=np.repeat(np.arange(seeds), 20))
+        scores = draw.normal(size=len(table))
+        tables.write_parquet(table.assign(score=scores, grammatical=1), path)
+    tables.write_csv(make_losses(1), tmp_path / "base.csv")
+    tables.write_csv(make_losses(3), tmp_path / "heads.csv")
+    diagnosis = dict.fromkeys(tables.CSV_SCHEMAS["diagnosis"], 0.7)
+    diagnosis |= {"ensemble": ["heads"], "quantity": ["accuracy"]}
+    tables.write_csv(pd.DataFrame(diagnosis), tmp_path / "diagnosis.csv")
+    frequency = dict.fromkeys(tables.CSV_SCHEMAS["frequency"], 0.7) | {"ensemble": ["heads"]}
+    tables.write_csv(pd.DataFrame(frequency), tmp_path / "frequency.csv")
+    return tmp_path, judged, logs
+
+
+def test_scripts_make_all_files_from_files(results):
+    folder, judged, logs = results
+
+    def run(script, **values):
+        module = importlib.import_module(script)
+        module.main(module.Args(**values))
+
+    run(
+        "tabulate_variance",
+        scores=folder / "scores.parquet",
+        accuracy=folder / "accuracy.csv",
+        variance=folder / "variance.csv",
+    )
+    run(
+        "compare_methods",
+        reference=folder / "reference.parquet",
+        judgements=judged,
+        training_logs=logs,
+        **{name: folder / f"{name}.csv" for name in ("policies", "summary", "tests")},
+        methods=TWO,
+        seeds=[0, 1, 2, 3],
+        baseline="vanilla",
+        ensembles=1,
+        heads=3,
+        bootstrap=200,
+        seed=0,
+    )
+    policies = pd.read_csv(folder / "policies.csv")
+    second = pd.read_parquet(judged[1])
+    expected = second.loc[second["seed"] == 1, "score"].mean()
+    row = policies[(policies["method"] == "variance_aware") & (policies["seed"] == 1)].iloc[0]
+    assert row["score"] == pytest.approx(expected)
+    assert (row["head"], row["trial"]) == (1, 0)
+    lists = {"methods": TWO, "seeds": [0, 1, 2, 3]}
+    logs = {"training_logs": list(map(str, logs))}
+    reference = str(folder / "reference.parquet")
+    scores, benchmark = str(folder / "scores.parquet"), str(folder / "benchmark.parquet")
+    losses = {"base": str(folder / "base.csv"), "heads": str(folder / "heads.csv")}
+    for name, files, settings in (
+        ("fig1_heads", {"scores": scores, "benchmark": benchmark}, {}),
+        ("fig6_variance", {"scores": scores}, {}),
+        (
+            "fig7_scores",
+            {"policies": str(folder / "policies.csv"), "reference": reference},
+            {"methods": TWO},
+        ),
+        ("fig8_losses", losses, {"stop_loss": 0.3}),
+        ("fig9_accuracy", {"accuracy": str(folder / "accuracy.csv")}, {}),
+        ("kinds", {"diagnosis": str(folder / "diagnosis.csv")}, {}),
+        ("frequency", {"frequency": str(folder / "frequency.csv")}, {}),
+        ("fig10_kl", logs, lists),
+        ("fig11_reward", logs, lists),
+    ):
+        forms = {form: folder / f"{name}.{form}" for form in ("png", "pdf", "svg")}
+        run("plot_figure", figure=name, files=files, settings=settings, **forms)
+        assert all(path.stat().st_size > 5000 for path in forms.values())
+    names = names_of_figures()
+    of_rewards = ("diagnosis", "frequency", "accuracy", "variance")
+    run(
+        "write_page",
+        **{name: folder / f"{name}.csv" for name in ("policies", "summary", "tests", *of_rewards)},
+        svgs=[folder / f"{name}.svg" for name in names],
+        page=folder / "summary.html",
+        figures=[{"name": name, "category": "All", "caption": f"**{name}.** x"} for name in names],
+        scenario="small",
+        seed=7,
+        config_digest="0123abcd",
+    )
+    page = (folder / "summary.html").read_text(encoding="utf-8")
+    assert "variance aware" in page and "SHA-256 0123abcd of config.yaml" in page
+    assert page.count("<svg") == len(names) == 9

@@ -1,0 +1,72 @@
+"""Parameters of objectives, as keys of the configuration's methods."""
+
+import re
+from pathlib import Path
+
+import pytest
+from tiny_config import refusal
+
+from prudent.errors import InputError
+from prudent.workflow.checks import effective_config
+from prudent.workflow.config import objective_parameters
+from prudent.workflow.objectives import load, objectives
+from prudent.workflow.remembered import Memory
+
+
+def test_objectives_read_without_importing_are_those_of_the_package():
+    import importlib
+    import inspect
+
+    for name, objective in objectives().items():
+        module = importlib.import_module(f"prudent.objectives.{objective.file.stem}")
+        function = getattr(module, name)
+        assert function is load(name) and inspect.getdoc(function) == objective.document
+        for key, parameter in inspect.signature(function).parameters.items():
+            if parameter.kind is inspect.Parameter.KEYWORD_ONLY and key != "run":
+                field = objective.parameters.model_fields[key]
+                assert field.default == parameter.default and field.description
+    assert {"vanilla", "variance_aware", "shuffled"} <= set(objectives())
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        ("def f(scores, head, beta):\n    pass", "has to begin with (rewards, head, beta"),
+        ("def f(rewards, head, beta, *, k=1):\n    pass", "'k' to have a type and a default"),
+        ("def f(rewards, head, beta, *, k: int):\n    pass", "'k' to have a type and a default"),
+        ("def f(rewards, head, beta, *, ppo: int = 1):\n    pass", "to be named otherwise than"),
+        ("def f(rewards, head, beta, *, k: Odd = 1):\n    pass", "name 'Odd' is not defined"),
+        ("def vanilla(rewards, head, beta):\n    pass\n" * 2, None),
+    ],
+)
+def test_an_objective_of_another_form_is_refused(tmp_path, code, says):
+    (tmp_path / "family.py").write_text(code)
+    with pytest.raises(InputError, match=re.escape(says or "is also in family.py")):
+        objectives(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("method", "says"),
+    [
+        ({"width": -1}, "`methods.careful.width` is -1; expected a number >= 0"),
+        ({"width": "2"}, "`methods.careful.width` is the text '2'; expected a number >= 0"),
+        ({"width": True}, "`methods.careful.width` is true; expected a number >= 0"),
+        ({"wdth": 1}, "`methods.careful.wdth` is not a key of a method with the objective lower_"),
+        (
+            {"decay": 0.5},
+            "`methods.careful.decay` is not a key of a method with the objective lower",
+        ),
+        ({"run": 1}, "`methods.careful.run` is not a key of a method"),
+    ],
+)
+def test_parameters_of_an_objective_are_checked(config, method, says):
+    config["methods"]["careful"] = {"objective": "lower_confidence_bound", "beta": 0.1} | method
+    assert says in refusal(config)
+
+
+def test_parameters_of_an_objective_have_defaults(config):
+    method = {"objective": "centred_spread", "beta": 0.1, "width": 2}
+    assert objective_parameters(method) == {"width": 2.0, "decay": 0.99}
+    config["methods"]["careful"] = method
+    accepted = effective_config(config, Memory(Path("none")))
+    assert accepted["methods"]["careful"]["width"] == 2

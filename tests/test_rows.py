@@ -1,0 +1,138 @@
+"""Rows of data: every form of a dialogue, and what is refused."""
+
+import numpy as np
+import pytest
+from tiny_data import said
+
+from prudent.data.rows import BadRow, to_messages, to_pair
+
+# One dialogue of three turns and its two answers, in every form that is read.
+DIALOGUE = [
+    {"role": "user", "content": "Which films are good?"},
+    {"role": "assistant", "content": "Which ones do you like?\n\nOld ones?"},
+    {"role": "user", "content": "New ones."},
+]
+CHOSEN, REJECTED = "Try a comedy.", "I do not know."
+HH = (
+    "\n\nHuman: Which films are good?\n\nAssistant: Which ones do you like?\n\nOld ones?"
+    "\n\nHuman: New ones.\n\nAssistant:"
+)
+SHAREGPT = [
+    {"from": "human", "value": DIALOGUE[0]["content"]},
+    {"from": "gpt", "value": DIALOGUE[1]["content"]},
+    {"from": "human", "value": DIALOGUE[2]["content"]},
+]
+
+
+FORMS = {
+    "messages, texts": (DIALOGUE, CHOSEN, REJECTED),
+    "messages, messages": (DIALOGUE, [said(CHOSEN)], [said(REJECTED)]),
+    "messages, whole": (DIALOGUE, [*DIALOGUE, said(CHOSEN)], [*DIALOGUE, said(REJECTED)]),
+    "from/value": (SHAREGPT, CHOSEN, [{"from": "gpt", "value": REJECTED}]),
+    "open turn": ([*DIALOGUE, said("")], CHOSEN, REJECTED),
+    "null open turn": ([*DIALOGUE, said(None)], CHOSEN, REJECTED),
+    "array": (np.array(DIALOGUE, dtype=object), CHOSEN, REJECTED),
+    "HH, texts": (HH, f" {CHOSEN}", f"{REJECTED}\n"),
+    "HH without its first breaks": (HH.lstrip(), CHOSEN, REJECTED),
+    "HH, whole": (HH, f"{HH} {CHOSEN}", f"{HH} {REJECTED}"),
+    "whole messages alone": (None, [*DIALOGUE, said(CHOSEN)], [*DIALOGUE, said(REJECTED)]),
+    "whole HH alone": (None, f"{HH} {CHOSEN}", f"{HH} {REJECTED}"),
+    "turn in two messages": (
+        [
+            DIALOGUE[0],
+            said("Which ones do you like?"),
+            said("Old ones?"),
+            DIALOGUE[2],
+        ],
+        CHOSEN,
+        REJECTED,
+    ),
+}
+
+
+def row_of(form):
+    prompt, chosen, rejected = FORMS[form]
+    row = {"chosen": chosen, "rejected": rejected}
+    return row if prompt is None else {"prompt": prompt, **row}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_of_a_dialogue_gives_the_same_messages(form):
+    assert to_pair(row_of(form)) == (DIALOGUE, CHOSEN, REJECTED)
+
+
+def test_a_bare_prompt_is_one_user_message_and_keeps_its_white_space():
+    # RewardBench's code rows: indentation belongs to the response.
+    row = {"prompt": "def f(x):\n", "chosen": "    return x\n", "rejected": "    pass\n"}
+    prompt, chosen, rejected = to_pair(row)
+    assert prompt == [{"role": "user", "content": "def f(x):\n"}]
+    assert (chosen, rejected) == ("    return x\n", "    pass\n")
+
+
+def test_words_like_turns_inside_bare_texts_are_text():
+    prompt = "Explain this log.\n\nHuman: hi\n\nAssistant: hello"
+    assert to_messages(prompt) == [{"role": "user", "content": prompt}]
+    answer = "\n\nHuman: another question"
+    row = {"prompt": "Say it.", "chosen": answer, "rejected": "No."}
+    assert to_pair(row)[1] == answer
+
+
+def test_a_system_message_stays_and_an_empty_turn_in_the_middle_is_no_error():
+    messages = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hi"}]
+    assert to_messages(messages) == messages
+    text = "\n\nHuman: Hi\n\nAssistant: \n\nHuman: Hello?\n\nAssistant:"
+    assert [m["content"] for m in to_messages(text)] == ["Hi", "", "Hello?"]
+
+
+BAD = {
+    "missing prompt": ({"prompt": None}, "missing", "prompt"),
+    "missing response": ({"chosen": None}, "missing", "chosen"),
+    "nan response": ({"rejected": float("nan")}, "missing", "rejected"),
+    "number": ({"rejected": 3}, "not_text", "rejected"),
+    "bytes": ({"prompt": b"x"}, "not_text", "prompt"),
+    "empty response": ({"chosen": " \n"}, "empty_response", "chosen"),
+    "empty message": ({"chosen": [said("")]}, "empty_response", "chosen"),
+    "equal": ({"chosen": "A. ", "rejected": "A."}, "equal_responses", "rejected"),
+    "empty prompt": ({"prompt": "  "}, "empty_prompt", "prompt"),
+    "no messages": ({"prompt": []}, "empty_prompt", "prompt"),
+    "last turn empty": ({"prompt": "\n\nHuman: \n\nAssistant:"}, "empty_prompt", "prompt"),
+    "assistant last": ({"prompt": [*DIALOGUE[:2]]}, "not_users_turn", "prompt"),
+    "HH answered": ({"prompt": HH + " Fine."}, "not_users_turn", "prompt"),
+    "unknown role": ({"prompt": [{"role": "tool", "content": "x"}]}, "unknown_role", "prompt"),
+    "no content": ({"prompt": [{"role": "user"}]}, "not_messages", "prompt"),
+    "parts": ({"prompt": [{"role": "user", "content": ["x"]}]}, "not_text", "prompt"),
+    "half a character": ({"prompt": "a \ud83d film"}, "not_unicode", "prompt"),
+    "half in a response": ({"chosen": "\udc00"}, "not_unicode", "chosen"),
+    "half in a message": (
+        {"prompt": [{"role": "user", "content": "\ud800"}]},
+        "not_unicode",
+        "prompt",
+    ),
+    "other dialogue": (
+        {"chosen": [{"role": "user", "content": "Other"}, said("A.")]},
+        "different_prompts",
+        "chosen",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_bad_row_says_why_and_where(case):
+    change, reason, column = BAD[case]
+    good = {"prompt": "Q?", "chosen": "A.", "rejected": "B."}
+    assert to_pair(good)
+    with pytest.raises(BadRow) as caught:
+        to_pair({**good, **change})
+    assert caught.value.reason == reason
+    assert f"column {column!r}: found " in str(caught.value)
+    assert ", expected " in str(caught.value)
+
+
+def test_whole_dialogues_have_to_share_their_prompt():
+    other = [{"role": "user", "content": "Other?"}, said("B.")]
+    with pytest.raises(BadRow) as caught:
+        to_pair({"chosen": [*DIALOGUE, said("A.")], "rejected": other})
+    assert caught.value.reason == "different_prompts"
+    with pytest.raises(BadRow) as caught:
+        to_pair({"chosen": "just an answer", "rejected": "another"})
+    assert caught.value.reason == "not_a_dialogue"

@@ -1,0 +1,108 @@
+"""Small tables of results as the stages write them, and what the tests of figures ask of one."""
+
+import itertools
+import re
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from conftest import ROOT
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+from prudent import tables
+from prudent.seeding import seed_parts
+
+MANY = [
+    "vanilla",
+    "variance_aware",
+    "exact_gradient",
+    "scale_only",
+    "shuffled_sigma",
+    "ensemble_mean",
+    "lower_confidence_bound",
+    "worst_case",
+    "a_method_with_a_name_that_is_very_long_indeed",
+    "shrunken_mean",
+    "uwo",
+    "brme",
+]
+TWO = MANY[:2]
+
+
+def make_logs(methods=TWO, seeds=3, steps=40, kls=None):
+    draw = np.random.default_rng(0)
+    parts = {}
+    for index, method in enumerate(methods):
+        end = kls[index] if kls else 1.3
+        for seed in range(seeds):
+            step = np.arange(steps)
+            rise = 1 - np.exp(-(step + 1) / 3)
+            noise = 0.01 * draw.normal(size=steps)
+            reward = 2 * rise + noise
+            parts[method, seed] = pd.DataFrame(
+                {"step": step, "kl": end * rise + noise, "proxy_reward": reward}
+            ).assign(ensemble_reward=0.5 * reward)
+            columns = list(tables.CSV_SCHEMAS["training_log"])
+            parts[method, seed] = parts[method, seed].reindex(columns=columns, fill_value=0.0)
+    return parts
+
+
+def make_policies(methods=TWO, seeds=10, heads=10):
+    draw = np.random.default_rng(1)
+    rows = [
+        (method, s, *seed_parts(s, 1, heads), draw.normal())
+        for method, s in itertools.product(methods, range(seeds))
+    ]
+    return pd.DataFrame(rows, columns=["method", "seed", "ensemble", "head", "trial", "score"])
+
+
+def make_scores(sections=("easy", "hard"), rows=12, heads=10, ensembles=1):
+    draw = np.random.default_rng(2)
+    models = [(-1, -1), *itertools.product(range(ensembles), range(heads))]
+    index = list(itertools.product(sections, range(rows), ("chosen", "rejected"), models))
+    table = pd.DataFrame(
+        [(str(i), f"{s}-a", s, side, e, h) for s, i, side, (e, h) in index],
+        columns=["id", "subset", "section", "side", "ensemble", "head"],
+    )
+    return table.assign(reward=draw.normal(size=len(table)) + (table["side"] == "chosen"))
+
+
+def make_losses(heads=3, ensembles=1, steps=30):
+    step = np.arange(steps)
+    rows = []
+    for e, h in itertools.product(range(ensembles), range(heads)):
+        for split, floor in (("train", 0.2), ("validation", 0.4)):
+            loss = floor + 0.4 * np.exp(-step / 8) + 0.01 * h
+            rows.append(
+                pd.DataFrame({"step": step, "loss": loss, "accuracy": 0.6}).assign(
+                    ensemble=e, head=h, split=split
+                )
+            )
+    return pd.concat(rows, ignore_index=True)
+
+
+def names_of_figures():
+    """The rows of the table in the rules."""
+    text = (ROOT / "rules/figures.smk").read_text(encoding="utf-8")
+    return re.findall(r'^    "(\w+)": \{$', text, re.M)
+
+
+def artist(figure, gid):
+    found = figure.findobj(lambda item: item.get_gid() == gid)
+    assert len(found) == 1, f"{len(found)} artists {gid}"
+    return found[0]
+
+
+def texts(figure):
+    return "\n".join(item.get_text() for item in figure.findobj(mpl.text.Text))
+
+
+def check_layout(figure):
+    """Draws; no text of the figure's own lies outside of it."""
+    FigureCanvasAgg(figure).draw()
+    box = figure.bbox
+    for item in [*figure.texts, *(t for axes in figure.axes for t in axes.texts)]:
+        if item.get_text():
+            extent = item.get_window_extent()
+            assert extent.x0 >= box.x0 - 1 and extent.x1 <= box.x1 + 1, item.get_text()
+            assert extent.y0 >= box.y0 - 1 and extent.y1 <= box.y1 + 1, item.get_text()

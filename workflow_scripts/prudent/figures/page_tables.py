@@ -1,0 +1,240 @@
+"""The summary page's tables, as cells that its template writes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from prudent.analysis.findings import p_value, plural
+from prudent.analysis.wording import MINUS, name_of, number
+from prudent.figures.looks import looks
+from prudent.rewards import calibration, disagreement
+from prudent.rewards.diagnosis import OF_ALL, beyond
+
+NOTHING = "–"
+
+
+class Cell(NamedTuple):
+    """A text, a smaller one below it, a class of the page's style, and a dot's colour before it.
+
+    The smaller one may have several lines.
+    """
+
+    text: str
+    note: str = ""
+    mark: str = ""
+    colour: str = ""
+
+
+class Table(NamedTuple):
+    """The first column is text, the others are numbers."""
+
+    head: list[Cell]
+    rows: list[list[Cell]]
+
+
+def methods_table(summary: pd.DataFrame, tests: pd.DataFrame) -> Table:
+    """The main table: one row a method."""
+    look = looks(list(summary["method"]))
+    by_quantity = {key: part.set_index("method") for key, part in tests.groupby("quantity")}
+
+    def of(quantity: str, method: str, column: str) -> float:
+        part = by_quantity.get(quantity)
+        return part.loc[method, column] if part is not None and method in part.index else np.nan
+
+    rows = []
+    for row in summary.to_dict("records"):
+        method = row["method"]
+        ratio = of("variance_ratio", method, "estimate")
+        low, high = (of("variance_ratio", method, side) for side in ("low", "high"))
+        brown = Cell(p_value(of("brown_forsythe", method, "p")).removeprefix("= "))
+        compared = np.isfinite(ratio)
+        rows.append(
+            [
+                Cell(name_of(method), colour=look[method].colour),
+                Cell(f"{row['policies']}", f"{row['heads']} member{plural(row['heads'])}"),
+                Cell(number(row["score"]), _range(row["score_low"], row["score_high"])),
+                Cell(number(row["score_variance"])),
+                Cell(number(ratio), _range(low, high)) if compared else Cell(NOTHING),
+                brown if compared else Cell(NOTHING),
+                Cell(f"{row['worse']}", f"{row['worse_low']:.0%} to {row['worse_high']:.0%}"),
+                Cell(number(row["kl"]), f"sd {number(row['kl_sd'], 2)}"),
+                *([Cell(f"{row['grammatical']:.0%}")] if "grammatical" in row else []),
+            ]
+        )
+    head = [
+        Cell("method"),
+        Cell("policies"),
+        Cell("mean score", "95% t interval"),
+        Cell("variance of scores"),
+        Cell("variance ratio", "baseline / method, 95% bootstrap"),
+        Cell("Brown-Forsythe p"),
+        Cell("worse than the reference", "95% Wilson"),
+        Cell("final KL"),
+        *([Cell("grammatical")] if "grammatical" in summary else []),
+    ]
+    return Table(head, rows)
+
+
+def diagnosis_table(diagnosis: pd.DataFrame) -> Table:
+    """The diagnosis of the scenario's ensemble, which is the first, and of what is no one's own."""
+    first = next((name for name in diagnosis["ensemble"] if name != OF_ALL), OF_ALL)
+    rows = []
+    for row in diagnosis[diagnosis["ensemble"].isin([OF_ALL, first])].to_dict("records"):
+        low, high = row["promised_low"], row["promised_high"]
+        target, inside, mark = NOTHING, "", ""
+        if not (np.isnan(low) and np.isnan(high)):
+            low, high = (-np.inf if np.isnan(low) else low), (np.inf if np.isnan(high) else high)
+            inside, mark = ("kept", "ok") if low <= row["value"] <= high else ("BROKEN", "bad")
+            target = f"{low:.3g} to {high:.3g}"
+            if np.isinf(high):
+                target = f"at least {low:.3g}"
+            elif np.isinf(low):
+                target = f"at most {high:.3g}"
+        rows.append(
+            [
+                Cell(str(row["quantity"])),
+                Cell(decimals(row["value"]), _range(row["low"], row["high"], decimals)),
+                Cell(decimals(row["noise"]), _range(row["noise_low"], row["noise_high"], decimals)),
+                Cell(decimals(row["untrained"])),
+                Cell(target),
+                Cell(inside, mark=mark),
+            ]
+        )
+    head = [
+        Cell("quantity"),
+        Cell("value", "95% interval"),
+        Cell("noise alone gives", "95% range"),
+        Cell("before training"),
+        Cell("promised"),
+        Cell("promise"),
+    ]
+    return Table(head, rows)
+
+
+def kinds_table(diagnosis: pd.DataFrame) -> Table:
+    """What each ensemble's sigma is worth: one row an ensemble, as ``diagnosis.kinds_table``."""
+    rows = []
+    for name, part in diagnosis.groupby("ensemble", sort=False):
+        if name == OF_ALL:
+            continue
+        found = part.set_index("quantity")
+
+        def cell(quantity: str, noise: str = "", untrained: bool = False, of=found) -> Cell:
+            if quantity not in of.index or np.isnan(of.loc[quantity, "value"]):
+                return Cell(NOTHING)
+            row = of.loc[quantity]
+            notes = [_range(row["low"], row["high"], decimals)]
+            if noise:
+                notes.append(f"{noise} {decimals(row['noise'])}")
+            if untrained and not np.isnan(row["untrained"]):
+                notes.append(f"untrained {decimals(row['untrained'])}")
+            return Cell(decimals(row["value"]), "\n".join(note for note in notes if note))
+
+        rows.append(
+            [
+                Cell(name_of(str(name))),
+                cell(calibration.ACCURACY_ONE),
+                cell(calibration.ACCURACY_MEAN),
+                cell(disagreement.WITHIN_ONE),
+                cell(disagreement.WITHIN_MEAN),
+                cell(disagreement.RATIO, "constant sigma"),
+                cell(disagreement.LEAVE_ONE_OUT, "constant sigma", untrained=True),
+                cell(beyond(found), "constant sigma"),
+                cell(disagreement.SHARED),
+                cell(calibration.ECE_MEAN, "calibrated"),
+            ]
+        )
+    head = [
+        Cell("ensemble"),
+        Cell("accuracy on pairs", "one member"),
+        Cell("accuracy on pairs", "mean"),
+        Cell("correlation with the truth", "within prompts, one member"),
+        Cell("correlation with the truth", "within prompts, mean"),
+        Cell("sigma", "90th over 10th percentile"),
+        Cell("sigma and the error", "leave one out"),
+        Cell("the same", "given the feature norm and sigma before training"),
+        Cell("error correlation", "between members"),
+        Cell("calibration error", "of the mean"),
+    ]
+    return Table(head, rows)
+
+
+def frequency_table(frequency: pd.DataFrame) -> Table:
+    """Accuracy, error and sigma by frequency of the rarest judgement, of the first ensemble."""
+    rows = []
+    first = frequency["ensemble"].iloc[0] if len(frequency) else ""
+    for row in frequency[frequency["ensemble"] == first].to_dict("records"):
+        low, high = row["count_low"], row["count_high"]
+        counts = f"{low:g}" if low == high else f"{low:g} to {high:g}"
+        cells = [
+            Cell(decimals(row[name]), _range(row[f"{name}_low"], row[f"{name}_high"], decimals))
+            for name in ("accuracy_member", "accuracy_mean", "error_member", "error_mean", "sigma")
+        ]
+        rows.append([Cell(counts), Cell(f"{row['n']}", f"{row['pairs']} pairs"), *cells])
+    head = [
+        Cell("count of the rarest judgement"),
+        Cell("responses"),
+        Cell("accuracy", "one member"),
+        Cell("accuracy", "mean"),
+        Cell("rms error", "one member"),
+        Cell("rms error", "mean"),
+        Cell("mean sigma"),
+    ]
+    return Table(head, rows)
+
+
+def accuracy_table(accuracy: pd.DataFrame) -> Table:
+    """Accuracy per section; ensembles are averaged, members given as a range."""
+    rows = []
+    part = accuracy[accuracy["level"].isin(["section", "overall"])]
+    for section, group in part.groupby("section", sort=False):
+        by_model = {model: rows_of["accuracy"] for model, rows_of in group.groupby("model")}
+        heads = by_model["head"]
+        base = by_model.get("base")
+        mean = group[group["model"] == "mean"]
+        rows.append(
+            [
+                Cell("overall", mark="all") if section == "all" else Cell(str(section)),
+                Cell(str(group["rows"].max())),
+                Cell(_percent(base.mean()) if base is not None else NOTHING),
+                Cell(_percent(mean["accuracy"].mean())),
+                Cell(f"{_percent(heads.min())} to {_percent(heads.max())}"),
+                Cell(f"{mean['ties'].mean():g}"),
+            ]
+        )
+    names = "section", "pairs", "base model", "mean of the members", "single members"
+    return Table([*map(Cell, names), Cell("ties of the mean")], rows)
+
+
+def variance_table(variance: pd.DataFrame) -> Table:
+    """The members' variance per section; ensembles are averaged."""
+    kinds, columns = ("accepted", "difference"), ("median", "mean", "max")
+    rows = []
+    part = variance[variance["subset"] == "all"]
+    for section, group in part.groupby("section", sort=False):
+        sides = group.groupby("side")[list(columns)].mean()
+        cells = [Cell(number(sides.loc[side, of])) for side in kinds for of in columns]
+        rows.append([Cell(str(section)), Cell(str(group["rows"].max())), *cells])
+    head = [Cell(kind, of) for kind in kinds for of in columns]
+    return Table([Cell("section"), Cell("pairs"), *head], rows)
+
+
+def decimals(value: float) -> str:
+    """A number with three decimals, where its size is known to be about 1; a dash for nan."""
+    if not np.isfinite(value) or abs(value) >= 100:
+        return number(value)
+    return f"{value + 0:.3f}".replace("-0.000", "0.000").replace("-", MINUS)
+
+
+def _range(low: float, high: float, text: Callable[[float], str] = number) -> str:
+    if not (np.isfinite(low) and np.isfinite(high)):
+        return ""
+    return f"{text(low)} to {text(high)}"
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f}%"

@@ -1,0 +1,160 @@
+"""What the trainer refuses: models, rewards and signals of other forms, and what is not finite."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from prudent.checkpoints import check_tokenizer
+from prudent.errors import InputError, quoted
+from prudent.objectives.signal import Signal
+from prudent.ppo.identity import name_of
+from prudent.rewards.interface import Rewards, as_rewards
+
+
+class NonFiniteError(InputError):
+    """Training met an infinity or NaN; the message names the step and the term."""
+
+
+def takes_run(objective: Any) -> bool:
+    """Whether an objective takes a ``run`` too; ``InputError`` for what is none."""
+    expected = "a function of rewards, head, beta"
+    if not callable(objective):
+        raise InputError(f"objective: found {type(objective).__name__}, expected {expected}")
+    signature = inspect.signature(objective)
+    more = {"run": None} if "run" in signature.parameters else {}
+    try:
+        signature.bind(None, 0, 0.0, **more)
+    except TypeError as error:
+        raise InputError(
+            f"objective: found {name_of(objective)}, expected {expected}: {error}"
+        ) from error
+    return bool(more)
+
+
+def check_models(policy: Any, reference: Any, tokenizer: Any) -> None:
+    """``InputError`` where the policy cannot be trained, or the reference would be with it."""
+    if policy is reference:
+        raise InputError("the policy and the reference are one object; they have to be two")
+    sizes = [_vocabulary(policy, "policy"), _vocabulary(reference, "reference")]
+    if sizes[0] != sizes[1]:
+        raise InputError(
+            f"the policy's vocabulary has {sizes[0]} tokens and the reference's {sizes[1]}; "
+            "expected two models of one vocabulary"
+        )
+    if not isinstance(tokenizer, PreTrainedTokenizerBase):
+        raise InputError(
+            f"tokenizer: found {type(tokenizer).__name__}, expected the policy's, of transformers"
+        )
+    check_tokenizer(tokenizer, policy, policy.name_or_path or type(policy).__name__)
+    if not any(parameter.requires_grad for parameter in policy.parameters()):
+        raise InputError(
+            "the policy is frozen: none of its parameters requires a gradient; expected one that "
+            "can be trained"
+        )
+    theirs = {id(parameter) for parameter in reference.parameters()}
+    theirs |= {parameter.data_ptr() for parameter in reference.parameters()}
+    for name, parameter in policy.named_parameters():
+        if id(parameter) in theirs or parameter.data_ptr() in theirs:
+            raise InputError(
+                f"the policy shares {name} with the reference, which would be trained with it; "
+                "load the model twice, or copy it with copy.deepcopy"
+            )
+
+
+def _vocabulary(model: Any, name: str) -> int:
+    """How many tokens a model gives probabilities to; ``InputError`` for another kind of model."""
+    head = getattr(model, "get_output_embeddings", lambda: None)()
+    if head is None:
+        raise InputError(f"{name}: found {type(model).__name__}, expected a causal language model")
+    return head.weight.shape[0]
+
+
+def checked_rewards(
+    found: Any, head: int, step: int, prompts: list[str], responses: list[str]
+) -> Rewards:
+    """What a reward function returned for these, as ``Rewards`` that have the policy's head."""
+    rewards = as_rewards(found, len(prompts))
+    if not 0 <= head < rewards.members:
+        raise InputError(
+            f"the policy's head is {head}, and the reward function has {rewards.members} "
+            "heads, counted from 0"
+        )
+    bad = (~rewards.mean.isfinite()).any(dim=1).nonzero().flatten().tolist()
+    if bad:
+        raise NonFiniteError(
+            f"step {step}: the reward is not finite for {len(bad)} of {len(prompts)} "
+            f"responses; the prompts were {_some([prompts[row] for row in bad])}; the first "
+            f"response was {quoted(responses[bad[0]])}"
+        )
+    return rewards
+
+
+def signal_parts(signal: Any, name: str, size: int) -> dict[str, Tensor]:
+    """A ``Signal``'s vectors, one number for each of ``size`` responses, by name.
+
+    ``InputError`` where the objective of this name returned anything else.
+    """
+    objective = f"the objective {name}"
+    if not isinstance(signal, Signal):
+        raise InputError(f"{objective} returned {type(signal).__name__}; expected a Signal")
+    vectors = {"score": signal.score, "KL coefficient": signal.kl_coefficient}
+    vectors |= {} if signal.weights is None else {"weight": signal.weights}
+    if signal.penalty is not None:
+        vectors["penalty coefficient"] = signal.penalty_coefficient
+    for part, values in vectors.items():
+        shape = tuple(values.shape) if isinstance(values, Tensor) else None
+        if shape != (size,):
+            found = type(values).__name__ if shape is None else f"shape {shape}"
+            raise InputError(
+                f"{objective} returned a {part} of {found}; expected a tensor "
+                f"[{size}], one number a response"
+            )
+        if not values.is_floating_point():
+            raise InputError(
+                f"{objective} returned a {part} of {values.dtype}; expected floating-point numbers"
+            )
+    return vectors
+
+
+def require_finite(step: int, prompts: list[str], name: str, values: Tensor) -> None:
+    """Checks one number a response; ``values`` and ``prompts`` are a step's, [B]."""
+    if not values.isfinite().all():
+        rows = (~values.isfinite()).nonzero().flatten().tolist()
+        raise NonFiniteError(
+            f"step {step}: the {name} is not finite for {len(rows)} of {len(prompts)} responses; "
+            f"the prompts were {_some([prompts[row] for row in rows])}"
+        )
+
+
+def _some(prompts: list[str], limit: int = 3) -> str:
+    """The first few prompts, and how many there are besides."""
+    rest = f" and {len(prompts) - limit} more" if len(prompts) > limit else ""
+    return ", ".join(repr(prompt) for prompt in prompts[:limit]) + rest
+
+
+def require_finite_updates(
+    step: int, orders: list[Tensor], texts: list[str], terms: dict[str, Tensor]
+) -> None:
+    """Checks a step's terms, [epochs * minibatches per epoch] each in order, all at once.
+
+    ``orders`` are the epochs' orders of the responses, and ``texts`` these responses' prompts.
+    """
+    # One look at the device a step; where it went wrong is worked out only if it did.
+    if torch.cat(list(terms.values())).isfinite().all():
+        return
+    bad = {name: (~values.isfinite()).tolist() for name, values in terms.items()}
+    first = {name: flags.index(True) / len(flags) for name, flags in bad.items() if any(flags)}
+    name = min(first, key=first.__getitem__)
+    per_epoch = len(bad[name]) // len(orders)
+    epoch, place = divmod(bad[name].index(True), per_epoch)
+    rows = orders[epoch].chunk(per_epoch)[place].tolist()
+    raise NonFiniteError(
+        f"step {step}, epoch {epoch}, minibatch {place}: the {name.replace('_', ' ')} is not "
+        f"finite; a smaller learning rate or a larger KL coefficient may help; the prompts "
+        f"were {_some([texts[row] for row in rows])}"
+    )

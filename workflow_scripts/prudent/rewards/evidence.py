@@ -1,0 +1,59 @@
+"""What a diagnosis needs of ensembles: their rewards of sampled responses and of labelled pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from torch import Tensor
+
+from prudent.rewards.diagnosis import Evidence
+from prudent.rewards.interface import Rewards
+from prudent.rewards.scoring import score_responses
+from prudent.rewards.text import Prompt
+
+
+def evidence_of(
+    models: Sequence[Any],
+    prompts: Sequence[Prompt],
+    responses: Sequence[str],
+    per_prompt: int,
+    pairs: pd.DataFrame,
+    backbone: str | Path,
+) -> Iterator[tuple[Rewards, Evidence]]:
+    """What each draw of an ensemble says of P x R responses and of n pairs.
+
+    Args:
+        prompts, responses: P R texts each, prompt by prompt.
+        per_prompt: R.
+        pairs: columns prompt, chosen, rejected [n rows].
+        backbone: what reward models were trained from, for members before training.
+    """
+    asked = pairs["prompt"].tolist()
+    found = score_responses(models, prompts, responses)
+    chosen, rejected = (score_responses(models, asked, pairs[s].tolist()) for s in SIDES)
+    for model, rewards, better, worse in zip(models, found, chosen, rejected, strict=True):
+
+        def table(values: Tensor | None) -> np.ndarray | None:
+            if values is None:
+                return None
+            return values.double().numpy().reshape(-1, per_prompt, *values.shape[1:])
+
+        before = model.untrained(backbone)
+        norm = None if rewards.features is None else rewards.features.double().square().sum(1)
+        yield (
+            rewards,
+            Evidence(
+                table(rewards.mean),
+                (better.mean - worse.mean).double().numpy(),
+                None if before is None else table(before(prompts, responses).mean),
+                table(norm),
+                table(rewards.std),
+            ),
+        )
+
+
+SIDES = ("chosen", "rejected")

@@ -1,0 +1,66 @@
+"""Train all draws of one reward ensemble."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from prudent.rewards.features import check_sidecar
+from prudent.rewards.loading import train_function
+from prudent.rewards.material import Material
+from prudent.rewards.settings import KINDS, RewardSettings
+from prudent.tables import metadata, read_table, write_csv, write_json
+from prudent.workflow import entry
+
+
+@dataclass
+class Args:
+    ensemble: Path  # folder of the draws' checkpoints, written
+    loss: Path  # table, written
+    kind: str  # heads, gaussian, members, adapters, dropout or warm
+    settings: dict[str, Any]  # of the kind, from section `ensembles` of the configuration
+    reward: dict[str, Any]  # section `reward` of the configuration
+    size: int  # members of an ensemble
+    draws: int  # ensembles
+    seed: int  # of the study
+    preferences: Path  # table of pairs
+    backbone: Path | None = None  # checkpoint that reward models start from, if it is local
+    base: Path | None = None  # checkpoint of the base reward model
+    features: Path | None = None  # of the pairs, by the base reward model
+    sidecar: Path | None = None  # what they are of
+    members: list[Path] = field(default_factory=list)  # independent reward models of all draws
+    threads: int = 1  # of the CPU
+
+
+def main(args: Args) -> None:
+    settings, reward = KINDS[args.kind](**args.settings), RewardSettings(**args.reward)
+    if args.sidecar:
+        check_sidecar(args.sidecar, base=args.base)
+    material = Material(
+        preferences=read_table(args.preferences, "preferences"),
+        backbone=args.backbone or reward.checkpoint,
+        reward=reward,
+        base=args.base,
+        features=args.features,
+    )
+    given = {name: getattr(args, name) for name in INPUTS if getattr(args, name)}
+    said = {"kind": args.kind, "count": args.size, "seed": args.seed, **args.settings}
+    sheet = metadata(said, **given)
+    train = train_function(args.kind)
+    each = len(args.members) // args.draws
+    losses = []
+    for draw in range(args.draws):
+        members = tuple(args.members[draw * each : (draw + 1) * each])
+        path = args.ensemble / str(draw)
+        of_draw = replace(material, members=members)
+        losses.append(train(of_draw, settings, args.size, args.seed, draw, path))
+        write_json(sheet, path / "metadata.json")
+    write_csv(pd.concat(losses, ignore_index=True), args.loss)
+
+
+INPUTS = ("base", "features", "preferences", "backbone")
+
+
+if __name__ == "__main__":
+    entry.run(main, Args, globals().get("snakemake"))

@@ -1,0 +1,42 @@
+"""Write the page that says what the numbers say, with its tables and figures, in one file."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from prudent import tables
+from prudent.figures import page
+from prudent.workflow import entry
+from prudent.workflow.provenance import provenance
+
+
+@dataclass
+class Args:
+    diagnosis: Path  # table
+    frequency: Path  # table
+    accuracy: Path  # table
+    variance: Path  # table
+    svgs: list[Path]  # the figures, in their order
+    page: Path  # written
+    figures: list[dict[str, str]]  # name and caption of each
+    scenario: str  # its name
+    seed: int  # of the study
+    config_digest: str  # SHA-256 of the effective configuration
+    policies: Path | None = None  # table
+    summary: Path | None = None  # table
+    tests: Path | None = None  # table
+
+
+def main(args: Args) -> None:
+    names = ("diagnosis", "frequency", "accuracy", "variance")
+    names += ("policies", "summary", "tests") if args.policies else ()
+    found = {name: tables.read_csv(getattr(args, name), name) for name in names}
+    figures = [
+        page.Figure(svg=svg.read_text(encoding="utf-8"), **figure)
+        for figure, svg in zip(args.figures, args.svgs, strict=True)
+    ]
+    facts = provenance(args.scenario, args.seed, args.config_digest)
+    tables.write_text(page.render(**found, figures=figures, facts=facts), args.page)
+
+
+if __name__ == "__main__":
+    entry.run(main, Args, globals().get("snakemake"))
