@@ -51,7 +51,7 @@ run: setup
 
 test: lint
 	@# More at once than two cores carry: the tests of the cluster mostly wait.
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(TESTS)
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations=40 $(TESTS)
 
 bench: setup .venv-bench/.installed
 	$(BENCH_BIN)/python tests/bench/trl_equality.py

@@ -29,6 +29,8 @@ HOME = Path("/tmp/prudent-clusters")
 MARK = "PRUDENT_CLUSTER"
 """A variable in the environment of all of a cluster's processes, its jobs included."""
 NODES = ("gpu1", "gpu2", "cpu1")
+HANG = 1800
+"""Seconds that only a hang takes. No wait of the tests is a limit on a machine's speed."""
 
 CONFIGURATION = """
 ClusterName=prudent
@@ -105,7 +107,7 @@ class Cluster:
             self.start_slurmctld()
             for node in NODES:
                 self.start_slurmd(node)
-            wait_for(lambda: self.idle_nodes() == set(NODES), "the cluster's nodes", 30)
+            wait_for(lambda: self.idle_nodes() == set(NODES), "the cluster's nodes")
         except BaseException as error:
             for log in self.folder.glob("log/*"):
                 error.add_note(f"{log}:\n" + "".join(log.open().readlines()[-10:]))
@@ -202,12 +204,21 @@ class Cluster:
         srun.chmod(0o755)
 
 
-def wait_for(condition: Callable[[], object], what: str, seconds: float) -> None:
-    """Returns once the condition holds; TimeoutError if it does not for so long."""
-    end = time.monotonic() + seconds
+def wait_for(
+    condition: Callable[[], object], what: str, process: subprocess.Popen[str] | None = None
+) -> None:
+    """Returns once the condition holds.
+
+    Raises:
+        RuntimeError: the process that should bring it about has ended.
+        TimeoutError: the condition does not hold after HANG seconds.
+    """
+    end = time.monotonic() + HANG
     while not condition():
+        if process is not None and process.poll() is not None and not condition():
+            raise RuntimeError(f"{what}: the process ended with {process.returncode} before")
         if time.monotonic() > end:
-            raise TimeoutError(f"{what}: not within {seconds} s")
+            raise TimeoutError(f"{what}: not within {HANG} s")
         time.sleep(0.2)
 
 

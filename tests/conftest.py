@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster import Cluster, why_not
+from cluster import HANG, Cluster, why_not
 from filelock import FileLock
 
 from prudent.workflow.checks import effective_config
@@ -89,7 +89,7 @@ def start(
 
 def finish(process: subprocess.Popen[str], folder: Path, status: int = 0) -> str:
     """Waits for the end of what ``start`` started, and returns its output."""
-    process.wait(timeout=400)
+    process.wait(timeout=HANG)
     output = (folder / "snakemake.log").read_text()
     assert process.returncode == status, output
     return output

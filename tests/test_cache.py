@@ -131,7 +131,10 @@ def test_settings(cache, checkout, tmp_path, change, expected):
         ("prudent/world/words.py", set(CACHED)),
         ("prudent/policies/reference.py", BELOW_REFERENCE),
         ("prudent/rewards/training.py", {"train_reward_base", "compute_features"}),
-        ("prudent/rewards/features.py", BELOW_REFERENCE),
+        (
+            "prudent/rewards/features.py",
+            {"prepare_preferences", "train_reward_base", "compute_features"},
+        ),
         ("compute_features.py", {"compute_features"}),
         ("prudent/ppo/trainer.py", set()),
     ],

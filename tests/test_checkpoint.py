@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 import torch
 from children import CHILDREN
+from cluster import HANG
 from safetensors.torch import load_file, save_file
 from tiny_checkpoints import FINGERPRINT, LOG, names, save, some_tensors
 from tiny_models import CONFIGS, tiny_prompts, tiny_tokenizer
@@ -254,7 +255,7 @@ def start_run(folder: Path):
 
 def wait_until(condition, child) -> None:
     """Waits for a moment of a run, or for its end."""
-    limit = time.monotonic() + 60
+    limit = time.monotonic() + HANG
     while child.is_alive() and not condition():
         assert time.monotonic() < limit
         time.sleep(0.0005)

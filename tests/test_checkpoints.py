@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from cluster import HANG
 from safetensors.torch import load_file, save_file
 from tiny_models import CONFIGS, VOCABULARY, tiny_model, tiny_tokenizer
 from tiny_rewards import save_reward_model
@@ -91,7 +92,7 @@ def test_a_checkpoints_own_code_never_runs(tmp_path, loader, terminal):
         capture_output=True,
         text=True,
         env=os.environ | {"HF_HOME": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"},
-        timeout=120,
+        timeout=HANG,
     )
     for end in (ours, theirs):
         os.close(end)

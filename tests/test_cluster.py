@@ -66,11 +66,11 @@ def run(
 
     def features_are_computed() -> bool:
         states = {rule(job): job["JobState"] for job in cluster.jobs(folder)}
-        return states.get("compute_features") == "RUNNING" or process.poll() is not None
+        return states.get("compute_features") == "RUNNING"
 
-    wait_for(features_are_computed, "the features' job", 300)
+    wait_for(features_are_computed, "the features' job", process)
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=60) == 1
+    finish(process, folder, 1)
     finish(start(cluster, folder, "--configfile", TINY, **variables), folder)
     return folder, cluster.jobs(folder)
 
@@ -230,10 +230,10 @@ def test_a_job_that_comes_to_wait_in_vain_is_named(cluster, tmp_path):
     cluster.run("scontrol", "update", "nodename=cpu1", "state=drain", "reason=test")
     try:
         process = start(cluster, folder, *options)
-        wait_for(lambda: cluster.jobs(folder), "the job", 120)
+        wait_for(lambda: cluster.jobs(folder), "the job", process)
         cluster.run("scontrol", "update", "partitionname=cpu", "maxtime=1")
         log = folder / "snakemake.log"
-        wait_for(lambda: "PartitionTimeLimit" in log.read_text(), "the warning", 120)
+        wait_for(lambda: "PartitionTimeLimit" in log.read_text(), "the warning", process)
         assert "(prepare_texts) is pending for the reason PartitionTimeLimit" in log.read_text()
     finally:
         cluster.run("scontrol", "update", "partitionname=cpu", "maxtime=7-0")

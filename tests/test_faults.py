@@ -17,14 +17,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from cluster import Cluster, wait_for
+from cluster import HANG, Cluster, wait_for
 from conftest import ROOT, TINY, environment, finish, snakemake, start
 
 LONG = ("--configfile", TINY, str(ROOT / "tests/faults.yaml"))
 POLICIES = [f"{method}/seed{seed}" for method in ("vanilla", "variance_aware") for seed in range(3)]
 STEPS = 120
-PATIENCE = 300
-"""Seconds; this machine may be a busy one."""
 
 
 def targets(*policies: str) -> tuple[str, ...]:
@@ -76,9 +74,9 @@ def has_checkpoint(folder: Path, policy: str) -> bool:
     return bool(list(checkpoints.glob("*/checkpoint.safetensors")))
 
 
-def owner(folder: Path, policy: str) -> dict[str, str | int]:
+def owner(process: subprocess.Popen[str], folder: Path, policy: str) -> dict[str, str | int]:
     """The process that trains a policy, once it has written a checkpoint."""
-    wait_for(lambda: has_checkpoint(folder, policy), f"a checkpoint of {policy}", PATIENCE)
+    wait_for(lambda: has_checkpoint(folder, policy), f"a checkpoint of {policy}", process)
     locks = (folder / f"checkpoints/tiny/policies/{policy}").glob("*/lock/*.json")
     return json.loads(next(locks).read_text())
 
@@ -129,17 +127,17 @@ def struck(
         jobs = {policy: jobs_of(cluster, folder, policy) for policy in chosen}
         return {policy: job[0]["NodeList"] for policy, job in jobs.items() if job}
 
-    wait_for(lambda: sum(map(bool, nodes().values())) == len(chosen), "the jobs", PATIENCE)
+    wait_for(lambda: sum(map(bool, nodes().values())) == len(chosen), "the jobs", process)
     placed = nodes()
     # Four share a node; the one that is alone on its own is preempted there.
     order = sorted(chosen, key=lambda policy: list(placed.values()).count(placed[policy]))[::-1]
     hit = dict(zip(BLOWS, order, strict=True))
     waiting = dict(hit)
     while waiting:  # each at its own first checkpoint
-        wait_for(lambda: any(has_checkpoint(folder, p) for p in waiting.values()), "one", PATIENCE)
+        wait_for(lambda: any(has_checkpoint(folder, p) for p in waiting.values()), "one", process)
         for blow, policy in list(waiting.items()):
             if has_checkpoint(folder, policy):
-                strike(cluster, blow, owner(folder, policy), placed[policy])
+                strike(cluster, blow, owner(process, folder, policy), placed[policy])
                 del waiting[blow]
     finish(process, folder)
     return folder, hit
@@ -173,14 +171,14 @@ def test_a_policy_survives(cluster, struck, undisturbed, blow, jobs):
 
 def test_policies_survive_the_loss_of_their_node(cluster, project, undisturbed):
     process = start(cluster, project, *LONG, *targets(POLICIES[0]))
-    owner(project, POLICIES[0])
+    owner(process, project, POLICIES[0])
     (job,) = jobs_of(cluster, project, POLICIES[0])
     cluster.crash(job["NodeList"])
     try:
         finish(process, project)
     finally:
         cluster.start_slurmd(job["NodeList"])
-        wait_for(lambda: job["NodeList"] in cluster.idle_nodes(), "the node's return", 60)
+        wait_for(lambda: job["NodeList"] in cluster.idle_nodes(), "the node's return")
     assert_resumed(project, POLICIES[0], undisturbed)
     (again,) = jobs_of(cluster, project, POLICIES[0])
     assert again["Restarts"] == "1" and again["NodeList"] != job["NodeList"]
@@ -188,7 +186,7 @@ def test_policies_survive_the_loss_of_their_node(cluster, project, undisturbed):
 
 def test_policies_survive_half_a_minute_without_slurmctld(cluster, project, undisturbed):
     process = start(cluster, project, *LONG, *targets(POLICIES[0]))
-    owner(project, POLICIES[0])
+    owner(process, project, POLICIES[0])
     cluster.crash_slurmctld()
     try:
         time.sleep(30)
@@ -211,7 +209,7 @@ def resume(cluster: Cluster, folder: Path, *arguments: str) -> subprocess.Comple
         env=environment(folder) | cluster.variables,
         capture_output=True,
         text=True,
-        timeout=400,
+        timeout=HANG,
     )
 
 
@@ -220,13 +218,13 @@ def test_two_at_once_and_snakemake_killed_while_its_jobs_run(cluster, project, u
     policies = POLICIES[:2]
     arguments = (*LONG, *targets(*policies))
     process = start(cluster, project, *arguments)
-    wait_for((project / ".snakemake/controller").exists, "Snakemake's start", PATIENCE)
+    wait_for((project / ".snakemake/controller").exists, "Snakemake's start", process)
     refused = resume(cluster, project, *arguments)
     assert refused.returncode == 1
     assert f"Snakemake still runs here, process {process.pid}" in refused.stderr
     output = finish(start(cluster, project, *arguments), project, status=1)
     assert "make sure that no other Snakemake process is trying to create the same files" in output
-    owner(project, policies[0])
+    owner(process, project, policies[0])
     process.kill()
     process.wait()
     resumed = resume(cluster, project, *arguments)
@@ -241,7 +239,7 @@ def test_two_at_once_and_snakemake_killed_while_its_jobs_run(cluster, project, u
 def test_snakemake_killed_and_its_jobs_cancelled(cluster, project, undisturbed):
     arguments = (*LONG, *targets(POLICIES[0]))
     process = start(cluster, project, *arguments)
-    owner(project, POLICIES[0])
+    owner(process, project, POLICIES[0])
     process.kill()
     process.wait()
     resumed = resume(cluster, project, "--cancel", *arguments)
@@ -298,7 +296,7 @@ def test_full_disks(cluster, project, undisturbed, small_disk):
     policies = small_disk(Path("results/tiny/policies", ending).parent)
     filler = fill(policies)
     process = start(cluster, project, *LONG, *targets(saving, ending))
-    owner(project, saving)
+    owner(process, project, saving)
 
     def has_failed(policy: str) -> bool:
         return jobs_of(cluster, project, policy)[0]["JobState"] == "FAILED"
@@ -308,7 +306,7 @@ def test_full_disks(cluster, project, undisturbed, small_disk):
         return has_failed(saving)
 
     for policy, condition in ((saving, saving_has_failed), (ending, lambda: has_failed(ending))):
-        wait_for(condition, f"the end of {policy}'s job", PATIENCE)
+        wait_for(condition, f"the end of {policy}'s job", process)
         log = (project / f"results/tiny/logs/train_policy/{policy}.log").read_text()
         assert "no space left" in log and "Traceback" not in log, log
         if policy == ending:

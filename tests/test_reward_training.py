@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from cluster import HANG
 from conftest import ROOT, environment
 from tiny_models import tiny_model, tiny_tokenizer
 from tiny_rewards import REWARD_CONFIGS, bert_tokenizer
@@ -274,7 +275,7 @@ def test_two_processes_train_as_one(backbone, tmp_path):
     running = [
         start_script(tmp_path / name, backbone, SETTINGS, gpus) for name, gpus in jobs.items()
     ]
-    printed = [process.communicate(timeout=300)[0] for process in running]
+    printed = [process.communicate(timeout=HANG)[0] for process in running]
     assert [process.returncode for process in running] == [0, 0, 0], printed
     alone, *others = (pd.read_csv(tmp_path / name / "loss.csv") for name in jobs)
     assert len(alone) > 10
@@ -288,7 +289,7 @@ def test_two_processes_train_as_one(backbone, tmp_path):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the GPUs are made up")
 def test_processes_that_cannot_share_a_batch(backbone, tmp_path):
     process = start_script(tmp_path / "job", backbone, SETTINGS, "0,1,2")
-    output, _ = process.communicate(timeout=300)
+    output, _ = process.communicate(timeout=HANG)
     assert process.returncode == 1
     assert "reward.batch_size: 8 pairs cannot be shared by 3 processes" in output
     assert "Traceback" not in output

@@ -258,7 +258,7 @@ def test_a_run_that_was_killed_goes_on_with_the_same_command(tmp_path):
         start_new_session=True,
     )
     log = folder / "results/tiny/logs/train_reference.log"
-    wait_for(lambda: log.exists() or process.poll() is not None, "the reference's training", 120)
+    wait_for(log.exists, "the reference's training", process)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert texts.exists() and not partial.exists()
