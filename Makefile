@@ -22,7 +22,8 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13; do \
 TORCH_INDEX ?= $(if $(shell command -v nvidia-smi),,https://download.pytorch.org/whl/cpu)
 
 BIN := .venv/bin
-INSTALL := python -m pip --disable-pip-version-check install
+# Python compiles what it imports, a tenth of what is installed, when it is first imported.
+INSTALL := python -m pip --disable-pip-version-check install --no-compile
 PIP := $(BIN)/$(INSTALL) -c envs/constraints.txt
 TORCH := torch $(if $(TORCH_INDEX),--retries 0 --extra-index-url $(TORCH_INDEX))
 # The benchmark's environment has the last TRL with PPO; all other versions are the project's.
@@ -37,6 +38,7 @@ CHECK = $(BIN)/python -m prudent.workflow.configfiles $(OVERLAY) $(ARGS)
 # The environment's packages alone are seen.
 export PYTHONNOUSERSITE := 1
 unexport PYTHONPATH
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: run test bench resume setup slurm lint report rulegraph config-docs clean
 
@@ -51,7 +53,7 @@ run: setup
 
 test: lint
 	@# More at once than two cores carry: the tests of the cluster mostly wait.
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations=40 $(TESTS)
+	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder --durations=15 $(TESTS)
 
 bench: setup .venv-bench/.installed
 	$(BENCH_BIN)/python tests/bench/trl_equality.py

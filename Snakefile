@@ -30,16 +30,20 @@ memory.save()
 
 onstart:
     try:
-        check_folders(R, CHECKPOINTS, write=True)
+        check_results(R, CHECKPOINTS, ".snakemake", write=True)
         if slurm and isinstance(workflow.executor_settings, slurm.ExecutorSettings):
             check_requests(workflow, slurm)
+        # The effective configuration lies beside the results.
+        save_config(config, f"{R}/config.yaml")
+        # Who runs here, for profiles/slurm/resume.py.
+        with open(".snakemake/controller", "w") as controller:
+            print(socket.gethostname(), os.getpid(), file=controller)
     except InputError as error:
         refuse(error)
-    # The effective configuration lies beside the results.
-    save_config(config, f"{R}/config.yaml")
-    # Who runs here, for profiles/slurm/resume.py.
-    with open(".snakemake/controller", "w") as controller:
-        print(socket.gethostname(), os.getpid(), file=controller)
+    except OSError as error:
+        refuse(
+            f"{error.filename}: {error.strerror}; expected a file that this run may write"
+        )
 
 
 # Seconds each, so not worth a place in a cluster's queue.

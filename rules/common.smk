@@ -20,10 +20,11 @@ os.environ.update(PYTHONPATH=os.pathsep.join(dict.fromkeys([SCRIPTS, *theirs])))
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from prudent import paths
-from prudent.errors import InputError
+from prudent.errors import InputError, tolerate_any_text
 from prudent.seeding import seed_parts
 from prudent.workflow.checks import (
-    check_folders,
+    check_links,
+    check_results,
     config_digest,
     content_of,
     contents,
@@ -44,10 +45,13 @@ from prudent.workflow.config import (
     objective_parameters,
     used_ensembles,
 )
-from prudent.workflow.configfiles import merged, read_config, typed
+from prudent.workflow.configfiles import check_entries, merged, read_config, typed
 from prudent.workflow.digest import code_digest
+from prudent.workflow.objectives import objectives
 from prudent.workflow.remembered import Memory
 from prudent.workflow.slurm import check_requests
+
+tolerate_any_text()
 
 
 def refuse(message):
@@ -65,6 +69,7 @@ def said():
     if not MAIN:
         return config
     settings, values = workflow.config_settings, {}
+    check_entries(settings.config_args)
     for overlay in settings.configfiles:
         values = merged(values, read_config(overlay))
     return merged(values, typed(settings.config, Config))
@@ -75,7 +80,10 @@ try:
     config = effective_config(merged(read_config(DEFAULTS), said()), memory)
     R = f"results/{config['scenario']}"
     CHECKPOINTS = f"checkpoints/{config['scenario']}"
-    check_folders(R, CHECKPOINTS)
+    check_results(R, CHECKPOINTS, ".snakemake")
+    # On another node a job may see a link before what it leads to.
+    if workflow.is_main_process:
+        check_links(R)
 except InputError as error:
     refuse(error)
 # Jobs that share no file system are sent the files that the workflow reads.
@@ -117,6 +125,10 @@ if slurm is not None:
 
 ENVIRONMENT = f"../envs/{config['environment']}.yaml"
 METHODS = list(config["methods"])
+OBJECTIVES = {
+    name: objectives()[method["objective"]]
+    for name, method in config["methods"].items()
+}
 SEEDS = list(range(config["seeds"]))
 # The ensemble that rewards the policies, and all that the run trains and checks.
 ENSEMBLE = config["ensembles"][config["ensemble"]]

@@ -126,6 +126,8 @@ rule compare_methods:
     params:
         methods=METHODS,
         seeds=SEEDS,
+        units={name: objective.unit for name, objective in OBJECTIVES.items()},
+        controls=[name for name, objective in OBJECTIVES.items() if objective.control],
         baseline=config["statistics"]["baseline"],
         ensembles=ENSEMBLE["draws"],
         heads=members_of(ENSEMBLE),

@@ -96,6 +96,7 @@ rule judge_responses:
         runtime=lambda wildcards, attempt: 120 * attempt,
     params:
         model=config["judge"]["model"],
+        revision=config["judge"]["revision"],
         content=content_of(config["judge"]["model"], memory),
         code=code_digest("judge_responses"),
     message:

@@ -155,6 +155,7 @@ rule diagnose_rewards:
         reward=portable(config["reward"]),
         settings=config["diagnosis"],
         model=config["judge"]["model"],
+        revision=config["judge"]["revision"],
         content=content_of(config["judge"]["model"], memory),
         sampling=config["sampling"],
         seed=config["seed"],

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from children import run_snakemake
 from cluster import HANG, Cluster, why_not
 from filelock import FileLock
+from xdist.scheduler import LoadFileScheduling
 
 from prudent.workflow.checks import effective_config
 from prudent.workflow.config_docs import DEFAULTS
@@ -51,7 +53,8 @@ def environment(folder: Path, path: Path | None = None) -> dict[str, str]:
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("SNAKEMAKE", "XDG", "PYTEST"))
+        # The jobs of one copy share what Python has compiled of its modules.
+        if not name.startswith(("SNAKEMAKE", "XDG", "PYTEST", "PYTHONDONTWRITEBYTECODE"))
     }
     kept |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "MPLBACKEND": "agg"}
     return kept | {"HOME": str(folder), "PYTHONPATH": str(path or "")}
@@ -59,10 +62,14 @@ def environment(folder: Path, path: Path | None = None) -> dict[str, str]:
 
 def snakemake(folder: Path, *arguments: str, path: Path | None = None, **variables: str) -> Output:
     """Runs Snakemake in ``folder``, with some more variables in its environment."""
+    given = environment(folder, path) | variables
+    if path is None:
+        return run_snakemake(folder, arguments, given)
+    # Snakemake looks for its plugins when it is imported, so a path to some needs it afresh.
     return subprocess.run(
         [sys.executable, "-m", "snakemake", *arguments],
         cwd=folder,
-        env=environment(folder, path) | variables,
+        env=given,
         capture_output=True,
         text=True,
     )
@@ -142,19 +149,43 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy_project(tmp_path_factory.mktemp("project"))
 
 
+Make = Callable[[Path], None]
+
+
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
-    """A copy of the workflow in which the tiny scenario was run to its end."""
+def made_once(
+    tmp_path_factory: pytest.TempPathFactory, worker_id: str
+) -> Callable[[str, Make], Path]:
+    """A function that gives a folder of that name, made by the first worker that asks for it."""
     base = tmp_path_factory.getbasetemp()
-    shared = (base if worker_id == "master" else base.parent) / "shared"
-    with FileLock(f"{shared}.lock"):  # the first one that comes runs it
-        if not shared.exists():
-            folder = copy_project(tmp_path_factory.mktemp("run"))
-            output = snakemake(folder, "--cores", "2", "--configfile", TINY)
-            assert output.returncode == 0, output.stdout + output.stderr
-            folder.rename(shared)
+    base = base if worker_id == "master" else base.parent
+
+    def folder(name: str, make: Make) -> Path:
+        shared = base / "made" / name
+        shared.parent.mkdir(exist_ok=True)
+        with FileLock(f"{shared}.lock"):
+            if not shared.exists():
+                place = tmp_path_factory.mktemp(name) / "project"
+                make(place)
+                place.rename(shared)
+        return shared
+
+    return folder
+
+
+def run_tiny(folder: Path) -> None:
+    """Runs the tiny scenario to its end in a copy of the workflow."""
+    output = snakemake(copy_project(folder), "--cores", "2", "--configfile", TINY)
+    assert output.returncode == 0, output.stdout + output.stderr
+
+
+@pytest.fixture(scope="session")
+def finished(
+    tmp_path_factory: pytest.TempPathFactory, made_once: Callable[[str, Make], Path]
+) -> Path:
+    """A copy of the workflow in which the tiny scenario was run to its end."""
     own = tmp_path_factory.mktemp("finished") / "project"  # which tests edit
-    return Path(shutil.copytree(shared, own, symlinks=True))
+    return Path(shutil.copytree(made_once("tiny", run_tiny), own, symlinks=True))
 
 
 @pytest.fixture(scope="session")
@@ -165,6 +196,34 @@ def cluster() -> Iterator[Cluster]:
         pytest.skip(reason)
     with Cluster() as running:
         yield running
+
+
+# Tests of the cluster that need nothing of the others in their file, so that they run beside them.
+APART = {
+    "test_policies_survive_the_loss_of_their_node": "faults of the cluster",
+    "test_policies_survive_half_a_minute_without_slurmctld": "faults of the cluster",
+    "test_full_disks": "faults of the cluster",
+    "test_two_at_once_and_snakemake_killed_while_its_jobs_run": "faults of Snakemake",
+    "test_snakemake_killed_and_its_jobs_cancelled": "faults of Snakemake",
+    "test_no_way_back_beside_a_snakemake_on_another_machine": "faults of Snakemake",
+    "test_jobs_see_their_own_gpus_and_no_more_at_once_than_the_cap": "requests",
+    "test_a_cluster_that_takes_gres_alone": "requests",
+    "test_what_no_partition_grants_is_refused_before_the_first_job": "requests",
+    "test_a_job_that_comes_to_wait_in_vain_is_named": "requests",
+    "test_a_file_of_partitions_chooses_them": "requests",
+}
+
+
+class Groups(LoadFileScheduling):
+    """The tests of a file share a worker, and with it their fixtures, but for those apart."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        name = nodeid.split("::")[-1].split("[")[0]
+        return APART.get(name, super()._split_scope(nodeid))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Groups:
+    return Groups(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,7 +1,10 @@
 """Inputs made by rule to be refused, and the trial that they are put to."""
 
+import functools
+import itertools
 import json
 import math
+import operator
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from prudent import schemas
 from prudent.errors import LONGEST, InputError
 
 # Of every type that YAML, JSON or a caller may bring, and of every size.
@@ -67,6 +71,25 @@ def write(rows: list[dict[str, Any]], path: Path) -> None:
             path.write_text(json.dumps(rows))
         case ".jsonl":
             path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def whole_rows(schema: str) -> list[dict[str, Any]]:
+    """Rows that a schema takes, two of each group of its key or one for each word."""
+    rules, csv = schemas.ROWS[schema], schemas.CSV_SCHEMAS.get(schema)
+    kinds = csv or {column.name: column.type for column in schemas.SCHEMAS[schema]}
+    good = {pa.int64(): 1, schemas.MESSAGES: [{"role": "user", "content": "a"}]}
+    good |= dict.fromkeys((schemas.TEXT, pa.string()), "a")
+    row = {name: good.get(kind, 0.5) for name, kind in kinds.items()}
+    row |= {name: words[0] for name, words in rules.words.items()}
+
+    def values(group: tuple[str, ...]) -> list[dict[str, Any]]:
+        name = next((name for name in group if name not in rules.words), None)
+        if name is None:
+            return [{group[0]: word} for word in rules.words[group[0]]]
+        return [{name: value} for value in (("a", "b") if row[name] == "a" else (1, 2))]
+
+    parts = itertools.product(*map(values, rules.key))
+    return [row | functools.reduce(operator.or_, part) for part in parts]
 
 
 def damaged(content: bytes, seed: int = 0) -> Iterator[tuple[str, bytes]]:

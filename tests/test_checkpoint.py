@@ -26,14 +26,6 @@ from prudent.objectives.weighted import variance_aware
 from prudent.ppo.checkpoint import CheckpointFolder, Termination
 from prudent.ppo.trainer import PPOSettings, PPOTrainer
 
-CHILDREN.set_forkserver_preload(
-    [
-        *("pandas", "pyarrow.parquet", "pytest", "transformers.models.gpt2.modeling_gpt2"),
-        "transformers.tokenization_utils_tokenizers",
-    ]
-)
-
-
 # --- The file -------------------------------------------------------------------------------------
 
 
@@ -59,6 +51,11 @@ def test_what_a_killed_writer_left_is_cleaned(tmp_path):
     with CheckpointFolder(tmp_path, FINGERPRINT) as checkpoints:
         assert len(checkpoints.load(some_tensors(0.0))) == 2
     assert names(tmp_path) == ["checkpoint.safetensors"]
+
+
+def with_log(log: object) -> dict[str, str]:
+    flat = {"ppo.learning_rate": 0.01, "ppo.steps": 6, "code": "a" * 64}
+    return {"fingerprint": json.dumps(flat), "log": json.dumps(log)}
 
 
 def rewritten(fingerprint: dict | None = None, metadata: dict | None = None, **changes):
@@ -126,6 +123,74 @@ def test_another_or_a_damaged_checkpoint_is_refused_in_one_message(tmp_path, dam
         assert part in str(error.value)
     assert all(not tensor.any() for tensor in fresh.values()), "nothing of it is taken"
     assert names(tmp_path) == ["checkpoint.safetensors"], "it stays, and the lock is given back"
+
+
+NO_LOGS = [
+    ([], "found [], expected a list of rows"),
+    ("abc", "found abc, expected a list of rows"),
+    ({"step": 0}, 'found {"step": 0}, expected a list of rows'),
+    ([1, 2], "row 0: found 1, expected numbers by name; row 1: found 2"),
+    ([LOG[0], "b"], "row 1: found b, expected numbers by name"),
+    ([LOG[0], {"kl": 0.1}], "row 1: found no step, expected 1"),
+    ([LOG[1]], "row 0: found the step 1, expected 0"),
+    ([LOG[0], LOG[0]], "row 1: found the step 0, expected 1"),
+    ([{"step": True}], "row 0: step: found true, expected a finite number"),
+    ([LOG[0] | {"kl": math.nan}], "row 0: kl: found NaN, expected a finite number"),
+    ([LOG[0] | {"kl": "0.1"}], "row 0: kl: found 0.1, expected a finite number"),
+    ([LOG[0] | {"mine": -math.inf}], "row 0: mine: found -Infinity, expected a finite number"),
+    ([LOG[0] | {"mine": [1]}], "row 0: mine: found [1], expected a finite number"),
+    ([LOG[0] | {"tokens": 10**400}], "row 0: tokens: found 1000"),
+    ([{"step": step} for step in range(7)], "found 7 rows, expected at most 6"),
+]
+
+
+@pytest.mark.parametrize(("log", "found"), NO_LOGS)
+def test_a_log_that_is_none_of_the_run_is_neither_taken_nor_saved(tmp_path, log, found):
+    file = save(tmp_path)
+    content = file.read_bytes()
+    with (
+        pytest.raises(InputError) as error,
+        CheckpointFolder(tmp_path, FINGERPRINT) as checkpoints,
+    ):
+        checkpoints.save(some_tensors(2.0), log)
+    assert str(file) in str(error.value) and found in str(error.value)
+    assert file.read_bytes() == content
+    rewritten(metadata=with_log(log))(file)
+    fresh = some_tensors(0.0)
+    with (
+        pytest.raises(InputError) as error,
+        CheckpointFolder(tmp_path, FINGERPRINT) as checkpoints,
+    ):
+        checkpoints.load(fresh)
+    assert str(file) in str(error.value) and found in str(error.value)
+    assert all(not tensor.any() for tensor in fresh.values())
+
+
+def test_what_may_be_unknown_in_a_log_may_be_nan(tmp_path):
+    log = [{"step": 0, "kl": 0.1, "sigma": math.nan, "mine": math.nan}]
+    with CheckpointFolder(tmp_path, {"code": "a"}) as checkpoints:
+        checkpoints.save(some_tensors(), log)
+        assert repr(checkpoints.load(some_tensors())) == repr(log)
+
+
+@pytest.mark.parametrize("name", some_tensors())
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_tensors_that_are_not_finite_are_neither_taken_nor_saved(tmp_path, name, value):
+    bad = some_tensors()
+    bad[name] = bad[name].contiguous()
+    bad[name].view(-1)[0] = value
+    file = save(tmp_path)
+    content = file.read_bytes()
+    says = rf"its tensors hold infinities or NaN: {name}; to start afresh"
+    with CheckpointFolder(tmp_path, FINGERPRINT) as checkpoints:
+        with pytest.raises(InputError, match=says):
+            checkpoints.save(bad, LOG)
+        assert file.read_bytes() == content
+        save_file({key: bad[key].contiguous() for key in bad}, file, with_log(LOG))
+        fresh = some_tensors(0.0)
+        with pytest.raises(InputError, match=says):
+            checkpoints.load(fresh)
+    assert all(not tensor.any() for tensor in fresh.values())
 
 
 def test_long_values_and_long_lists_of_differences_are_cut(tmp_path):

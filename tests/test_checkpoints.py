@@ -14,7 +14,7 @@ import torch
 from cluster import HANG
 from safetensors.torch import load_file, save_file
 from tiny_models import CONFIGS, VOCABULARY, tiny_model, tiny_tokenizer
-from tiny_rewards import save_reward_model
+from tiny_rewards import REWARD_CONFIGS, save_reward_model
 from tokenizers import Tokenizer, models
 from transformers import (
     AutoModelForMaskedLM,
@@ -22,11 +22,19 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from prudent.checkpoints import check_length, load_tokenizer, require_finite, save_checkpoint
+from prudent.checkpoints import (
+    check_length,
+    load_tensors,
+    load_tokenizer,
+    require_finite,
+    save_checkpoint,
+)
 from prudent.errors import InputError
 from prudent.policies.models import load_causal_lm, load_policy
 from prudent.rewards.ensemble import RewardEnsemble
-from prudent.rewards.models import load_reward_model
+from prudent.rewards.loading import load_rewards
+from prudent.rewards.models import load_reward_model, new_reward_model
+from prudent.rewards.templates import TEMPLATES, plain_fault
 from prudent.rewards.text import reward_tokenizer
 
 # --- Code in a checkpoint -------------------------------------------------------------------------
@@ -43,21 +51,20 @@ class Model(GPT2LMHeadModel):
 class Tokens(PreTrainedTokenizerFast):
     pass
 """
-LOADERS = {
-    "policy": "from prudent.policies.models import load_policy as load",
-    "model": "from prudent.policies.models import load_causal_lm as load",
-    "tokenizer": "from prudent.checkpoints import load_tokenizer as load",
-    "reward": "from prudent.rewards.models import load_reward_model as load",
-    "ensemble": "from prudent.rewards.ensemble import RewardEnsemble; load = RewardEnsemble.load",
-}
 SCRIPT = """
 import sys
+from prudent.checkpoints import load_tokenizer
 from prudent.errors import InputError
-{loader}
-try:
-    load(sys.argv[1])
-except InputError as error:
-    print("refused:", error)
+from prudent.policies.models import load_causal_lm, load_policy
+from prudent.rewards.ensemble import RewardEnsemble
+from prudent.rewards.models import load_reward_model
+for load in (
+    load_policy, load_causal_lm, load_tokenizer, load_reward_model, RewardEnsemble.load
+):
+    try:
+        load(sys.argv[1])
+    except InputError as error:
+        print("refused:", error)
 """
 
 
@@ -77,12 +84,11 @@ def strange_checkpoint(folder: Path) -> tuple[Path, Path]:
     return path, marker
 
 
-@pytest.mark.parametrize("loader", LOADERS)
 @pytest.mark.parametrize("terminal", [False, True])
-def test_a_checkpoints_own_code_never_runs(tmp_path, loader, terminal):
+def test_a_checkpoints_own_code_never_runs(tmp_path, terminal):
     """Not even for who answers yes to every question, at a terminal or through a pipe."""
     path, marker = strange_checkpoint(tmp_path)
-    command = [sys.executable, "-c", SCRIPT.format(loader=LOADERS[loader]), str(path)]
+    command = [sys.executable, "-c", SCRIPT, str(path)]
     ours, theirs = pty.openpty() if terminal else os.pipe()
     answers = ours if terminal else theirs
     os.write(answers, b"y\n" * 50)
@@ -97,8 +103,10 @@ def test_a_checkpoints_own_code_never_runs(tmp_path, loader, terminal):
     for end in (ours, theirs):
         os.close(end)
     assert output.returncode == 0, output.stderr
-    (line,) = output.stdout.splitlines()
-    assert line.startswith(f"refused: {path}: ") and "code of its own" in line
+    lines = output.stdout.splitlines()
+    assert len(lines) == 5
+    for line in lines:
+        assert line.startswith(f"refused: {path}: ") and "code of its own" in line
     assert not marker.exists() and "[y/N]" not in output.stdout + output.stderr
 
 
@@ -136,13 +144,28 @@ def without(file: str):
     return lambda path: (path / file).unlink()
 
 
-def weights(value: float):
+def weights(value: float | torch.dtype):
+    """Spoils one number, or the type of several."""
+
     def spoil(path: Path) -> None:
         tensors = load_file(path / "model.safetensors")
-        tensors["transformer.wpe.weight"][3, 2] = value
+        name = "transformer.wpe.weight"
+        if isinstance(value, torch.dtype):
+            tensors[name] = tensors[name].to(value)
+        else:
+            tensors[name][3, 2] = value
         save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
 
     return spoil
+
+
+def pickle(path: Path) -> None:
+    """Puts the weights into a file of torch's own form, which an index of safetensors names."""
+    tensors = load_file(path / "model.safetensors")
+    (path / "model.safetensors").unlink()
+    torch.save(tensors, path / "pytorch_model.bin")
+    index = {"metadata": {}, "weight_map": dict.fromkeys(tensors, "pytorch_model.bin")}
+    (path / "model.safetensors.index.json").write_text(json.dumps(index))
 
 
 def adapter(path: Path) -> None:
@@ -178,7 +201,13 @@ COMMON = {
     "adapter": (adapter, "holds an adapter (adapter_config.json)"),
     "no config": (without("config.json"), "has no config.json; expected the folder of a"),
     "empty config": (content("config.json", ""), "be loaded"),
-    "no object": (content("config.json", "[]"), "be loaded"),
+    "no object": (content("config.json", "[]"), "config.json: found list, expected an object"),
+    "a number": (content("config.json", "5"), "config.json: found int, expected an object"),
+    "digits": (content("config.json", '{"n_embd": ' + "9" * 5000 + "}"), "config.json: not a read"),
+    "shape": (
+        entries("config.json", n_positions=65),
+        "the weights transformer.wpe.weight have the shape [64, 16]; expected [65, 16], as config",
+    ),
     "type": (entries("config.json", n_embd="wide"), "be loaded"),
     "null": (entries("config.json", n_layer=None), "be loaded"),
     "negative": (entries("config.json", n_embd=-16), "cannot be loaded as a model"),
@@ -191,6 +220,15 @@ COMMON = {
     ),
     "no tokens": (no_tokens, "the tokenizer has no tokens"),
     "more tokens": (more_tokens, "the tokenizer's tokens go up to 27, and the model has"),
+    "bytes": (weights(torch.int8), "transformer.wpe.weight: found numbers of type I8, expected"),
+    "integers": (weights(torch.int64), "wpe.weight: found numbers of type I64, expected floats"),
+    "truth": (weights(torch.bool), "wpe.weight: found numbers of type BOOL, expected floats"),
+    "complex": (weights(torch.complex64), "wpe.weight: found numbers of type C64, expected floats"),
+    "pickle": (pickle, "model.safetensors.index.json: found 'pytorch_model.bin', expected safet"),
+    "no whole number": (
+        entries("tokenizer_config.json", model_max_length=2.5),
+        "the tokenizer's model_max_length is 2.5; expected a whole number >= 1",
+    ),
     "weights": (content("model.safetensors", "0"), "cannot be loaded as a model"),
     "no weights": (without("model.safetensors"), "cannot be loaded as a model"),
     "index": (
@@ -240,9 +278,56 @@ def test_an_ensemble_that_is_not_right_is_refused(ensemble, tmp_path, fault):
     assert str(error.value).startswith(f"{path}: ") and "\n" not in str(error.value)
 
 
-def test_models_of_other_tasks_are_no_policies(ensemble, tmp_path):
-    with pytest.raises(InputError, match="is a GPT2ForSequenceClassification, expected a causal"):
-        load_causal_lm(ensemble)
+@pytest.mark.parametrize(
+    "load", [load_policy, load_tokenizer, load_reward_model, load_rewards, RewardEnsemble.load]
+)
+def test_what_is_no_checkpoint_at_all(tmp_path, load):
+    file = tmp_path / "file"
+    file.touch()
+    for path, says in (
+        *((value, "checkpoint: found .*, expected a folder") for value in (None, 5, True, b"a")),
+        *((name, "no such folder") for name in ("", "./no", "no/", "~/no", "a/b/c", "a b", "a\0b")),
+        *((name, "no such folder") for name in ("a" * 97, "a" * 300 + "/b" * 3000)),
+        (file, "file: found a file; expected a checkpoint's folder"),
+    ):
+        with pytest.raises(InputError, match=says) as error:
+            load(path)
+        assert "Repo id" not in str(error.value)
+
+
+@pytest.mark.parametrize("named", [["GPT2ForSequenceClassification"], None])
+def test_a_reward_model_is_no_policy(ensemble, tmp_path, named):
+    """Also where the checkpoint does not say what it is: its head would be left out."""
+    path = Path(shutil.copytree(ensemble, tmp_path / "ensemble"))
+    entries("config.json", architectures=named)(path)
+    with pytest.raises(InputError, match=r"the weights score\.weight have no place in the GPT2LMH"):
+        load_causal_lm(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [("v_head.summary.weight", (1, 16)), ("transformer.h.0.attn.masked_bias", ())],
+)
+def test_heads_of_other_tasks_and_old_buffers_may_be_left(policy, tmp_path, name, shape):
+    path = Path(shutil.copytree(policy, tmp_path / "policy"))
+    tensors = load_file(path / "model.safetensors") | {name: torch.ones(shape)}
+    save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
+    load_causal_lm(path)
+
+
+@pytest.mark.parametrize("kind", REWARD_CONFIGS)
+def test_a_reward_model_is_started_from_every_language_model(kind, tmp_path):
+    """The language model's head is left, whatever its architecture calls it."""
+    if kind in CONFIGS:
+        tiny_model(kind).save_pretrained(tmp_path)
+    else:
+        AutoModelForMaskedLM.from_config(REWARD_CONFIGS[kind]).save_pretrained(tmp_path)
+    tokenizer = tiny_tokenizer()
+    tokenizer.model_max_length = 32
+    new_reward_model(tmp_path, tokenizer, seed=0)
+
+
+def test_models_of_other_tasks_are_no_policies(tmp_path):
     config = BertConfig(
         vocab_size=VOCABULARY,
         hidden_size=16,
@@ -277,6 +362,66 @@ def test_a_template_that_does_not_show_the_response_is_refused(policy):
         reward_tokenizer(policy, "{{ messages[0]['content'] }}", 32)
     with pytest.raises(InputError, match="cannot be rendered: TemplateSyntaxError"):
         reward_tokenizer(policy, "{% for m in", 32)
+
+
+@pytest.mark.parametrize(
+    ("before", "says"),
+    [
+        (
+            "{% for i in range(10000000000) %}{% endfor %}",
+            "has the number 10000000000; expected at",
+        ),
+        ("{{ 'a' * 10_000_000_000 }}", "has the number 10000000000; expected at most 100000"),
+        ("{{ 0x" + "f" * 5000 + " }}", "has the number 0xfff"),
+        (
+            "{% for i in range(90000) %}{% for j in range(90000) %}{% endfor %}{% endfor %}",
+            "has loops with more than 100000 turns, inside each other",
+        ),
+    ],
+)
+def test_a_template_that_would_not_end_is_refused(policy, before, says):
+    template = before + "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    with pytest.raises(InputError, match=says):
+        reward_tokenizer(policy, template, 32)
+    assert says in plain_fault(template)
+    for fine in ("{% for i in range(9) %}{{ i }}{% endfor %}", "{{ 100000 }}"):
+        assert plain_fault(fine + template.removeprefix(before)) is None
+
+
+@pytest.mark.parametrize(
+    ("template", "roles"),
+    [
+        ("{{ messages[0].content }}{{ messages[1].content }}", "user, assistant, user, assistant"),
+        (
+            "{% for m in messages[-2:] %}{% if messages[0].role == 'user' %}{{ m.content }}"
+            "{% endif %}{% endfor %}",
+            "system, user, assistant",
+        ),
+    ],
+)
+def test_a_template_shows_the_response_of_every_dialogue(policy, template, roles):
+    expected = rf"does not show the response.*\(in a dialogue of {roles}\)"
+    with pytest.raises(InputError, match=expected):
+        reward_tokenizer(policy, template, 32)
+
+
+def test_a_template_may_refuse_a_system_message(policy):
+    """As Gemma's does: the data that has one is refused then."""
+    refusing = (
+        "{% if messages[0].role == 'system' %}{{ raise_exception('none') }}{% endif %}"
+        "{% for m in messages %}{{ m.content }}{% endfor %}"
+    )
+    for template in (refusing, *TEMPLATES.values()):
+        reward_tokenizer(policy, template, 32)
+
+
+@pytest.mark.parametrize("kind", [torch.int64, torch.bool, torch.complex64, torch.float8_e4m3fn])
+def test_tensors_are_floats(tmp_path, kind):
+    save_file({"offset": torch.ones(1).to(kind)}, tmp_path / "a.safetensors")
+    with pytest.raises(
+        InputError, match=r"a.safetensors: offset: found torch\..*, expected floats"
+    ):
+        load_tensors(tmp_path / "a.safetensors", {"offset": (1,)})
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("-inf")])

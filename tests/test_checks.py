@@ -1,5 +1,6 @@
 """What the checks before any job see of files, checkpoints and folders."""
 
+import os
 import re
 from pathlib import Path
 
@@ -133,3 +134,44 @@ def test_places_for_results_are_folders(tmp_path, monkeypatch):
         checks.check_folders("results/a")
     Path("elsewhere").mkdir()
     checks.check_folders("results/a")
+
+
+@pytest.mark.parametrize("place", ["results/a", "results/a/logs", "checkpoints/a", ".snakemake"])
+def test_every_place_for_results_is_a_folder_to_write_to(tmp_path, monkeypatch, place):
+    def check(write=False):
+        checks.check_results("results/a", "checkpoints/a", ".snakemake", write=write)
+
+    monkeypatch.chdir(tmp_path)
+    check(write=True)
+    path = Path(place)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    with pytest.raises(InputError, match=f"{place}: found a file, expected a folder"):
+        check()
+    path.unlink()
+    path.symlink_to("gone")
+    with pytest.raises(InputError, match=f"{place}: a link to gone, which is not there"):
+        check()
+    path.unlink()
+    path.mkdir()
+    access = os.access  # the tests may run as root, who may write everywhere
+    monkeypatch.setattr(os, "access", lambda p, mode: str(p) != place and access(p, mode))
+    check()
+    with pytest.raises(InputError, match=f"{place}: this user may not write there"):
+        check(write=True)
+
+
+def test_links_into_a_cache_that_was_cleared_are_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("data/texts.parquet", "reward/ensembles/heads/0"):
+        link = Path("results/a", name)
+        link.parent.mkdir(parents=True)
+        link.symlink_to(tmp_path / "cache/key")
+        with pytest.raises(InputError, match=f"{link}: a link to .*/key, which is not there, as "):
+            checks.check_links("results/a")
+        (tmp_path / "cache").mkdir()
+        (tmp_path / "cache/key").touch()
+        checks.check_links("results/a")
+        (tmp_path / "cache/key").unlink()
+        (tmp_path / "cache").rmdir()
+        link.unlink()

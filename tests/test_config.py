@@ -65,6 +65,10 @@ MISTAKES = [
     ({"methods": {"A b": {"objective": "vanilla", "beta": 1}}}, ["'A b' in `methods`"]),
     ({"methods.vanilla": {"objective": "vanilla"}}, ["`methods.vanilla.beta` is missing"]),
     ({"scenario": "../x"}, ["`scenario` is the text '../x'"]),
+    # Longer than a file's name may be, with what is appended to it.
+    ({"scenario": "x" * 101}, ["`scenario` is the text 'xxx", "{0,99}"]),
+    ({"methods": {"x" * 101: {"objective": "vanilla", "beta": 1}}}, ["at most 100 lower-case"]),
+    ({"ensembles": {"x" * 101: {"kind": "heads"}}}, ["in `ensembles` does not fit", "at most 100"]),
     (
         {"preferences.sources.0": {"path": "x", "columns": {"prompts": "p"}}},
         ["'prompts'", "`preferences.sources[0].columns`"],

@@ -3,6 +3,7 @@
 import pytest
 
 from prudent.errors import InputError
+from prudent.ppo.settings import PPOSettings
 from prudent.workflow.config import Config
 from prudent.workflow.configfiles import check_command_line, read_config, typed
 
@@ -12,6 +13,7 @@ FILES = {
     '{"seeds": 2, "seeds": 3}': "found the key `seeds` again",
     "ppo: &a\n  x: *a\n": "an alias inside the value that it stands for",
     "a: &a [1, 2]\nb: [*a, [*a, &b [*b]]]\n": "an alias inside the value",
+    "a: &a {x: 1}\nb: &b {y: 2}\nc:\n  <<: *a\n  <<: *b\n": "line 5: found the key `<<` again",
     "seeds: " + "9" * 5000: "not valid YAML: Exceeds the limit",
     "ppo:\n\tsteps: 3\n": "line 2: not valid YAML",
     "ppo: {steps: 3\n": "not valid YAML",
@@ -61,6 +63,9 @@ def test_a_bomb_of_aliases_is_refused(tmp_path):
 def test_anchors_and_merge_keys_are_no_duplicates(tmp_path):
     (tmp_path / "a.yaml").write_text("a: &a {x: 1, y: 2}\nb:\n  <<: *a\n  x: 3\n")
     assert read_config(tmp_path / "a.yaml")["b"] == {"x": 3, "y": 2}
+    # The inner one is merged into another before it is made itself.
+    (tmp_path / "b.yaml").write_text("a: {b: {c: &c {<<: {x: 1}, x: 2}}}\nd: {<<: *c, y: 3}\n")
+    assert read_config(tmp_path / "b.yaml") == {"a": {"b": {"c": {"x": 2}}}, "d": {"x": 2, "y": 3}}
 
 
 def test_values_of_the_command_line_take_the_settings_types():
@@ -84,11 +89,20 @@ def test_values_of_the_command_line_take_the_settings_types():
     assert found["texts"] == {"sources": [{"world": "reviews", "rows": 5}]}
     assert found["preferences"] == {"gold": "7"} and found["scenario"] == "x"
     assert typed({"ppo": {"steps": "many"}}, Config) == {"ppo": {"steps": "many"}}
+    # Refused by the settings, as in a file.
+    assert typed({"judge": {"model": "null"}}, Config) == {"judge": {"model": None}}
+
+
+def test_a_number_of_thousands_of_digits_is_no_number():
+    found = typed({"ppo": {"steps": "9" * 5000}}, Config)
+    with pytest.raises(InputError, match="`steps` is the text '999.*expected a whole number >= 1"):
+        PPOSettings(**found["ppo"])
 
 
 def test_what_snakemake_would_answer_with_a_traceback_is_said_before(tmp_path):
     good = tmp_path / "good.yaml"
     good.write_text("seeds: 2\n")
+    check_command_line([])
     check_command_line(["--configfile", str(good), "--config", "seeds=3", "-n"])
     check_command_line([f"--configfile={good}", "--cores", "2", "--config=seeds=3"])
     for arguments, says in (
@@ -96,7 +110,13 @@ def test_what_snakemake_would_answer_with_a_traceback_is_said_before(tmp_path):
         (["-n", "--configfile", str(good), "none.yaml"], "none.yaml: there is no such file"),
         (["--config", "ppo.steps=3"], "write --config 'ppo={steps: 3}'"),
         (["--config", "a=1", "methods.vanilla.beta=3"], "'methods={vanilla: {beta: 3}}'"),
+        (["--directory", str(good)], "good.yaml: found a file, expected a folder"),
+        ([f"--directory={good}/below", "-n"], "good.yaml: found a file, expected a folder"),
+        (["-d", str(good)], "good.yaml: found a file, expected a folder"),
         (["--config", "seeds"], "expected KEY=VALUE"),
+        (["--config", "seeds=3", "seeds=4"], "seeds=4: the key `seeds` has the value 3 already"),
+        (["--config", "seeds=3", "-C", "seeds=3"], "expected each key once"),
+        (["--config", "ppo={steps: 3, steps: 4}"], "found the key `steps` again"),
     ):
         with pytest.raises(InputError) as refused:
             check_command_line(arguments)

@@ -291,8 +291,8 @@ def test_an_objective_brings_back_its_policies_and_what_is_below(finished, edit)
     edit(
         name,
         append(
-            "\n\nclass Twice:\n    FACTOR = 2\n\n\ndef harsher(rewards, head, beta):\n"
-            "    return variance_aware(rewards, head, Twice.FACTOR * beta)\n"
+            "\n\nclass Twice:\n    FACTOR = 2\n\n\ndef harsher(rewards, beta, *, head):\n"
+            "    return variance_aware(rewards, Twice.FACTOR * beta, head=head)\n"
         ),
     )
     assert dry_run(finished, "--configfile", TINY) == {}, "a new objective has no policies yet"

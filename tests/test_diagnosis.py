@@ -28,7 +28,8 @@ from prudent.rewards.disagreement import (
     true_errors,
     within_prompt_correlation,
 )
-from prudent.tables import CSV_SCHEMAS, read_csv, write_csv
+from prudent.schemas import CSV_SCHEMAS
+from prudent.tables import read_csv, write_csv
 
 P, R, K = 12, 6, 4
 

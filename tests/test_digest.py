@@ -9,6 +9,7 @@ import pytest
 from conftest import ROOT, install
 
 from prudent.errors import InputError
+from prudent.workflow import digest
 from prudent.workflow.digest import SCRIPTS, code_digest, imported_files, package_versions
 
 FILES = {
@@ -220,20 +221,86 @@ def test_only_what_an_objective_needs_counts(tmp_path):
     assert changed(text.replace("SCALE = 2", "SCALE = 3")) == {"two"}
 
 
+@pytest.mark.parametrize(
+    ("lines", "old", "new"),
+    [
+        ("def _a(x):\n    return 1\n\n_a = functools.cache(_a)", "return 1", "return 2"),
+        ("K = 1\nK = K + 1\n\ndef _a(x):\n    return K", "K = 1", "K = 2"),
+    ],
+)
+def test_all_definitions_of_a_name_count(tmp_path, lines, old, new):
+    (tmp_path / "prudent/objectives").mkdir(parents=True)
+    for package in ("prudent", "prudent/objectives"):
+        (tmp_path / package / "__init__.py").touch()
+    (tmp_path / "run.py").write_text("import prudent\n")
+    text = f"import functools\n\n{lines}\n\ndef one(x):\n    return _a(x)\n"
+    seen = []
+    for edited in (text, text.replace(old, new)):
+        (tmp_path / "prudent/objectives/family.py").write_text(edited)
+        seen.append(code_digest("run", tmp_path, objective="one"))
+    assert seen[0] != seen[1]
+
+
+MESSAGES = """
+def loss(x):
+    logger.info("step %d", x)
+    logger.log(x, "kept")
+    if x < 0:
+        raise InputError(f"found {x}, " "expected one >= 0" if x else "nothing")
+    if x > 9:
+        raise BadRow("large", "a number")
+    return x
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "same"),
+    [
+        ("step %d", "now at step %d", True),
+        ("expected one", "but expected one", True),
+        ('else "nothing"', 'else "none"', True),
+        ("{x}", "{-x}", False),
+        ("x)\n    logger.log", "-x)\n    logger.log", False),
+        ("kept", "counted", False),
+        ("InputError", "ValueError", False),
+        ("large", "huge", False),
+    ],
+)
+def test_texts_of_messages_are_no_behaviour(folder, old, new, same):
+    (folder / "ours/losses.py").write_text(MESSAGES)
+    before = code_digest("train", folder)
+    replace(folder, "ours/losses.py", old, new)
+    assert (code_digest("train", folder) == before) == same
+
+
+def test_a_digest_is_made_once_while_no_file_changes(folder, monkeypatch):
+    made = []
+    find = digest.imported_files
+    monkeypatch.setattr(
+        digest, "imported_files", lambda *args: made.append(args[0].name) or find(*args)
+    )
+    first = code_digest("train", folder)
+    assert [code_digest("train", folder) for _ in range(9)] == [first] * 9
+    assert made == ["train.py"]
+    # A module that was not there before hides the package's name.
+    (folder / "ours/deep.py").write_text("VALUE = 1\n")
+    assert code_digest("train", folder) != first
+
+
 def test_what_a_script_loads_by_name_counts_with_its_imports(folder):
     (folder / "ours/page.html").write_text("<p>")
     (folder / "ours/drawn.py").write_text("from ours import unrelated\n")
 
-    def digest():
+    def loaded():
         return code_digest("train", folder, loads=["ours/drawn.py", "ours/page.html"])
 
-    seen = [code_digest("train", folder), digest()]
+    seen = [code_digest("train", folder), loaded()]
     replace(folder, "ours/unrelated.py", "VALUE = 1", "VALUE = 2")
-    seen.append(digest())
+    seen.append(loaded())
     replace(folder, "ours/page.html", "<p>", "<p> ")
-    seen.append(digest())
+    seen.append(loaded())
     assert len(set(seen)) == 4
     replace(folder, "ours/drawn.py", "import unrelated", "import unrelated  # a comment")
-    assert digest() == seen[-1] and code_digest("train", folder) == seen[0]
+    assert loaded() == seen[-1] and code_digest("train", folder) == seen[0]
     with pytest.raises(InputError, match="none.html: there is no such file"):
         code_digest("train", folder, loads=["none.html"])

@@ -142,6 +142,25 @@ def test_arguments_become_options_and_arguments_again():
     assert "--revision" not in "".join(entry.to_command_line(args))
 
 
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        ("--seed=1.5", "Error parsing --seed: invalid literal for int"),
+        ("--seed=abc", "Error parsing --seed: invalid literal for int"),
+        ("--settings=[[1, 2]]", "found [[1, 2]], expected a JSON object"),
+        ("--settings=5", "found 5, expected a JSON object"),
+        ('--settings={"a": 1, "a": 2}', "found the key 'a' twice, expected each key once"),
+        ('--settings={"a": NaN}', "found NaN, expected a finite number"),
+    ],
+)
+def test_bad_values_by_hand_are_named(option, says, capsys):
+    with pytest.raises(SystemExit) as caught:
+        entry.from_command_line(Args, main, [*COMMAND, option])
+    assert caught.value.code == 2
+    printed = " ".join(re.sub("[│╭╮╰╯─]", " ", capsys.readouterr().err).split())
+    assert says in printed
+
+
 def test_paths_below_the_folder_of_the_data():
     job = Job(settings={"sources": [{"path": "{data_root}/a.csv"}], "rows": 3})
     job.config = {"data_root": "/data/./here"}

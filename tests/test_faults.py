@@ -18,7 +18,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from cluster import HANG, Cluster, wait_for
-from conftest import ROOT, TINY, environment, finish, snakemake, start
+from conftest import ROOT, TINY, Make, environment, finish, snakemake, start
 
 LONG = ("--configfile", TINY, str(ROOT / "tests/faults.yaml"))
 POLICIES = [f"{method}/seed{seed}" for method in ("vanilla", "variance_aware") for seed in range(3)]
@@ -32,7 +32,10 @@ def targets(*policies: str) -> tuple[str, ...]:
 @pytest.fixture(scope="module")
 def prepared(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that has all that policies need, and no policies."""
-    folder = tmp_path_factory.mktemp("prepared") / "project"
+    return without_policies(finished, tmp_path_factory.mktemp("prepared") / "project")
+
+
+def without_policies(finished: Path, folder: Path) -> Path:
     shutil.copytree(finished, folder, symlinks=True)
     shutil.rmtree(folder / ".snakemake")
     shutil.rmtree(folder / "results/tiny/policies")
@@ -40,11 +43,15 @@ def prepared(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def undisturbed(finished: Path, made_once: Callable[[str, Make], Path]) -> dict[str, str]:
     """What every policy comes to."""
-    folder = copied(prepared, tmp_path_factory)
-    output = snakemake(folder, "--cores", "2", *LONG, *targets(*POLICIES))
-    assert output.returncode == 0, output.stdout + output.stderr
+
+    def run(folder: Path) -> None:
+        without_policies(finished, folder)
+        output = snakemake(folder, "--cores", "2", *LONG, *targets(*POLICIES))
+        assert output.returncode == 0, output.stdout + output.stderr
+
+    folder = made_once("undisturbed", run)
     outcomes = {policy: outcome(folder, policy) for policy in POLICIES}
     assert len(set(outcomes.values())) == len(POLICIES)
     return outcomes

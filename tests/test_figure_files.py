@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from tiny_results import TWO, make_logs, make_losses, make_scores, names_of_figures
 
-from prudent import tables
+from prudent import schemas, tables
 from prudent.analysis.policies import long_table
 from prudent.figures.fig10_kl import draw_kl
 from prudent.figures.style import save
@@ -61,10 +61,10 @@ def results(tmp_path):
         tables.write_parquet(table.assign(score=scores, grammatical=1), path)
     tables.write_csv(make_losses(1), tmp_path / "base.csv")
     tables.write_csv(make_losses(3), tmp_path / "heads.csv")
-    diagnosis = dict.fromkeys(tables.CSV_SCHEMAS["diagnosis"], 0.7)
+    diagnosis = dict.fromkeys(schemas.CSV_SCHEMAS["diagnosis"], 0.7)
     diagnosis |= {"ensemble": ["heads"], "quantity": ["accuracy"]}
     tables.write_csv(pd.DataFrame(diagnosis), tmp_path / "diagnosis.csv")
-    frequency = dict.fromkeys(tables.CSV_SCHEMAS["frequency"], 0.7) | {"ensemble": ["heads"]}
+    frequency = dict.fromkeys(schemas.CSV_SCHEMAS["frequency"], 0.7) | {"ensemble": ["heads"]}
     tables.write_csv(pd.DataFrame(frequency), tmp_path / "frequency.csv")
     return tmp_path, judged, logs
 
@@ -90,6 +90,8 @@ def test_scripts_make_all_files_from_files(results):
         **{name: folder / f"{name}.csv" for name in ("policies", "summary", "tests")},
         methods=TWO,
         seeds=[0, 1, 2, 3],
+        units=dict.fromkeys(TWO, "member"),
+        controls=[],
         baseline="vanilla",
         ensembles=1,
         heads=3,

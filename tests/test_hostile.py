@@ -211,7 +211,7 @@ def test_every_argument_of_the_trainer(tmp_path):
                 trial(
                     f"signal {what}",
                     "objective",
-                    lambda: train(objective=lambda rewards, head, beta: signal()),
+                    lambda: train(objective=lambda rewards, beta: signal()),
                 )
     trial.end("library, PPOTrainer", least=200)
 

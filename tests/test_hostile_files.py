@@ -17,11 +17,11 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 import torch
-from hostile import VALUES, Trial, damaged, json_places, shown, write
+from hostile import VALUES, Trial, damaged, json_places, shown, whole_rows, write
 from tiny_models import tiny_model, tiny_tokenizer
 from tiny_rewards import save_reward_model
 
-from prudent import tables
+from prudent import schemas, tables
 from prudent.policies.models import load_policy
 from prudent.ppo.checkpoint import CheckpointFolder
 from prudent.rewards.features import PairFeatures, load_features, save_features
@@ -83,32 +83,32 @@ def test_every_field_and_file_of_a_checkpoint(kind, tmp_path):
 # --- Results and resuming -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("schema", tables.CSV_SCHEMAS)
+@pytest.mark.parametrize("schema", schemas.CSV_SCHEMAS)
 def test_every_column_and_byte_of_a_csv_of_results(schema, tmp_path):
     trial, path = Trial(), tmp_path / f"{schema}.csv"
-    form = tables.CSV_SCHEMAS[schema]
-    row = {name: "text" if kind == tables.TEXT else 1.5 for name, kind in form.items()}
-    rows = [row] * 4
+    form = schemas.CSV_SCHEMAS[schema]
+    rows = whole_rows(schema)
+    tables.write_csv(pd.DataFrame(rows), path, schema)
+    assert len(tables.read_csv(path, schema)) == len(rows)
+    row = rows.pop()
     for column in form:
-        write([{k: v for k, v in row.items() if k != column} for row in rows], path)
+        write([{k: v for k, v in row.items() if k != column} for row in [*rows, row]], path)
         trial(f"no {column}", str(path), lambda: tables.read_csv(path, schema))
         for value in ("text", "1,5", True, math.inf, "1e", "0x1", "--", "\ufeff1", "x" * 5000):
             write([*rows, row | {column: value}], path)
             trial(f"{column} = {shown(value)}", str(path), lambda: tables.read_csv(path, schema))
-    write(rows, path)
+    write([*rows, row], path)
     for what, content in damaged(path.read_bytes()):
         path.write_bytes(content)
         trial(f"{schema}: {what}", str(path), lambda: tables.read_csv(path, schema))
     trial.end(f"results, {schema}.csv", least=20)
 
 
-@pytest.mark.parametrize("schema", tables.SCHEMAS)
+@pytest.mark.parametrize("schema", schemas.SCHEMAS)
 def test_every_column_and_byte_of_a_table_of_results(schema, tmp_path):
     trial, path = Trial(), tmp_path / f"{schema}.parquet"
-    form = tables.SCHEMAS[schema]
-    messages = [{"role": "user", "content": "a"}]
-    good = {pa.string(): "a", pa.int64(): 1, pa.float64(): 0.5, tables.MESSAGES: messages}
-    row = {field.name: good[field.type] for field in form}
+    form = schemas.SCHEMAS[schema]
+    *rows, row = whole_rows(schema)
     for column in form.names:
         for value in (*VALUES, [[1]], [{"role": 5, "content": "a"}], "drop"):
             if value == {} or value == "\ud800" or shown(value).startswith("a huge"):
@@ -116,9 +116,15 @@ def test_every_column_and_byte_of_a_table_of_results(schema, tmp_path):
             if isinstance(value, int) and value.bit_length() > 63:
                 continue
             changed = {k: v for k, v in row.items() if k != column or value != "drop"}
-            write([changed | ({} if value == "drop" else {column: value})] * 3, path)
+            changed |= {} if value == "drop" else {column: value}
+            kept = [{k: v for k, v in other.items() if k in changed} for other in rows]
+            try:
+                write([*kept, changed], path)
+            except (pa.ArrowException, OverflowError):  # two types in one column
+                write([changed], path)
             trial(f"{column} = {shown(value)}", str(path), lambda: tables.read_table(path, schema))
-    tables.write_parquet(pd.DataFrame([row] * 3), path, schema)
+    tables.write_parquet(pd.DataFrame([*rows, row]), path, schema)
+    assert len(tables.read_table(path, schema)) == len(rows) + 1
     for what, content in damaged(path.read_bytes()):
         path.write_bytes(content)
         trial(f"{schema}: {what}", str(path), lambda: tables.read_table(path, schema))
@@ -129,7 +135,7 @@ def test_every_byte_of_a_policys_checkpoint(tmp_path):
     trial = Trial()
     fingerprint = {"steps": 3, "settings": {"beta": 0.5}}
     tensors = {"policy.weight": torch.ones(4, 3), "adam.step": torch.ones(())}
-    log = [{"step": 1, "kl": 0.5}]
+    log = [{"step": 0, "kl": 0.5}]
     with CheckpointFolder(tmp_path, fingerprint) as folder:
         folder.save(tensors, log, {"mean": torch.ones(2)})
         content = folder.path.read_bytes()

@@ -1,8 +1,14 @@
 """Ensembles found by their folders and their kinds."""
 
+import json
+import os
 import re
+import shutil
+import subprocess
+import sys
 
 import pytest
+from conftest import ROOT
 from tiny_rewards import save_reward_model
 
 from prudent.errors import InputError
@@ -48,10 +54,50 @@ def test_a_checkpoint_that_says_nothing_of_its_kind_is_one_of_heads(tmp_path):
 
 @pytest.mark.parametrize("kind", ["warm", "head", 5, None, ["heads"]])
 def test_a_checkpoint_of_an_unknown_kind_is_refused(tmp_path, kind):
-    import json
-
     path = save_reward_model(tmp_path / "base")
     config = json.loads((path / "config.json").read_text()) | {"reward_ensemble": kind}
     (path / "config.json").write_text(json.dumps(config))
     with pytest.raises(InputError, match=r"config.json: reward_ensemble is .*; expected one of he"):
         loading.load_rewards(path)
+
+
+REVISIONS = """
+from prudent.rewards.judges import load_judge
+from prudent.rewards.loading import load_rewards
+prompts, responses = ["w3 w4"], [" w5 w6"]
+for revision in ("main", "first"):
+    mean = load_rewards("owner/name", revision=revision)(prompts, responses).mean
+    score = load_judge("owner/name", revision)(prompts, responses)["score"]
+    assert mean[0, 0].item() == score[0]
+    print(score[0])
+"""
+
+
+def test_a_revision_is_that_of_the_weights_too(tmp_path):
+    """Two of one repository, as the hub's cache keeps them."""
+    place = tmp_path / "hub/hub/models--owner--name"
+    wanted = []
+    for seed, (name, commit) in enumerate((("main", "a" * 40), ("first", "b" * 40))):
+        folder = save_reward_model(tmp_path / name, seed=seed)
+        shutil.copytree(folder, place / "snapshots" / commit)
+        (place / "refs").mkdir(exist_ok=True)
+        (place / "refs" / name).write_text(commit)
+        wanted.append(loading.load_rewards(folder)(["w3 w4"], [" w5 w6"]).mean.item())
+    output = subprocess.run(
+        [sys.executable, "-c", REVISIONS],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"HF_HOME": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"},
+        cwd=ROOT / "workflow_scripts",
+    )
+    assert output.returncode == 0, output.stderr
+    assert [float(line) for line in output.stdout.split()] == pytest.approx(wanted)
+    assert wanted[0] != wanted[1]
+
+
+def test_a_revision_of_another_kind_is_refused(tmp_path):
+    path = save_reward_model(tmp_path / "base")
+    config = json.loads((path / "config.json").read_text()) | {"reward_ensemble": "members"}
+    (path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match="an ensemble of members and the revision 'main'; expecte"):
+        loading.load_rewards(path, revision="main")

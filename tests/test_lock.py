@@ -130,6 +130,14 @@ def test_an_illegible_lock_is_watched_too(tmp_path, impatient):
         pass
 
 
+@pytest.mark.parametrize("owner", [{"pid": None}, {"pid": "7"}, {"started": None}])
+def test_a_lock_that_does_not_say_whose_it_is_is_watched_too(tmp_path, impatient, caplog, owner):
+    put_lock(tmp_path, **owner)
+    with caplog.at_level("INFO"), CheckpointFolder(tmp_path, FINGERPRINT):
+        pass
+    assert "no sign of life in 1 s" in caplog.text
+
+
 def test_a_lock_that_is_released_while_it_is_watched_is_free(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(lock, "HEARTBEAT", 0.1)
     monkeypatch.setattr(lock, "HEARTBEAT_TIMEOUT", HANG)

@@ -22,7 +22,7 @@ def test_objectives_read_without_importing_are_those_of_the_package():
         function = getattr(module, name)
         assert function is load(name) and inspect.getdoc(function) == objective.document
         for key, parameter in inspect.signature(function).parameters.items():
-            if parameter.kind is inspect.Parameter.KEYWORD_ONLY and key != "run":
+            if parameter.kind is inspect.Parameter.KEYWORD_ONLY and key not in ("head", "run"):
                 field = objective.parameters.model_fields[key]
                 assert field.default == parameter.default and field.description
     assert {"vanilla", "variance_aware", "shuffled"} <= set(objectives())
@@ -31,12 +31,18 @@ def test_objectives_read_without_importing_are_those_of_the_package():
 @pytest.mark.parametrize(
     ("code", "says"),
     [
-        ("def f(scores, head, beta):\n    pass", "has to begin with (rewards, head, beta"),
-        ("def f(rewards, head, beta, *, k=1):\n    pass", "'k' to have a type and a default"),
-        ("def f(rewards, head, beta, *, k: int):\n    pass", "'k' to have a type and a default"),
-        ("def f(rewards, head, beta, *, ppo: int = 1):\n    pass", "to be named otherwise than"),
-        ("def f(rewards, head, beta, *, k: Odd = 1):\n    pass", "name 'Odd' is not defined"),
-        ("def vanilla(rewards, head, beta):\n    pass\n" * 2, None),
+        ("def f(scores, beta):\n    pass", "has to begin with (rewards, beta, and"),
+        ("def f(rewards, beta, *, k=1):\n    pass", "'k' to have a type and a default"),
+        ("def f(rewards, beta, *, k: int):\n    pass", "'k' to have a type and a default"),
+        ("def f(rewards, beta, *, ppo: int = 1):\n    pass", "to be named otherwise than"),
+        ("def f(rewards, beta, *, k: Odd = 1):\n    pass", "name 'Odd' is not defined"),
+        ("def f(rewards, head, beta):\n    pass", "has to begin with (rewards, beta, and"),
+        (
+            "def f(rewards, beta, *, k: Share = 2.0):\n    pass",
+            "its defaults: f: `k` is 2.0; expec",
+        ),
+        ("def f(rewards, beta:\n    pass", "family.py: line 1: "),
+        ("def vanilla(rewards, beta):\n    pass\n" * 2, None),
     ],
 )
 def test_an_objective_of_another_form_is_refused(tmp_path, code, says):

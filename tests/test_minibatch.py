@@ -147,8 +147,8 @@ def test_a_penalty_is_exact_against_autograd_through_the_whole_model(penalty, ar
     trainer = exact(
         policy=exact_model(architecture, 0),
         reference=exact_model(architecture, 1),
-        objective=lambda r, h, b: Signal(
-            r.mean[:, h], 0.1 * coefficients, penalty=penalty, penalty_coefficient=coefficients
+        objective=lambda r, b, *, head: Signal(
+            r.mean[:, head], 0.1 * coefficients, penalty=penalty, penalty_coefficient=coefficients
         ),
         settings={"learning_rate": 1e-30, "gradient_accumulation_steps": 2, "epochs": 1},
     )

@@ -36,7 +36,8 @@ def make_tables(ratio=3.0, low=1.5, high=6.0, swap=0.01, mismatch=0.05, **change
         ("variance_aware", worse[0], 0.06 / ratio),
     ):
         share = wilson_interval(count, 10)
-        row = {"method": method, "policies": 10, "heads": 10, "score": 0.3}
+        row = {"method": method, "unit": "member", "policies": 10, "units": 10, "score": 0.3}
+        row["control"] = "yes" if changes.get("control") and method != "vanilla" else "no"
         row |= {"score_low": 0.2, "score_high": 0.4, "score_variance": variance}
         row |= {"score_sd": variance**0.5, "noise_variance": 0.001, "worse": count}
         row |= {"worse_share": share.estimate, "worse_low": share.low, "worse_high": share.high}
@@ -51,7 +52,8 @@ def make_tables(ratio=3.0, low=1.5, high=6.0, swap=0.01, mismatch=0.05, **change
         "worse_difference": ((worse[0] - worse[1]) / 10, nan, nan, changes.get("mcnemar", 0.25)),
         "kl_mismatch": (mismatch, nan, nan, nan),
     }
-    common = {"method": "variance_aware", "baseline": "vanilla", "pairs": 10, "heads": 10}
+    common = {"method": "variance_aware", "baseline": "vanilla", "pairs": 10}
+    common |= {"unit": changes.get("unit", "member"), "units": changes.get("units", 10)}
     tests = [
         {**common, "quantity": name} | dict(zip(("estimate", "low", "high", "p"), v, strict=True))
         for name, v in quantities.items()
@@ -64,6 +66,14 @@ def finding(**numbers):
     return found
 
 
+def test_a_comparison_whose_unit_has_one_draw_says_so():
+    nan = float("nan")
+    numbers = {"low": nan, "high": nan, "difference": (-0.01, nan, nan, nan)}
+    found = finding(**numbers, unit="ensemble", units=1)
+    assert found.status == "open" and "not established" in found.headline
+    assert sum("no interval: 1 ensemble" in sentence for sentence in found.sentences) == 2
+
+
 @pytest.mark.parametrize(
     ("numbers", "status", "headline"),
     [
@@ -71,6 +81,7 @@ def finding(**numbers):
         ({"low": 0.9}, "open", "variance lower in these policies, but not established"),
         ({"swap": 0.2}, "open", "not established"),
         ({"mismatch": 0.3}, "open", "not at the same KL"),
+        ({"control": True}, "open", "a control, and its variance is lower: not for what sigma"),
         ({"mismatch": np.nan}, "open", "not at the same KL"),
         (
             {"ratio": 0.3, "low": 0.1, "high": 0.7},

@@ -22,6 +22,7 @@ from tiny_runs import (
     one_step,
     recorded_calls,
     rewards,
+    same_log,
     weights,
 )
 
@@ -34,7 +35,7 @@ from prudent.policies.sampling import response_statistics
 from prudent.ppo import losses
 from prudent.ppo.minibatch import Experience
 from prudent.ppo.schedule import prompt_rows
-from prudent.ppo.trainer import PPOTrainer
+from prudent.ppo.trainer import REFERENCE_BATCHES, PPOTrainer
 
 # --- Invariants -----------------------------------------------------------------------------------
 
@@ -115,7 +116,7 @@ def test_each_samples_kl_is_penalised_by_its_own_coefficient_and_logged(monkeypa
     coefficients = torch.linspace(0.1, 2.0, 8, dtype=torch.float64)
     scores = []
 
-    def objective(rewards, head, beta):
+    def objective(rewards, beta, *, head):
         scores.append(rewards.mean[:, head])
         return Signal(scores[-1], coefficients)
 
@@ -133,6 +134,25 @@ def test_each_samples_kl_is_penalised_by_its_own_coefficient_and_logged(monkeypa
     assert (divergence.abs() > 0.1).all()
 
 
+def test_an_objective_is_given_prompts_and_where_it_asks_the_references_responses():
+    seen = []
+
+    def asking(rewards, beta, *, run):
+        seen.append((rewards.prompt, run.reference))
+        return constant(rewards, beta)
+
+    asked = make(objective=asking).train(PROMPTS)
+    plain = make(objective=lambda rewards, beta: constant(rewards, beta)).train(PROMPTS)
+    assert same_log(asked, plain), "the reference's responses took draws of the policy's"
+    for step, (prompt, reference) in enumerate(seen):
+        assert torch.equal(prompt, prompt_rows(len(PROMPTS), 8, step, SEED, RUN_SEED))
+        assert reference is seen[0][1]
+    assert reference.mean.shape == (REFERENCE_BATCHES * 8, 3)
+    assert torch.equal(reference.prompt[8:16], seen[1][0])
+    again = make(objective=asking, policy=tiny_model("gpt2", 2)).train(PROMPTS)
+    assert len(again) == 6 and torch.equal(seen[-1][1].mean, reference.mean), "not the reference's"
+
+
 @pytest.mark.parametrize("sample", [0, 5])
 def test_a_samples_coefficient_changes_its_own_token_rewards_alone(monkeypatch, sample):
     calls = recorded_calls(monkeypatch, "gae")
@@ -141,7 +161,7 @@ def test_a_samples_coefficient_changes_its_own_token_rewards_alone(monkeypatch, 
     for values in (coefficients, doubled):
         trainer = make(
             reward_fn=lambda p, r: torch.zeros(len(p), 2),
-            objective=lambda r, head, beta, values=values: Signal(r.mean[:, head], values),
+            objective=lambda r, beta, *, head, values=values: Signal(r.mean[:, head], values),
             settings={"steps": 1, "learning_rate": 1e-30},
         )
         one_step(trainer)
@@ -258,7 +278,7 @@ def test_weights_multiply_the_whitened_advantages(monkeypatch):
     calls = recorded_calls(monkeypatch, "masked_whiten")
     weights = torch.linspace(0.0, 2.0, 8, dtype=torch.float64)
     trainer = exact(
-        objective=lambda r, h, b: constant(r, weights=weights), settings={"learning_rate": 1e-30}
+        objective=lambda r, b: constant(r, weights=weights), settings={"learning_rate": 1e-30}
     )
     experience, _ = one_step(trainer)
     whitened = losses.masked_whiten(*calls[0])

@@ -169,7 +169,7 @@ class Weighted:
     def __init__(self, weight):
         self.weight = weight
 
-    def __call__(self, rewards, head, beta):
+    def __call__(self, rewards, beta, *, head):
         return Signal(rewards.mean[:, head] * self.weight, beta * rewards.spread())
 
 
@@ -181,14 +181,14 @@ class Slotted:
     def __init__(self, weight):
         self.weight = weight
 
-    def __call__(self, rewards, head, beta):
+    def __call__(self, rewards, beta, *, head):
         return constant(rewards, beta * self.weight)
 
 
 class Template:
     """What does the work stands in the classes below it, which have one name."""
 
-    def __call__(self, rewards, head, beta):
+    def __call__(self, rewards, beta, *, head):
         return self.signal(rewards, beta)
 
 
@@ -220,18 +220,18 @@ def of_class_constant(value):
     return Filled()
 
 
-def weighted(rewards, head, beta, weight=1.0):
-    return Weighted(weight)(rewards, head, beta)
+def weighted(rewards, beta, *, head, weight=1.0):
+    return Weighted(weight)(rewards, beta, head=head)
 
 
 def closing_over(weight):
-    return lambda rewards, head, beta: weighted(rewards, head, beta, weight)
+    return lambda rewards, beta, *, head: weighted(rewards, beta, head=head, weight=weight)
 
 
 @pytest.mark.parametrize(
     ("first", "second"),
     [
-        (lambda r, h, b: constant(r, b), lambda r, h, b: constant(r, 2 * b)),
+        (lambda r, b: constant(r, b), lambda r, b: constant(r, 2 * b)),
         (functools.partial(weighted, weight=1.0), functools.partial(weighted, weight=2.0)),
         (Weighted(1.0), Weighted(2.0)),
         (Weighted(torch.ones(8)), Weighted(2 * torch.ones(8))),

@@ -220,6 +220,26 @@ def test_responses_that_are_cut_are_counted_in_the_log(backbone, caplog):
     assert "2 of 10 responses alone are longer than max_length, 16 tokens" in record.message
 
 
+@pytest.mark.parametrize("equal", [1, 2])
+def test_pairs_whose_difference_is_cut_off_are_refused(backbone, equal):
+    """They would teach nothing: of a long response the end is read."""
+    tokenizer = reward_tokenizer(backbone, "continuation", max_length=4)
+    long = " w9" * 4
+    pairs = pd.DataFrame(
+        {
+            "prompt": " w10",
+            "chosen": [f" w7{long}"] * equal + [" w7"] * (100 - equal),
+            "rejected": [f" w8{long}"] * equal + [" w8"] * (100 - equal),
+        }
+    )
+    if equal == 1:  # of a hundred
+        tokenized_pairs(tokenizer, pairs)
+        return
+    expected = r"same tokens for both responses of 2 of 100 pairs, expected so of at most 1%"
+    with pytest.raises(InputError, match=expected):
+        tokenized_pairs(tokenizer, pairs)
+
+
 def test_without_pairs_it_is_refused(backbone, tmp_path):
     pairs = PAIRS[PAIRS["split"] != "judge"]
     with pytest.raises(InputError, match="'judge'.*nothing to train on"):

@@ -101,6 +101,14 @@ def test_a_partition_without_nodes_has_its_time_limit_alone():
     assert "runtime" in impossible(replace(REQUEST, minutes=481.0), known)
 
 
+def test_lines_of_another_form_are_no_nodes_and_no_jobs():
+    odd = "slurm_load_partitions: warning\ngpu|many|64000|gpu:8\ngpu|48\n\ngpu|8|64000|gpu:8|up\n"
+    found = parsed("no answer\n" + LIMITS, odd + NODES)
+    assert found["cpu"] == parsed(LIMITS, NODES)["cpu"]
+    assert found["gpu"].nodes[-3:] == parsed(LIMITS, NODES)["gpu"].nodes
+    assert list(never_ending("squeue: error\n7|PartitionTimeLimit\n", Path("/work"))) == []
+
+
 def test_jobs_that_wait_in_vain():
     text = (
         "7|PartitionTimeLimit|/work/study|rule_train_policy_wildcards_vanilla_3\n"

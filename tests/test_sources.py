@@ -17,8 +17,10 @@ from tiny_data import (
     write_rows,
 )
 
+from prudent.data.files import read_file
 from prudent.data.preferences import build_preferences
 from prudent.errors import InputError
+from prudent.tables import once
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
@@ -59,6 +61,49 @@ def test_datasets_saved_in_every_way_give_the_same_table(tmp_path):
         build_preferences(settings(source), "refuse", 0)
     with pytest.raises(InputError, match="nowhere: could not be loaded"):
         build_preferences(settings({"dataset": str(tmp_path / "nowhere")}), "refuse", 0)
+
+
+@pytest.mark.parametrize("ending", ["csv", "json", "jsonl", "tsv"])
+def test_a_folder_of_files_is_read_as_the_files_are(tmp_path, ending):
+    """`datasets` would take "NA" for nothing, and number for text."""
+    (tmp_path / "hub").mkdir()
+    rows = [{**row, "rejected": f"NA {n}" if n else "NA"} for n, row in enumerate(pairs(60))]
+    separator = "\t" if ending == "tsv" else ","
+    for part, some in enumerate((rows[:40], rows[40:])):
+        path = write_rows(some, tmp_path / "a.csv" if ending == "tsv" else tmp_path / f"a.{ending}")
+        to = tmp_path / "hub" / f"train-{part:05}-of-00002.{ending}"
+        path.rename(to)
+        if ending == "tsv":
+            to.write_text(to.read_text().replace(",", separator))
+    source = read_source({"dataset": str(tmp_path / "hub")}, ["chosen", "rejected"])
+    assert source.columns == {name: [row[name] for row in rows] for name in ("chosen", "rejected")}
+    assert source.numbers == list(range(1, 61)) and source.available == 60
+    some = read_source({"dataset": str(tmp_path / "hub"), "rows": 20}, ["chosen"])
+    assert len(some.numbers) == 20 and some.available == 60
+    with pytest.raises(InputError, match=r"found the splits train, expected `split:` to name one"):
+        read_source({"dataset": str(tmp_path / "hub"), "split": "test"}, ["chosen"])
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        (
+            "train.csv",
+            "text,id\na,1\nb, c,2\n",
+            r"train.csv: line 3: found 3 cell\(s\), expected 2",
+        ),
+        ("train.csv", "text,text\na,1\n", "train.csv: found two columns 'text'"),
+        ("train.json", '{"text": "a", "text": "b"}\n', "row 1: found the key 'text' twice"),
+        ("train-00001.csv", "id,words\n1,a\n", "train-00001.csv: found the columns id, words, exp"),
+    ],
+)
+def test_a_dataset_folder_whose_file_would_lose_text_is_refused(tmp_path, name, text, says):
+    (tmp_path / "hub").mkdir()
+    if name == "train-00001.csv":
+        (tmp_path / "hub" / "train-00000.csv").write_text("text,id\na,1\n")
+    (tmp_path / "hub" / name).write_text(text)
+    with pytest.raises(InputError, match=f"dataset {tmp_path}/hub: .*{says}"):
+        read_source({"dataset": str(tmp_path / "hub")}, ["text"])
 
 
 def test_a_limit_holds_for_datasets_too(tmp_path):
@@ -132,6 +177,18 @@ def test_every_cell_of_a_csv_stays_in_its_column(tmp_path):
     path.write_text(bad)
     with pytest.raises(InputError, match="a.CSV: line 9: found 3 cell"):
         read_source({"path": path}, ["text"])
+
+
+def test_a_row_of_very_many_keys_is_looked_through_once(tmp_path):
+    """In the square of these numbers there would be no end."""
+    keys = ", ".join(f'"k{i}": 0' for i in range(400_000))
+    (tmp_path / "a.json").write_text(f'[{{{keys}, "k399999": 1}}]')
+    with pytest.raises(InputError, match="found the key 'k399999' twice"):
+        read_file(tmp_path / "a.json", ["k0"], lambda rows: [])
+    names = [f"k{i}" for i in range(1_000_000)]
+    once(names, "a.csv")
+    with pytest.raises(InputError, match="found two columns 'k999999'"):
+        once([*names, "k999999"], "a.csv")
 
 
 def test_files_without_rows_or_with_columns_twice(tmp_path):

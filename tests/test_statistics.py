@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from prudent import tables
+from prudent import schemas, tables
 from prudent.analysis.policies import (
     comparison_table,
     final_mean,
@@ -53,10 +53,11 @@ def make_study(sds, seeds=10, ensembles=1, heads=10, prompts=40, seed=0, shift=0
     return judgements, logs, judged(0.0)
 
 
-def make_policies(sds, **settings):
+def make_policies(sds, units=(), **settings):
     judgements, logs, reference = make_study(sds, **settings)
     ensembles, heads = settings.get("ensembles", 1), settings.get("heads", 10)
-    table = policy_table(judgements, logs, reference, ensembles, heads)
+    units = dict.fromkeys(sds, "member") | dict(units)
+    table = policy_table(judgements, logs, reference, ensembles, heads, units)
     return table, judgements, reference
 
 
@@ -87,10 +88,10 @@ def test_policies_judged_on_other_prompts_are_refused():
     judgements, logs, reference = make_study({"a": 0.1}, seeds=2)
     judgements["a", 1] = judgements["a", 1].iloc[::-1]
     with pytest.raises(InputError, match="judge/a.parquet: seed 1: .*same order"):
-        policy_table(judgements, logs, reference, 1, 10)
+        policy_table(judgements, logs, reference, 1, 10, dict.fromkeys(("a", "b"), "member"))
     judgements["a", 1] = judgements["a", 0].assign(score=np.nan)
     with pytest.raises(InputError, match="not finite"):
-        policy_table(judgements, logs, reference, 1, 10)
+        policy_table(judgements, logs, reference, 1, 10, dict.fromkeys(("a", "b"), "member"))
 
 
 def test_evaluation_noise_is_the_residual_of_the_two_way_layout():
@@ -240,7 +241,7 @@ def test_tables_tell_a_real_difference():
         np.var(table["score"][:20], ddof=1)
     )
     assert summary.loc["calm", "noise_variance"] == pytest.approx(0.3**2 / 40, rel=0.2)
-    assert (summary["heads"] == 20).all()
+    assert (summary["units"] == 20).all()
     vanilla = table[table["method"] == "vanilla"]
     assert summary.loc["vanilla", "worse"] == (vanilla["score"] < reference["score"].mean()).sum()
     tests = comparison_table(table, "vanilla", 2000, 0).set_index("quantity")
@@ -254,6 +255,30 @@ def test_tables_tell_a_real_difference():
     assert joined.loc["calm", "variance_ratio"] == tests.loc["variance_ratio", "estimate"]
     assert joined.loc["calm", "brown_forsythe_p"] == tests.loc["brown_forsythe", "p"]
     assert joined.loc["vanilla", "variance_ratio":].isna().all()
+
+
+def test_an_ensembles_policies_are_one_draw():
+    """A method of the whole ensemble has as many units as ensembles, and so has what it meets."""
+    table, judgements, reference = make_policies(
+        {"vanilla": 1.0, "pooled": 0.5}, units={"pooled": "ensemble"}, ensembles=5, heads=2
+    )
+    judged = {
+        name: np.stack([judgements[name, s]["score"] for s in range(10)])
+        for name in ("vanilla", "pooled")
+    }
+    summary = summary_table(table, judged, reference["score"]).set_index("method")
+    assert summary["units"].to_dict() == {"vanilla": 10, "pooled": 5}
+    assert summary["unit"].to_dict() == {"vanilla": "member", "pooled": "ensemble"}
+    tests = comparison_table(table, "vanilla", 500, 0).set_index("quantity")
+    assert set(tests["units"]) == {5} and set(tests["unit"]) == {"ensemble"}
+    wide = table.pivot(index="seed", columns="method", values="score")
+    means = (wide["pooled"] - wide["vanilla"]).groupby(wide.index % 5).mean()
+    expected = stats.ttest_1samp(means, 0).confidence_interval(0.95)
+    found = tests.loc["score_difference", ["low", "high"]].tolist()
+    assert found == pytest.approx([expected.low, expected.high])
+    one, *_ = make_policies({"vanilla": 1.0, "pooled": 0.5}, units={"pooled": "ensemble"})
+    tests = comparison_table(one, "vanilla", 500, 0).set_index("quantity")
+    assert (tests["units"] == 1).all() and np.isnan(tests.loc["variance_ratio", "low"])
 
 
 def test_numbers_of_a_method_do_not_depend_on_the_other_methods():
@@ -317,7 +342,7 @@ def test_an_unknown_baseline_is_refused():
 def files(tmp_path):
     """Whole logs and judgements of two methods and two seeds, method by method."""
     logs, judged = [], []
-    columns = tables.CSV_SCHEMAS["training_log"]
+    columns = schemas.CSV_SCHEMAS["training_log"]
     for number in range(4):
         log = pd.DataFrame({name: np.full(6, 0.5) for name in columns}).assign(step=range(6))
         logs.append(tmp_path / f"log{number}.csv")
@@ -357,19 +382,22 @@ def test_logs_and_judgements_go_by_method_and_seed(files):
 def test_a_log_that_is_not_whole_is_refused(files, spoil):
     logs, _ = files
     logs[3].write_text("\n".join(spoil(logs[3].read_text().splitlines())) + "\n")
-    says = "expected the steps 0 to [56] of method b, each once and in order"
+    says = (
+        "expected the steps 0 to 5 of method b, each once and in order|found no rows|"
+        "found step 5 a second time"
+    )
     with pytest.raises(InputError, match=says) as error:
         read_logs(logs, ["a", "b"], [0, 1])
-    assert "log3.csv" in str(error.value) or "log2.csv" in str(error.value)
+    assert "log3.csv" in str(error.value)
 
 
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"score": [0.5, np.nan, 1, 2]}, "row 2: the score is nan, expected a finite one"),
-        ({"score": [-np.inf, 0.5, 1, 2]}, "row 1: the score is -inf, expected a finite one"),
+        ({"score": [0.5, np.nan, 1, 2]}, "row 2, column 'score': found nan, expected a finite"),
+        ({"score": [-np.inf, 0.5, 1, 2]}, "row 1, column 'score': found -inf, expected a finite"),
         ({"score": ["high", "low"] * 2}, "a column has the wrong type"),
-        (None, "found no rows, expected a policy's judged responses"),
+        (None, "found no rows, expected some"),
     ],
 )
 def test_a_judgement_that_is_broken_is_refused(files, change, says):

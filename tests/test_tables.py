@@ -6,12 +6,14 @@ import math
 import os
 
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from hostile import whole_rows
 from safetensors.torch import save_file
 
-from prudent import tables
+from prudent import schemas, tables
 from prudent.errors import InputError
 
 PROMPT = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes?"}]
@@ -31,7 +33,7 @@ PREFERENCES = pd.DataFrame(
 
 def test_a_table_is_written_in_its_schemas_columns_and_types(tmp_path):
     tables.write_parquet(PREFERENCES, tmp_path / "p.parquet", "preferences")
-    assert pq.read_schema(tmp_path / "p.parquet").equals(tables.SCHEMAS["preferences"])
+    assert pq.read_schema(tmp_path / "p.parquet").equals(schemas.SCHEMAS["preferences"])
     frame = tables.read_table(tmp_path / "p.parquet", "preferences")
     assert frame["prompt"].tolist() == [PROMPT, PROMPT[:1]]
     assert isinstance(frame["prompt"][0], list)
@@ -39,9 +41,18 @@ def test_a_table_is_written_in_its_schemas_columns_and_types(tmp_path):
     assert pq.read_table(tmp_path / "p.parquet")["probability"].null_count == 1
 
 
-def test_an_empty_table_keeps_its_types(tmp_path):
-    tables.write_parquet(PREFERENCES.iloc[:0], tmp_path / "p.parquet", "preferences")
-    assert len(tables.read_table(tmp_path / "p.parquet", "preferences")) == 0
+def test_a_table_without_rows_is_neither_written_nor_read(tmp_path):
+    path = tmp_path / "p.parquet"
+    with pytest.raises(InputError, match=r"p\.parquet: found no rows, expected some"):
+        tables.write_parquet(PREFERENCES.iloc[:0], path, "preferences")
+    assert not path.exists()
+    empty = pa.Table.from_pylist([], schemas.SCHEMAS["preferences"])
+    pq.write_table(empty, path)
+    with pytest.raises(InputError, match=r"p\.parquet: found no rows, expected some"):
+        tables.read_table(path, "preferences")
+    losses = pd.DataFrame({"step": [], "split": [], "loss": []})  # of a reference that is only read
+    tables.write_csv(losses, tmp_path / "losses.csv", "losses")
+    assert tables.read_csv(tmp_path / "losses.csv", "losses").empty
 
 
 def test_a_table_of_another_form_is_refused(tmp_path):
@@ -83,12 +94,48 @@ def test_a_full_disk_is_named(tmp_path):
 
 def test_a_folder_is_replaced_whole(tmp_path):
     path = tmp_path / "model"
-    for name in ("first", "second"):
+    for names in (["first"], ["first", "second"]):
         with tables.atomic_path(path) as temporary:
             temporary.mkdir()
-            (temporary / name).write_text(name)
-    assert [p.name for p in path.iterdir()] == ["second"]
+            for name in names:
+                (temporary / name).write_text(f"of {names}")
+        assert {p.name: p.read_text() for p in path.iterdir()} == dict.fromkeys(
+            names, f"of {names}"
+        )
+        (path / ".snakemake_timestamp").touch()  # it marks folders that are results
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+def write_folder(path, *names):
+    with tables.atomic_path(path) as temporary:
+        temporary.mkdir()
+        for name in names:
+            (temporary / name).write_text("new")
+
+
+@pytest.mark.parametrize("name", ["letters.txt", ".ssh", "photos"])
+def test_a_folder_with_what_is_not_written_there_is_kept(tmp_path, name):
+    """As somebody's home that was given as the place of a checkpoint."""
+    home = tmp_path / "home"
+    (home / name).mkdir(parents=True)
+    (home / "model").write_text("old")
+    with pytest.raises(InputError, match=f"home: found a folder with '{name}' in it, which are"):
+        write_folder(home, "model")
+    assert {path.name for path in home.iterdir()} == {name, "model"}
+    assert (home / "model").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
+
+
+def test_a_file_replaces_no_folder_and_a_folder_no_file(tmp_path):
+    (tmp_path / "config.yaml").mkdir()
+    (tmp_path / "config.yaml" / "mine").write_text("mine")
+    with pytest.raises(InputError, match="config.yaml: found a folder, expected a file"):
+        tables.write_text("new", tmp_path / "config.yaml")
+    assert (tmp_path / "config.yaml" / "mine").read_text() == "mine"
+    (tmp_path / "model").write_text("old")
+    with pytest.raises(InputError, match="model: found a file, expected a folder"):
+        write_folder(tmp_path / "model")
+    assert (tmp_path / "model").read_text() == "old"
 
 
 def test_files_are_as_open_as_the_umask_says(tmp_path):
@@ -144,15 +191,17 @@ def test_metadata_holds_settings_versions_and_input_digests(tmp_path):
 
 def log_table(**changes) -> pd.DataFrame:
     """A training log of three steps."""
-    columns = tables.CSV_SCHEMAS["training_log"]
+    columns = schemas.CSV_SCHEMAS["training_log"]
     return pd.DataFrame({name: [0.5] * 3 for name in columns} | {"step": [0, 1, 2]} | changes)
 
 
 def test_a_csv_table_comes_back_with_names_as_texts(tmp_path):
     path = tmp_path / "variance.csv"
-    numbers = [name for name, kind in tables.CSV_SCHEMAS["variance"].items() if kind != tables.TEXT]
+    numbers = [
+        name for name, kind in schemas.CSV_SCHEMAS["variance"].items() if kind != schemas.TEXT
+    ]
     for name in ("NA", "nan", "null", "01", "true", "1e3", "None"):
-        frame = pd.DataFrame({"section": [name], "subset": [name], "side": ["chosen"]})
+        frame = pd.DataFrame({"section": name, "subset": name, "side": ["accepted", "difference"]})
         tables.write_csv(frame.assign(**dict.fromkeys(numbers, 1.0)), path)
         found = tables.read_csv(path, "variance")
         assert found.loc[0, ["section", "subset"]].tolist() == [name, name]
@@ -168,8 +217,9 @@ def test_what_may_be_missing_or_open_is(tmp_path, small_schema):
 
 @pytest.fixture
 def small_schema(monkeypatch):
-    form = {"quantity": tables.TEXT, **dict.fromkeys(("value", "low", "high"), tables.BOUND)}
-    monkeypatch.setitem(tables.CSV_SCHEMAS, "small", form)
+    form = {"quantity": schemas.TEXT, **dict.fromkeys(("value", "low", "high"), schemas.BOUND)}
+    monkeypatch.setitem(schemas.CSV_SCHEMAS, "small", form)
+    monkeypatch.setitem(schemas.ROWS, "small", schemas.Rows(empty=True))
     return "small"
 
 
@@ -212,3 +262,99 @@ def test_a_number_of_a_log_is_one(tmp_path, value):
 def test_a_missing_csv_table_is_refused(tmp_path):
     with pytest.raises(InputError, match="none.csv: not a readable csv file"):
         tables.read_csv(tmp_path / "none.csv", "diagnosis")
+
+
+# --- Rows -----------------------------------------------------------------------------------------
+
+# A change of the last row, and what is said of it; None removes the row, and {} repeats it.
+WRONG_ROWS = {
+    "texts": ({"split": "test"}, "row 2, column 'split': found test, expected one of train, valid"),
+    "prompts": ({}, "row 3: found prompt 'b' a second time, expected it once"),
+    "preferences": (
+        {"probability": 7.0},
+        "column 'probability': found 7.0, expected a number from 0",
+    ),
+    "benchmark": ({}, "found section 'b', subset 'a', id 'a' a second time"),
+    "responses": (None, "found 1 row(s) of method 'b', seed 1, expected 2: each prompt once"),
+    "judgements": (
+        {"grammatical": "yes"},
+        "column 'grammatical': found yes, expected a number from",
+    ),
+    "rewards": (None, "found 3 row(s) of method 'b', seed 1, expected 4: each prompt and each"),
+    "scores": ({"side": "best"}, "column 'side': found best, expected one of chosen, rejected"),
+    "training_log": (
+        {"clip_fraction": 2.0},
+        "column 'clip_fraction': found 2.0, expected a number",
+    ),
+    "losses": ({}, "row 3: found step 2, split 'train' a second time"),
+    "head_losses": (
+        {"accuracy": 7.0},
+        "column 'accuracy': found 7.0, expected a number from 0 to 1",
+    ),
+    "member_losses": (
+        {"split": "judge"},
+        "column 'split': found judge, expected one of train, val",
+    ),
+    "policies": (None, "found 1 row(s) of method 'b', expected 2: each seed once"),
+    "summary": (
+        {"worse_share": -0.1},
+        "column 'worse_share': found -0.1, expected a number from 0",
+    ),
+    "tests": (None, "found 5 row(s) of method 'b', baseline 'a', expected 6: each quantity once"),
+    "diagnosis": ({}, "row 3: found ensemble 'b', quantity 'a' a second time"),
+    "kinds": (
+        {"accuracy_mean": 1.5},
+        "column 'accuracy_mean': found 1.5, expected a number from 0",
+    ),
+    "frequency": ({"n": -3.0}, "column 'n': found -3.0, expected a number from 0 to inf"),
+    "accuracy": (
+        {"level": "page"},
+        "column 'level': found page, expected one of subset, section, o",
+    ),
+    "variance": (None, "found 3 row(s) of section 'b', subset 'a', expected 4: each side and each"),
+}
+
+
+@pytest.mark.parametrize("schema", schemas.ROWS)
+def test_a_table_whose_rows_are_not_whole_is_neither_written_nor_read(tmp_path, schema):
+    change, says = WRONG_ROWS[schema]
+    rows, csv = whole_rows(schema), schema in schemas.CSV_SCHEMAS
+    if schema == "judgements":
+        rows = [row | {"grammatical": 1.0} for row in rows]
+    path = tmp_path / f"{schema}.{'csv' if csv else 'parquet'}"
+    write, read = (
+        (tables.write_csv, tables.read_csv) if csv else (tables.write_parquet, tables.read_table)
+    )
+    others = {"others": True} if schema == "judgements" else {}
+    write(pd.DataFrame(rows), path, schema, **others)
+    assert len(read(path, schema, **others)) == len(rows)
+    if change is None:
+        rows.pop()
+    elif change:
+        rows[-1] = rows[-1] | change
+    else:
+        rows.append(rows[-1])
+    frame = pd.DataFrame(rows)
+    if change and "grammatical" in change:
+        frame = frame.astype({"grammatical": str})
+        says = "column 'grammatical': found"
+    wrong = path.with_stem("wrong")
+    with pytest.raises(InputError) as error:
+        write(frame, wrong, schema, **others)
+    assert says in str(error.value) and str(error.value).startswith(f"{wrong}: ")
+    assert not wrong.exists()
+    write(frame, wrong)
+    with pytest.raises(InputError) as again:
+        read(wrong, schema, **others)
+    assert str(again.value) == str(error.value)
+
+
+def test_unknown_scores_and_nulls_are_neither_written_nor_read(tmp_path):
+    rows = pd.DataFrame(whole_rows("judgements"))
+    for column, value in (("score", math.nan), ("score", math.inf), ("response", None)):
+        bad = rows.assign(**{column: [value, *rows[column][1:]]})
+        with pytest.raises(InputError, match=f"row 1, column '{column}': found"):
+            tables.write_parquet(bad, tmp_path / "a.parquet", "judgements")
+        tables.write_parquet(bad, tmp_path / "a.parquet")
+        with pytest.raises(InputError, match=f"row 1, column '{column}': found"):
+            tables.read_table(tmp_path / "a.parquet", "judgements")

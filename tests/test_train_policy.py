@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import fields, replace
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -32,7 +33,8 @@ def script_args(tmp_path, **settings) -> train_policy.Args:
     tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
     tokenizer.model_max_length = 64
     tokenizer.save_pretrained(tmp_path / "ensemble/1")
-    prompts = pd.DataFrame({"prompt": PROMPTS, "source": "here", "tokens": 1, "split": "train"})
+    distinct = list(dict.fromkeys(PROMPTS))
+    prompts = pd.DataFrame({"prompt": distinct, "source": "here", "tokens": 1, "split": "train"})
     prompts.loc[20:, "split"] = "test"
     write_parquet(prompts, tmp_path / "prompts.parquet", "prompts")
 
@@ -129,6 +131,15 @@ def test_the_script_killed_and_terminated_ends_with_the_same_policy(tmp_path, ob
     assert not args.checkpoints.exists()
 
 
+def test_what_else_is_in_the_folder_of_checkpoints_stays(tmp_path, monkeypatch):
+    args = script_args(tmp_path)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    (tmp_path / "here/notes.txt").touch()
+    train_policy.main(replace(args, checkpoints=Path(".")))
+    assert [path.name for path in (tmp_path / "here").iterdir()] == ["notes.txt"]
+
+
 def test_after_an_edit_of_the_settings_the_script_starts_afresh(tmp_path, monkeypatch):
     args = script_args(tmp_path)
     with monkeypatch.context() as patch:
@@ -138,4 +149,5 @@ def test_after_an_edit_of_the_settings_the_script_starts_afresh(tmp_path, monkey
     assert len(list(args.checkpoints.iterdir())) == 1
     train_policy.main(replace(args, settings=args.settings | {"learning_rate": 1e-4}))
     assert pd.read_csv(args.training_log)["step"].tolist() == [0, 1, 2]
-    assert not args.checkpoints.exists(), "nor is the checkpoint of the first run left"
+    (first,) = args.checkpoints.iterdir()  # it may be another process's by now
+    assert (first / "checkpoint.safetensors").is_file()

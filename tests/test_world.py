@@ -7,7 +7,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from prudent.tables import SCHEMAS, read_table, write_parquet
+from prudent.schemas import SCHEMAS
+from prudent.tables import read_table, write_parquet
 from prudent.world.benchmark import SUBSETS, benchmark
 from prudent.world.grammar import (
     REVIEWS,

@@ -9,7 +9,7 @@ import pandas as pd
 from conftest import ROOT
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from prudent import tables
+from prudent import schemas
 from prudent.seeding import seed_parts
 
 MANY = [
@@ -42,7 +42,7 @@ def make_logs(methods=TWO, seeds=3, steps=40, kls=None):
             parts[method, seed] = pd.DataFrame(
                 {"step": step, "kl": end * rise + noise, "proxy_reward": reward}
             ).assign(ensemble_reward=0.5 * reward)
-            columns = list(tables.CSV_SCHEMAS["training_log"])
+            columns = list(schemas.CSV_SCHEMAS["training_log"])
             parts[method, seed] = parts[method, seed].reindex(columns=columns, fill_value=0.0)
     return parts
 

@@ -29,6 +29,8 @@ class Args:
     tests: Path  # table, written
     methods: list[str]  # in the order of the tables
     seeds: list[int]  # of the policies
+    units: dict[str, str]  # of each method, member or ensemble
+    controls: list[str]  # methods that no claim is made for
     baseline: str  # method that the others are compared with
     ensembles: int  # number of them
     heads: int  # of an ensemble
@@ -40,18 +42,19 @@ def main(args: Args) -> None:
     reference = read_judgement(args.reference)
     judged = read_judgements(args.judgements, args.methods, args.seeds)
     logs = read_logs(args.training_logs, args.methods, args.seeds)
-    policies = policy_table(judged, logs, reference, args.ensembles, args.heads)
+    policies = policy_table(judged, logs, reference, args.ensembles, args.heads, args.units)
     scores = {
         method: np.stack([judged[method, seed]["score"] for seed in args.seeds])
         for method in args.methods
     }
     summary = summary_table(policies, scores, reference["score"])
+    summary["control"] = np.where(summary["method"].isin(args.controls), "yes", "no")
     tests = comparison_table(
         policies, args.baseline, args.bootstrap, derive_seed(args.seed, "bootstrap")
     )
-    tables.write_csv(policies, args.policies)
-    tables.write_csv(with_comparisons(summary, tests), args.summary)
-    tables.write_csv(tests, args.tests)
+    tables.write_csv(policies, args.policies, "policies")
+    tables.write_csv(with_comparisons(summary, tests), args.summary, "summary")
+    tables.write_csv(tests, args.tests, "tests")
 
 
 if __name__ == "__main__":

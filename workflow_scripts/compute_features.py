@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 
 from prudent.rewards.ensemble import RewardEnsemble
-from prudent.rewards.features import PairFeatures, extract, save_features
+from prudent.rewards.features import PairFeatures, extract_ids, save_features
+from prudent.rewards.text import encode_pairs
 from prudent.tables import metadata, read_table, write_json
 from prudent.workflow import entry
 
@@ -26,15 +27,15 @@ def main(args: Args) -> None:
     pairs = pairs[pairs["split"] != "judge"]
     base = RewardEnsemble.load(args.base)
     sides = {
-        side: extract(
+        side: extract_ids(
             base.model,
-            base.tokenizer,
-            pairs["prompt"].tolist(),
+            ids,
+            base.tokenizer.pad_token_id,
             pairs[side].tolist(),
             args.batch_tokens,
             progress=f"features of {side} responses",
         )
-        for side in ("chosen", "rejected")
+        for side, ids in encode_pairs(base.tokenizer, pairs).items()
     }
     features = PairFeatures(
         id=pairs["id"].tolist(),

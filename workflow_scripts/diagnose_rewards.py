@@ -41,6 +41,7 @@ class Args:
     from_base: list[str] = field(default_factory=list)  # ensembles whose models start from base
     promised: str = ""  # the ensemble that has to keep the world's promises
     judge: Path | None = None  # its checkpoint, if it is local
+    revision: str | None = None  # of its hub id
     backbone: Path | None = None  # checkpoint that reward models start from, if it is local
     threads: int = 1  # of the CPU
 
@@ -52,7 +53,7 @@ def main(args: Args) -> None:
     repeated = [prompt for prompt in prompts for _ in range(count)]
     draws = generator(args.seed, "diagnosis", "sampling")
     responses = sample_responses(args.reference, repeated, **args.sampling, draws=draws)
-    verdict = load_judge(args.judge or args.model)(repeated, responses)
+    verdict = load_judge(args.judge or args.model, args.revision)(repeated, responses)
     shape = (len(prompts), count)
 
     preferences = read_table(args.preferences, "preferences")
@@ -77,15 +78,15 @@ def main(args: Args) -> None:
         grammatical=verdict["grammatical"].reshape(shape) if "grammatical" in verdict else None,
         promised=args.promised if args.model == "world" else None,
     )
-    write_csv(found, args.table)
-    write_csv(diagnosis.kinds_table(found), args.kinds)
+    write_csv(found, args.table, "diagnosis")
+    write_csv(diagnosis.kinds_table(found), args.kinds, "kinds")
     counts = np.full(shape, np.nan)
     if args.model == "world":
         trained = preferences[preferences["split"] == "train"]
         written = [*trained["chosen"], *trained["rejected"]]
         counts = counts_of_rarest(repeated, responses, written).reshape(shape)
     frequency = diagnosis.by_frequency(evidence, verdict["score"].reshape(shape), counts, args.seed)
-    write_csv(frequency, args.frequency)
+    write_csv(frequency, args.frequency, "frequency")
 
     samples = pd.DataFrame({"prompt": repeated, "response": responses, **verdict})
     samples.insert(0, "prompt_index", np.repeat(np.arange(len(prompts)), count))

@@ -15,15 +15,16 @@ class Args:
     metadata: Path  # settings, versions and digests, written
     model: str  # world, trained, or a reward model's folder or hub id
     judge: Path | None = None  # its checkpoint, if it is local
+    revision: str | None = None  # of its hub id
     threads: int = 1  # of the CPU
 
 
 def main(args: Args) -> None:
     responses = read_table(args.responses, "responses")
-    judge = load_judge(args.judge or args.model)
-    write_parquet(judge_responses(responses, judge), args.scores)
+    judge = load_judge(args.judge or args.model, args.revision)
+    write_parquet(judge_responses(responses, judge), args.scores, "judgements", others=True)
     inputs = {"responses": args.responses} | ({"judge": args.judge} if args.judge else {})
-    write_json(metadata({"judge": args.model}, **inputs), args.metadata)
+    write_json(metadata({"judge": args.model, "revision": args.revision}, **inputs), args.metadata)
 
 
 if __name__ == "__main__":

@@ -47,13 +47,14 @@ def main(args: Args) -> None:
             generator(args.seed, "preferences", "sampling", part),
         )
 
-    load_gold = cache(lambda: load_judge(args.gold or args.settings["gold"]))
+    settings = PreferenceSettings(**args.settings)
+    load_gold = cache(lambda: load_judge(args.gold or settings.gold, settings.gold_revision))
 
     def gold(messages: list[list[Message]], responses: list[str]) -> np.ndarray:
         return load_gold()(messages, responses)["score"]
 
     frame, card = build_preferences(
-        PreferenceSettings(**args.settings),
+        settings,
         args.bad_rows,
         args.seed,
         prompts,

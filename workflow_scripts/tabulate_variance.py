@@ -17,8 +17,8 @@ class Args:
 
 def main(args: Args) -> None:
     scores = tables.read_table(args.scores, "scores")
-    tables.write_csv(rewardbench.accuracy_table(scores), args.accuracy)
-    tables.write_csv(rewardbench.variance_table(scores), args.variance)
+    tables.write_csv(rewardbench.accuracy_table(scores), args.accuracy, "accuracy")
+    tables.write_csv(rewardbench.variance_table(scores), args.variance, "variance")
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ def main(args: Args) -> None:
         of_draw = replace(material, members=members)
         losses.append(train(of_draw, settings, args.size, args.seed, draw, path))
         write_json(sheet, path / "metadata.json")
-    write_csv(pd.concat(losses, ignore_index=True), args.loss)
+    write_csv(pd.concat(losses, ignore_index=True), args.loss, "head_losses")
 
 
 INPUTS = ("base", "features", "preferences", "backbone")

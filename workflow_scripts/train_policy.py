@@ -1,5 +1,6 @@
 """Train one policy with PPO: one method, one seed."""
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -63,6 +64,8 @@ def main(args: Args) -> None:
     # A folder of its own for each variant of a run: after an edit of the configuration the new one
     # starts afresh, and meets no checkpoint that it would have to refuse.
     fingerprint = {"code": args.code, **sheet}
+    variant = hashlib.sha256(json.dumps(fingerprint).encode()).hexdigest()[:16]
+    checkpoints = args.checkpoints / variant
 
     policy, tokenizer = load_policy(args.reference)
     reference = load_causal_lm(args.reference)
@@ -81,16 +84,18 @@ def main(args: Args) -> None:
         settings=settings,
         seed=args.seed,
         run_seed=args.run_seed,
-        checkpoints=args.checkpoints
-        / hashlib.sha256(json.dumps(fingerprint).encode()).hexdigest()[:16],
+        checkpoints=checkpoints,
         fingerprint=fingerprint,
     )
     log = trainer.train(prompts)
 
-    write_csv(pd.DataFrame(log), args.training_log)
+    write_csv(pd.DataFrame(log), args.training_log, "training_log")
     save_checkpoint(policy, tokenizer, args.policy, metadata=sheet)
     # All is written by now: what a network file system does not let go of yet is no failure.
-    shutil.rmtree(args.checkpoints, ignore_errors=True)
+    # Another variant's checkpoint, or what else is in that folder, is not ours to delete.
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        args.checkpoints.rmdir()
 
 
 if __name__ == "__main__":

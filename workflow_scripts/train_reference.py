@@ -28,7 +28,7 @@ def main(args: Args) -> None:
     write_json(
         metadata({**args.settings, "seed": args.seed}, **inputs), args.checkpoint / "metadata.json"
     )
-    write_csv(losses, args.loss)
+    write_csv(losses, args.loss, "losses")
     write_text(file_digest(args.checkpoint) + "\n", args.digest)
 
 

@@ -46,7 +46,7 @@ def main(args: Args) -> None:
         inputs["backbone"] = args.backbone
     sheet = metadata({**args.settings, "split": args.split, "seed": args.seed}, **inputs)
     write_json(sheet, args.checkpoint / "metadata.json")
-    write_csv(losses, args.loss)
+    write_csv(losses, args.loss, "losses")
     write_text(file_digest(args.checkpoint) + "\n", args.digest)
 
 

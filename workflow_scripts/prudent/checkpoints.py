@@ -6,24 +6,44 @@ every weight of it stands in the checkpoint.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import find_adapter_config_file
+from transformers.utils import (
+    SAFE_WEIGHTS_INDEX_NAME,
+    SAFE_WEIGHTS_NAME,
+    cached_file,
+    find_adapter_config_file,
+)
 
 from prudent import checkpoint_files
-from prudent.errors import InputError, quoted
+from prudent.errors import InputError, cut, quoted
 from prudent.tables import atomic_path, write_json
 
 MAX_LENGTH = 1 << 20
 MAX_LAYERS = 1000
+
+HUB_ID = re.compile(r"(?=.{1,96}$)\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
+# What a checkpoint may hold that a model does not take: another task's head (a language model's
+# where a reward model is trained, TRL's value head), and buffers that older versions stored. A
+# reward model's own head is none of them: without it a policy would be no policy.
+HARMLESS = re.compile(
+    r"^(lm_head|embed_out|cls|predictions|lm_loss|vocab_(transform|layer_norm|projector)|v_head)\."
+    r"|(^|\.)pooler\."
+    r"|(^|\.)(inv_freq|position_ids|attn\.bias|attention\.bias|masked_bias)$"
+)
+
+FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+# The same types as safetensors names them.
+STORED_FLOATS = ("F64", "F32", "F16", "BF16")
 
 
 def device() -> torch.device:
@@ -47,7 +67,7 @@ def load_tokenizer(
 
     ``options`` replace the checkpoint's own and are stored with it from then on.
     """
-    _look_for(checkpoint)
+    look_for(checkpoint)
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             checkpoint, revision=revision, trust_remote_code=False, **options
@@ -59,7 +79,8 @@ def load_tokenizer(
     if not count:
         raise InputError(f"{checkpoint}: the tokenizer has no tokens; is a file of it missing?")
     length = tokenizer.model_max_length
-    if isinstance(length, bool) or not isinstance(length, int | float) or not length >= 1:
+    number = isinstance(length, int | float) and not isinstance(length, bool)
+    if not number or length < 1 or length % 1 != 0:
         raise InputError(
             f"{checkpoint}: the tokenizer's model_max_length is {quoted(length)}; expected a whole "
             "number >= 1"
@@ -86,8 +107,8 @@ def load_model(
     ``fresh`` matches the names of the weights that may be newly initialised, for training; every
     other one has to stand in the checkpoint.
     """
-    _look_for(checkpoint)
-    if Path(checkpoint).is_dir() and not (Path(checkpoint) / "config.json").is_file():
+    look_for(checkpoint)
+    if os.path.isdir(checkpoint) and not (Path(checkpoint) / "config.json").is_file():
         raise InputError(f"{checkpoint}: has no config.json; expected the folder of a checkpoint")
     try:
         adapter = find_adapter_config_file(checkpoint, revision=revision)
@@ -95,6 +116,7 @@ def load_model(
         layers = getattr(config, "num_hidden_layers", None) or 0
         if layers > MAX_LAYERS:  # it would take for ever to make them
             raise ValueError(f"config.json: found {layers} layers, expected at most {MAX_LAYERS}")
+        _check_stored(checkpoint, revision)
         model, report = kind.from_pretrained(
             checkpoint,
             revision=revision,
@@ -103,7 +125,8 @@ def load_model(
             trust_remote_code=False,
             attn_implementation=attention(tokens),
             output_loading_info=True,
-            ignore_mismatched_sizes=fresh is not None,
+            # Otherwise it refuses them with a hint at a report that it logs; we say which they are.
+            ignore_mismatched_sizes=True,
             **options,
         )
     except Exception as error:  # as above
@@ -113,10 +136,53 @@ def load_model(
             f"{checkpoint}: holds an adapter (adapter_config.json), whose weights would be left "
             "out; expected it merged into the model's weights"
         )
+    _check_shapes(report, checkpoint, fresh)
     _check_weights(model, report, checkpoint, fresh)
     require_finite(model, str(checkpoint))
     _try_out(model, checkpoint)
     return model
+
+
+def _check_shapes(
+    report: dict[str, Any], checkpoint: str | Path, fresh: re.Pattern[str] | None
+) -> None:
+    """``InputError`` where weights have other shapes than config.json describes."""
+    for name, found, expected in sorted(report["mismatched_keys"]):
+        if fresh is None or not fresh.search(name):
+            raise InputError(
+                f"{checkpoint}: the weights {name} have the shape {list(found)}; expected "
+                f"{list(expected)}, as config.json says"
+            )
+
+
+def _check_stored(checkpoint: str | Path, revision: str | None) -> None:
+    """``ValueError`` where a weight's file is no safetensors, or its numbers are not real.
+
+    transformers would load pickles that an index names, and convert integers, truth values, complex
+    numbers and scaled ones.
+    """
+
+    def find(name: str) -> str | None:
+        return cached_file(
+            checkpoint, name, revision=revision, _raise_exceptions_for_missing_entries=False
+        )
+
+    names, index = [SAFE_WEIGHTS_NAME], find(SAFE_WEIGHTS_INDEX_NAME)
+    if index is not None and find(SAFE_WEIGHTS_NAME) is None:
+        names = list(checkpoint_files.read_json(Path(index)).get("weight_map", {}).values())
+    for name in dict.fromkeys(names):
+        if not str(name).endswith(".safetensors"):
+            raise ValueError(
+                f"{SAFE_WEIGHTS_INDEX_NAME}: found {quoted(name)}, expected safetensors"
+            )
+        path = find(name)
+        if path is None:
+            continue  # transformers says so
+        with safe_open(path, framework="pt") as file:
+            for key in file.keys():
+                found = file.get_slice(key).get_dtype()
+                if found not in STORED_FLOATS and not HARMLESS.search(key):
+                    raise ValueError(f"{key}: found numbers of type {found}, expected floats")
 
 
 def _check_weights(
@@ -138,13 +204,12 @@ def _check_weights(
             "model's shape and would be freshly initialised; expected a checkpoint with every "
             "weight trained"
         )
-    # Such as those of the layers that config.json does not count; another task's head may be left.
-    prefix = f"{model.base_model_prefix}."
-    left = [key for key in report["unexpected_keys"] if re.match(rf"{prefix}.*\.\d+\.", key)]
+    # Such as a reward model's head, or those of the layers that config.json does not count.
+    left = sorted(key for key in report["unexpected_keys"] if not HARMLESS.search(key))
     if left:
         raise InputError(
-            f"{checkpoint}: the weights {', '.join(sorted(left)[:5])} have no place in the model "
-            "that config.json describes; expected all layers to be used"
+            f"{checkpoint}: the weights {', '.join(left[:5])} have no place in the "
+            f"{type(model).__name__} that config.json describes; expected all weights to be used"
         )
 
 
@@ -194,7 +259,7 @@ def load_tensors(
     """The tensors of a safetensors file.
 
     ``InputError`` where it cannot be read, where one that ``shapes`` names is missing or of another
-    shape, or where numbers are not finite.
+    shape, or where numbers are not finite or no floats.
     """
     try:
         tensors = load_file(path)
@@ -205,6 +270,8 @@ def load_tensors(
         if found != list(shape):
             raise InputError(f"{path}: {name}: found {found}, expected {list(shape)}")
     for name, tensor in tensors.items():
+        if tensor.dtype not in FLOATS:
+            raise InputError(f"{path}: {name}: found {tensor.dtype}, expected floats")
         if not tensor.isfinite().all():
             raise InputError(f"{path}: {name}: found numbers that are not finite")
     return tensors
@@ -245,11 +312,31 @@ def check_length(model: PreTrainedModel, tokens: int, what: str) -> None:
         )
 
 
-def _look_for(checkpoint: str | Path) -> None:
-    """``InputError`` where the checkpoint is plainly a folder, and there is none."""
-    path = Path(checkpoint)
-    if not path.is_dir() and (isinstance(checkpoint, Path) or path.is_absolute()):
-        raise InputError(f"{checkpoint}: no such folder; expected that of a checkpoint")
+def look_for(checkpoint: str | Path) -> None:
+    """``InputError`` for what is neither a hub's id nor a folder that is there, of a checkpoint."""
+    if not isinstance(checkpoint, str | Path):
+        raise InputError(
+            f"checkpoint: found {quoted(checkpoint)}, expected a folder or a hub id (name or "
+            "owner/name)"
+        )
+    if os.path.isdir(checkpoint):
+        file = Path(checkpoint) / "config.json"
+        if file.is_file():
+            try:
+                checkpoint_files.read_json(file)
+            except InputError as error:
+                says = str(error).removeprefix(f"{file}: ")
+                raise InputError(
+                    f"{checkpoint}: cannot be loaded as a model: config.json: {says}"
+                ) from None
+        return
+    if os.path.exists(checkpoint):
+        raise InputError(f"{cut(str(checkpoint))}: found a file; expected a checkpoint's folder")
+    if isinstance(checkpoint, Path) or not HUB_ID.fullmatch(checkpoint):
+        raise InputError(
+            f"{cut(str(checkpoint)) or 'checkpoint'}: no such folder; expected that of a "
+            "checkpoint, or a hub id (name or owner/name)"
+        )
 
 
 def why(error: Exception) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import io
 import re
+import sys
 from typing import Any
 
 LONGEST = 1500
@@ -27,6 +29,13 @@ class InputError(ValueError):
         super().__init__(
             plain if len(plain) <= LONGEST else f"{plain[:half]} ... {plain[-half + 5 :]}"
         )
+
+
+def tolerate_any_text() -> None:
+    """Lets this process print any text, whatever its locale: a message is no reason to fail."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def disk_is_full(error: Exception) -> bool:

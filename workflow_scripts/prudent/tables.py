@@ -1,4 +1,4 @@
-"""Files between the stages: schemas, atomic writing, and the metadata beside each result."""
+"""Files between the stages: atomic writing, reading, and the metadata beside each result."""
 
 from __future__ import annotations
 
@@ -16,153 +16,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from prudent.errors import InputError, cut, disk_is_full, quoted
+from prudent.errors import InputError, disk_is_full, quoted
 from prudent.paths import folder_files
+from prudent.schemas import CSV_SCHEMAS, MESSAGES, ROWS, SCHEMAS, TEXT, check_csv, check_rows
 
-MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
-RESPONSES = [
-    ("method", pa.string()),
-    ("seed", pa.int64()),
-    ("prompt", pa.string()),
-    ("response", pa.string()),
-]
-
-SCHEMAS: dict[str, pa.Schema] = {
-    "texts": pa.schema([("text", pa.string()), ("source", pa.string()), ("split", pa.string())]),
-    "prompts": pa.schema(
-        [
-            ("prompt", pa.string()),
-            ("source", pa.string()),
-            ("split", pa.string()),
-            ("tokens", pa.int64()),
-        ]
-    ),
-    "preferences": pa.schema(
-        [
-            ("id", pa.string()),
-            ("prompt", MESSAGES),
-            ("chosen", pa.string()),
-            ("rejected", pa.string()),
-            ("source", pa.string()),
-            ("split", pa.string()),
-            ("probability", pa.float64()),
-        ]
-    ),
-    "benchmark": pa.schema(
-        [
-            ("prompt", MESSAGES),
-            ("chosen", pa.string()),
-            ("rejected", pa.string()),
-            ("subset", pa.string()),
-            ("section", pa.string()),
-            ("id", pa.string()),
-        ]
-    ),
-    # Policies' responses to the test prompts; the reference policy is method "reference", seed 0.
-    "responses": pa.schema(RESPONSES),
-    # What a judge says of them; other columns are the judge's own.
-    "judgements": pa.schema([*RESPONSES, ("score", pa.float64())]),
-    # What every head says of them.
-    "rewards": pa.schema(
-        [
-            ("method", pa.string()),
-            ("seed", pa.int64()),
-            ("prompt", pa.string()),
-            ("ensemble", pa.int64()),
-            ("head", pa.int64()),
-            ("reward", pa.float64()),
-        ]
-    ),
-    "scores": pa.schema(
-        [
-            ("id", pa.string()),
-            ("subset", pa.string()),
-            ("section", pa.string()),
-            ("side", pa.string()),
-            ("ensemble", pa.int64()),
-            ("head", pa.int64()),
-            ("reward", pa.float64()),
-        ]
-    ),
-}
-
-# Tables in CSV: their columns, whether a cell may be empty, and whether an interval may be open.
-TEXT, NUMBER, MAYBE, BOUND = "text", "number", "number or nothing", "number, inf or nothing"
-CSV_SCHEMAS: dict[str, dict[str, str]] = {
-    "training_log": {
-        **dict.fromkeys(("step", "kl", "kl_k3", "proxy_reward", "ensemble_reward"), NUMBER),
-        "sigma": MAYBE,
-        **dict.fromkeys(("kl_coefficient", "score", "entropy", "clip_fraction"), NUMBER),
-        **dict.fromkeys(("policy_loss", "value_loss", "learning_rate", "tokens"), NUMBER),
-        "seconds": NUMBER,
-    },
-    "losses": {"step": NUMBER, "loss": NUMBER, "split": TEXT},
-    "head_losses": {
-        **dict.fromkeys(("ensemble", "head", "step", "loss", "accuracy"), NUMBER),
-        "split": TEXT,
-    },
-    "member_losses": {
-        **dict.fromkeys(("member", "step", "loss", "accuracy"), NUMBER),
-        "split": TEXT,
-    },
-    "policies": {
-        "method": TEXT,
-        **dict.fromkeys(("seed", "ensemble", "head", "trial", "score"), NUMBER),
-        "score_se": MAYBE,
-        "kl": MAYBE,
-    },
-    "summary": {
-        "method": TEXT,
-        **dict.fromkeys(("policies", "heads", "score", "worse", "worse_low", "worse_high"), NUMBER),
-        **dict.fromkeys(("score_low", "score_high", "score_variance", "noise_variance"), MAYBE),
-        **dict.fromkeys(("kl", "kl_sd", "reference_score", "reference_se"), MAYBE),
-    },
-    "tests": {
-        **dict.fromkeys(("method", "baseline", "quantity"), TEXT),
-        **dict.fromkeys(("pairs", "heads"), NUMBER),
-        **dict.fromkeys(("estimate", "low", "high", "p"), BOUND),
-    },
-    # Of each ensemble of rewards; what is no ensemble's own has the ensemble "".
-    "diagnosis": {
-        **dict.fromkeys(("ensemble", "quantity"), TEXT),
-        **dict.fromkeys(("value", "low", "high", "noise", "noise_low", "noise_high"), BOUND),
-        **dict.fromkeys(("untrained", "promised_low", "promised_high"), BOUND),
-    },
-    "kinds": {
-        "ensemble": TEXT,
-        **dict.fromkeys(
-            ("accuracy_member", "accuracy_mean", "within_member", "within_mean"), MAYBE
-        ),
-        **dict.fromkeys(("sigma_ratio", "sigma_ratio_noise", "leave_one_out"), BOUND),
-        **dict.fromkeys(("leave_one_out_untrained", "leave_one_out_noise"), MAYBE),
-        **dict.fromkeys(("leave_one_out_beyond", "error_correlation"), MAYBE),
-        **dict.fromkeys(("ece_mean", "ece_mean_noise"), MAYBE),
-    },
-    "frequency": {
-        "ensemble": TEXT,
-        **dict.fromkeys(("bin", "count_low", "count_high", "n", "pairs"), NUMBER),
-        **dict.fromkeys(("accuracy_member", "accuracy_member_low", "accuracy_member_high"), MAYBE),
-        **dict.fromkeys(("accuracy_mean", "accuracy_mean_low", "accuracy_mean_high"), MAYBE),
-        **dict.fromkeys(("error_member", "error_member_low", "error_member_high"), MAYBE),
-        **dict.fromkeys(("error_mean", "error_mean_low", "error_mean_high"), MAYBE),
-        **dict.fromkeys(("sigma", "sigma_low", "sigma_high"), MAYBE),
-    },
-    "accuracy": {
-        **dict.fromkeys(("subset", "section", "level", "model"), TEXT),
-        **dict.fromkeys(("ensemble", "head", "accuracy", "se", "ties", "rows"), NUMBER),
-    },
-    "variance": {
-        **dict.fromkeys(("section", "subset", "side"), TEXT),
-        **dict.fromkeys(("ensemble", "rows"), NUMBER),
-        **dict.fromkeys(("mean", "median", "max", "q10", "q25", "q75", "q90"), MAYBE),
-    },
-}
+# What comes into a folder after it was written: Snakemake's stamp, and the settings and digests.
+ADDED = (".snakemake_timestamp", "metadata.json")
 
 PACKAGES = ("torch", "transformers", "trl", "datasets", "pandas", "pyarrow", "snakemake")
 
@@ -171,7 +35,8 @@ PACKAGES = ("torch", "transformers", "trl", "datasets", "pandas", "pyarrow", "sn
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """A temporary sibling of ``path`` to write a file or folder to, renamed if all went well.
 
-    Raises InputError where the disk is full.
+    Raises InputError where the disk is full, and where what stands at ``path`` is not what was
+    written there before (see ``_check_replaced``).
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -181,6 +46,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     try:
         yield temporary
         _apply_umask(temporary)
+        _check_replaced(path, temporary)
         if path.is_dir():
             remove(path)
         os.replace(temporary, path)
@@ -192,6 +58,28 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         ) from error
     finally:
         remove(temporary)
+
+
+def _check_replaced(path: Path, new: Path) -> None:
+    """``InputError`` where ``new`` would delete what it does not write itself.
+
+    A file replaces a file, and a folder one that holds nothing but what the new one has, too:
+    another may be somebody's home.
+    """
+    if not os.path.lexists(path):
+        return
+    if path.is_dir() != new.is_dir():
+        found, expected = ("a folder", "a file") if path.is_dir() else ("a file", "a folder")
+        raise InputError(f"{path}: found {found}, expected {expected} to replace, or nothing")
+    if path.is_dir():
+        ours = {*ADDED, *(entry.name for entry in new.iterdir())}
+        others = sorted(entry.name for entry in path.iterdir() if entry.name not in ours)
+        if others:
+            raise InputError(
+                f"{path}: found a folder with {', '.join(map(quoted, others[:5]))} in it, which "
+                "are not written here and would be deleted; expected another place, or an "
+                "earlier result"
+            )
 
 
 def _apply_umask(path: Path) -> None:
@@ -211,18 +99,28 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def write_parquet(frame: pd.DataFrame, path: str | Path, schema: str | None = None) -> None:
-    """Writes a table; with the name of a schema, exactly its columns in its types."""
+def write_parquet(
+    frame: pd.DataFrame, path: str | Path, schema: str | None = None, others: bool = False
+) -> None:
+    """Writes a table; with the name of a schema, exactly its columns in its types.
+
+    ``InputError`` where its rows are not what the schema asks for. With ``others`` it keeps columns
+    that the schema does not name.
+    """
     form = SCHEMAS[schema] if schema else None
-    table = pa.Table.from_pandas(
-        frame[form.names] if form else frame, schema=form, preserve_index=False
-    )
+    if form is not None:
+        typed = pa.Table.from_pandas(frame[form.names], schema=form, preserve_index=False)
+        _check_nulls(typed, path)
+        check_rows(frame, schema, path)
+    table = typed if form and not others else pa.Table.from_pandas(frame, preserve_index=False)
     with atomic_path(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")
 
 
-def write_csv(frame: pd.DataFrame, path: str | Path) -> None:
-    """Writes a table as CSV."""
+def write_csv(frame: pd.DataFrame, path: str | Path, schema: str | None = None) -> None:
+    """Writes a table as CSV; ``InputError`` where it is not what the schema asks for."""
+    if schema is not None:
+        check_csv(frame, schema, path)
     with atomic_path(path) as temporary:
         frame.to_csv(temporary, index=False)
 
@@ -238,14 +136,14 @@ def write_text(text: str, path: str | Path) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def csv_rows(path: str | Path, hint: str = "") -> Iterator[list[str]]:
+def csv_rows(path: str | Path, hint: str = "", delimiter: str = ",") -> Iterator[list[str]]:
     """The rows of a csv file, first the one of column names.
 
     ``InputError`` with the line of a row that has other cells than there are names, which pandas
     would fill up or shift, and for two columns of one name; ``csv.Error`` where it is not csv.
     """
     with open(path, encoding="utf-8-sig", newline="") as stream, _large_cells():
-        reader = csv.reader(stream, strict=True)
+        reader = csv.reader(stream, strict=True, delimiter=delimiter)
         names = next(reader, None)
         if names is None:
             raise InputError(f"{path}: the file is empty, expected a line of column names")
@@ -266,9 +164,11 @@ def csv_rows(path: str | Path, hint: str = "") -> Iterator[list[str]]:
 
 def once(names: Sequence[str], path: str | Path) -> None:
     """``InputError`` where two columns of a file have one name."""
-    for place, name in enumerate(names):
-        if name in names[:place]:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
             raise InputError(f"{path}: found two columns {quoted(name)}, expected each name once")
+        seen.add(name)
 
 
 @contextlib.contextmanager
@@ -288,6 +188,7 @@ def read_csv(path: str | Path, schema: str) -> pd.DataFrame:
     """
     form = CSV_SCHEMAS[schema]
     texts = [name for name, kind in form.items() if kind == TEXT]
+    numbers = form.keys() - set(texts) | ROWS[schema].ranges.keys()
     try:
         for _ in csv_rows(path):
             pass
@@ -295,7 +196,7 @@ def read_csv(path: str | Path, schema: str) -> pd.DataFrame:
             path,
             dtype=dict.fromkeys(texts, str),
             keep_default_na=False,
-            na_values={name: ["", "nan"] for name in form if name not in texts},
+            na_values={name: ["", "nan"] for name in numbers},
             encoding="utf-8",
         )
     except InputError:
@@ -303,29 +204,8 @@ def read_csv(path: str | Path, schema: str) -> pd.DataFrame:
     except (OSError, ValueError, csv.Error) as error:  # pandas' own are ValueErrors
         first = str(error).splitlines()[0]
         raise InputError(f"{path}: not a readable csv file: {first}") from error
-    missing = [name for name in form if name not in frame]
-    if missing:
-        raise InputError(
-            f"{path}: the column(s) {', '.join(missing)} are missing; found the columns "
-            f"{', '.join(map(str, frame.columns))}"
-        )
-    for name, kind in form.items():
-        if kind != TEXT:
-            _check_numbers(frame[name], path, kind)
+    check_csv(frame, schema, path)
     return frame
-
-
-def _check_numbers(column: pd.Series, path: str | Path, kind: str) -> None:
-    numbers = pd.to_numeric(column, errors="coerce")
-    bad = numbers.isna() & (column.notna() | (kind == NUMBER))
-    if kind != BOUND:
-        bad |= numbers.isin([np.inf, -np.inf])
-    if column.dtype == bool or bad.any():
-        row = int(bad.argmax())
-        found = cut(str(column.iloc[row])) if len(column) else "true or false"
-        raise InputError(
-            f"{path}: row {row + 1}, column {quoted(column.name)}: found {found}, expected a {kind}"
-        )
 
 
 def read_table(path: str | Path, schema: str, others: bool = False) -> pd.DataFrame:
@@ -359,6 +239,7 @@ def read_table(path: str | Path, schema: str, others: bool = False) -> pd.DataFr
         for name in names:
             if name not in expected.names:
                 frame[name] = table[name].to_pandas()
+    check_rows(frame, schema, path)
     return frame
 
 

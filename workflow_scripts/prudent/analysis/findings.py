@@ -27,10 +27,10 @@ class Finding(NamedTuple):
     sentences: list[str]
 
 
-def interval(low: float, high: float) -> str:
-    """An interval in words; nothing where there is none."""
+def interval(low: float, high: float, units: int, unit: str) -> str:
+    """An interval in words, or why there is none: it needs draws of the unit."""
     if not (np.isfinite(low) and np.isfinite(high)):
-        return "no interval: too few members"
+        return f"no interval: {units} {unit}{plural(units)}"
     return f"95% interval {number(low)} to {number(high)}"
 
 
@@ -63,7 +63,7 @@ def findings(summary: pd.DataFrame, tests: pd.DataFrame) -> list[Finding]:
         one, base = rows.loc[method], rows.loc[baseline]
         kl, matched = _kl_sentence(method, baseline, one, base, test)
         spread, verdict = _variance_sentence(method, baseline, one, base, test)
-        status, headline = _headline(verdict, matched)
+        status, headline = _headline(verdict, matched, one["control"] == "yes")
         sentences = [
             kl,
             spread,
@@ -75,9 +75,11 @@ def findings(summary: pd.DataFrame, tests: pd.DataFrame) -> list[Finding]:
     return result
 
 
-def _headline(verdict: str, matched: bool | None) -> tuple[str, str]:
+def _headline(verdict: str, matched: bool | None, control: bool) -> tuple[str, str]:
     """Status and headline from the variance's verdict and whether the KLs are matched."""
     caveat = "" if matched else " (and the KLs are not matched)"
+    if control and verdict == "lower":
+        return "open", f"a control, and its variance is lower: not for what sigma knows{caveat}"
     if verdict == "lower" and matched:
         return "for", "lower variance at the same KL, as claimed: established here"
     if verdict == "lower":
@@ -114,7 +116,7 @@ def _variance_sentence(method, baseline, one, base, test) -> tuple[str, str]:
             f"{base['policies']:.0f} policies.",
             "none",
         )
-    heads, pairs = test.loc["variance_ratio", ["heads", "pairs"]]
+    unit, units, pairs = test.loc["variance_ratio", ["unit", "units", "pairs"]]
     p_permuted, p_brown = test.loc["swap_test", "p"], test.loc["brown_forsythe", "p"]
     direction = "lower" if ratio > 1 else "higher"
     if not np.isfinite(low):
@@ -131,8 +133,8 @@ def _variance_sentence(method, baseline, one, base, test) -> tuple[str, str]:
     return (
         f"Variance of the policies' scores: {number(one['score_variance'])} for {name(method)}, "
         f"{number(base['score_variance'])} for {name(baseline)}; ratio {name(baseline)} over "
-        f"{name(method)} {number(ratio)} ({interval(low, high)}, "
-        f"{heads} member{plural(heads)}, {pairs} pairs of policies): {says} "
+        f"{name(method)} {number(ratio)} ({interval(low, high, units, unit)}, "
+        f"{units} {unit}{plural(units)}, {pairs} pairs of policies): {says} "
         f"(paired permutation test p {p_value(p_permuted)}, Brown-Forsythe p {p_value(p_brown)}).",
         verdict,
     )
@@ -176,6 +178,7 @@ def _worse_sentence(method, baseline, one, base, test) -> str:
 
 def _score_sentence(method, baseline, one, base, test) -> str:
     estimate, low, high = test.loc["score_difference", ["estimate", "low", "high"]]
+    unit, units = test.loc["score_difference", ["unit", "units"]]
     if low > 0:
         says = "higher, established"
     elif high < 0:
@@ -185,5 +188,5 @@ def _score_sentence(method, baseline, one, base, test) -> str:
     return (
         f"Mean score: {number(one['score'])} for {name(method)}, {number(base['score'])} for "
         f"{name(baseline)}, {number(one['reference_score'])} for the reference; difference between "
-        f"the methods {number(estimate)} ({interval(low, high)}): {says}."
+        f"the methods {number(estimate)} ({interval(low, high, units, unit)}): {says}."
     )

@@ -1,14 +1,15 @@
 """Are the policies of one method less variable, and less often bad, than those of another?
 
-Tables of policies and methods, made from the judge's scores and the training logs. ``ensemble`` and
-``head`` name a policy's cluster. Score, here, is the judge's mean score of a policy's responses to
-the fixed test prompts.
+Tables of policies and methods, made from the judge's scores and the training logs. A method's
+policies come in clusters, its independent draws: those of its unit, a member of an ensemble or a
+whole ensemble. Score, here, is the judge's mean score of a policy's responses to the fixed test
+prompts.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -92,18 +93,8 @@ def _named(policies: Iterable[tuple[str, int]]) -> str:
 
 
 def read_judgement(path: Path) -> pd.DataFrame:
-    """Judged responses of a file; ``InputError`` unless every score is finite."""
-    judged = tables.read_table(path, "judgements", others=True)
-    bad = ~np.isfinite(judged["score"].to_numpy())
-    if bad.any():
-        row = int(bad.argmax())
-        raise InputError(
-            f"{path}: row {row + 1}: the score is {judged['score'].iloc[row]}, expected a finite "
-            "one"
-        )
-    if judged.empty:
-        raise InputError(f"{path}: found no rows, expected a policy's judged responses")
-    return judged
+    """Judged responses of a file, with what else the judge says of them."""
+    return tables.read_table(path, "judgements", others=True)
 
 
 def long_table(logs: dict[tuple[str, int], pd.DataFrame]) -> pd.DataFrame:
@@ -125,6 +116,7 @@ def policy_table(
     reference: pd.DataFrame,
     ensembles: int,
     heads: int,
+    units: Mapping[str, str],
 ) -> pd.DataFrame:
     """One row a policy.
 
@@ -133,10 +125,12 @@ def policy_table(
             judge tells, grammatical (0/1). The same prompts in the same order in all of them.
         logs: per (method, seed) the training log with kl.
         reference: the reference policy's judged responses to the same prompts.
+        units: per method what its policies differ by, "member" or "ensemble".
 
     Returns:
-        method, seed, ensemble, head, trial, score (mean over prompts), score_se (over prompts),
-        worse (score below the reference's mean), kl (``final_mean``), and grammatical where known.
+        method, unit, seed, ensemble, head, trial, score (mean over prompts), score_se (over
+        prompts), worse (score below the reference's mean), kl (``final_mean``), and grammatical
+        where known.
     """
     reference_score = reference["score"].mean()
     prompts = reference["prompt"].tolist()
@@ -151,7 +145,8 @@ def policy_table(
             raise InputError(f"judge/{method}.parquet: seed {seed}: a score is not finite")
         score, se = mean_and_se(judged["score"])
         ensemble, head, trial = seed_parts(seed, ensembles, heads)
-        row = {"method": method, "seed": seed, "ensemble": ensemble, "head": head, "trial": trial}
+        row = {"method": method, "unit": units[method], "seed": seed}
+        row |= {"ensemble": ensemble, "head": head, "trial": trial}
         row |= {"score": score, "score_se": se, "worse": bool(score < reference_score)}
         row["kl"] = final_mean(logs[method, seed]["kl"])
         if "grammatical" in judged:
@@ -160,8 +155,10 @@ def policy_table(
     return pd.DataFrame(rows)
 
 
-def _cluster_ids(policies: pd.DataFrame) -> np.ndarray:
-    return policies["ensemble"].to_numpy() * 1_000_003 + policies["head"].to_numpy()
+def _cluster_ids(policies: pd.DataFrame, unit: str) -> np.ndarray:
+    """The cluster of each policy: its ensemble, or its member of it."""
+    columns = {"ensemble": ["ensemble"], "member": ["ensemble", "head"]}[unit]
+    return policies.groupby(columns, sort=False).ngroup().to_numpy()
 
 
 def kl_mismatch(first: float, second: float) -> float:
@@ -182,18 +179,20 @@ def summary_table(
         reference: the reference policy's per-prompt scores.
 
     Returns:
-        method, policies, heads (clusters), score and its t interval over heads, score_variance,
-        score_sd, noise_variance (``evaluation_noise``), worse (count), worse_share and Wilson
-        interval, kl (mean over policies) and kl_sd, grammatical where known, reference_score,
-        reference_se.
+        method, unit, policies, units (clusters), score and its t interval over them,
+        score_variance, score_sd, noise_variance (``evaluation_noise``), worse (count), worse_share
+        and Wilson interval, kl (mean over policies) and kl_sd, grammatical where known,
+        reference_score, reference_se.
     """
     reference_score, reference_se = mean_and_se(reference)
     rows = []
     for method, part in policies.groupby("method", sort=False):
-        clusters = _cluster_ids(part)
+        unit = part["unit"].iloc[0]
+        clusters = _cluster_ids(part, unit)
         score = t_interval(part["score"], clusters)
         share = wilson_interval(int(part["worse"].sum()), len(part))
-        row = {"method": method, "policies": len(part), "heads": len(np.unique(clusters))}
+        row = {"method": method, "unit": unit, "policies": len(part)}
+        row |= {"units": len(np.unique(clusters))}
         row |= {"score": float(part["score"].mean())}
         row |= {"score_low": score.low, "score_high": score.high}
         row |= {"score_variance": variance(part["score"])}
@@ -215,9 +214,10 @@ def comparison_table(
     """Every other method against the baseline, paired by seed.
 
     Returns:
-        method, baseline, pairs, heads (clusters), quantity, estimate, low, high, p. Quantities:
-        score_difference (method - baseline; t over heads), variance_ratio (baseline / method;
-        bootstrap over heads), brown_forsythe and swap_test (p only; the second is the paired
+        method, baseline, unit, pairs, units (clusters), quantity, estimate, low, high, p. The unit
+        is the ensemble where that of either method is. Quantities: score_difference (method -
+        baseline; t over units), variance_ratio (baseline / method; bootstrap over units),
+        brown_forsythe and swap_test (p only; the second is the paired
         permutation test), worse_difference (method - baseline, share of policies worse than the
         reference; p of McNemar), kl_mismatch.
     """
@@ -233,7 +233,9 @@ def comparison_table(
             continue
         seeds = by_method[baseline].index.intersection(by_method[method].index)
         first, second = by_method[baseline].loc[seeds], by_method[method].loc[seeds]
-        clusters = _cluster_ids(first)
+        coarse = "ensemble" in {first["unit"].iloc[0], second["unit"].iloc[0]}
+        unit = "ensemble" if coarse else "member"
+        clusters = _cluster_ids(first, unit)
         a, b = first["score"].to_numpy(), second["score"].to_numpy()
         # A generator per test and method: another method or test changes none of these numbers.
         rng = np.random.default_rng([seed, *method.encode()])
@@ -247,12 +249,13 @@ def comparison_table(
             "worse_difference": (difference, nan, nan, mcnemar(first["worse"], second["worse"])),
             "kl_mismatch": (kl_mismatch(first["kl"].mean(), second["kl"].mean()), nan, nan, nan),
         }
-        common = {"method": method, "baseline": baseline, "pairs": len(seeds)}
-        common["heads"] = len(np.unique(clusters))
+        common = {"method": method, "baseline": baseline, "unit": unit, "pairs": len(seeds)}
+        common["units"] = len(np.unique(clusters))
         for quantity, numbers in found.items():
             values = dict(zip(("estimate", "low", "high", "p"), numbers, strict=True))
             rows.append({**common, "quantity": quantity, **values})
-    columns = ["method", "baseline", "pairs", "heads", "quantity", "estimate", "low", "high", "p"]
+    columns = ["method", "baseline", "unit", "pairs", "units", "quantity"]
+    columns += ["estimate", "low", "high", "p"]
     return pd.DataFrame(rows, columns=columns)
 
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +37,20 @@ class Columns:
     values: dict[str, list[Any]]
 
 
-def read_file(path: Path, wanted: Sequence[str], choose: Choose) -> Columns:
-    """The wanted columns of a file; ``InputError`` with the line or row where it is malformed."""
-    readers = {".parquet": _parquet, ".jsonl": _jsonl, ".json": _json, ".csv": _csv}
-    kind = ending(path)
+def read_file(
+    path: Path, wanted: Sequence[str], choose: Choose, kind: str = "", delimiter: str = ","
+) -> Columns:
+    """The wanted columns of a file; ``InputError`` with the line or row where it is malformed.
+
+    ``kind`` is the ending of a file whose name does not say it.
+    """
+    readers = {
+        ".parquet": _parquet,
+        ".jsonl": _jsonl,
+        ".json": _json,
+        ".csv": partial(_csv, delimiter=delimiter),
+    }
+    kind = kind or ending(path)
     if kind not in readers:
         raise InputError(
             f"{path}: found the ending {quoted(path.suffix)}, expected one of {', '.join(ENDINGS)}"
@@ -62,9 +74,9 @@ def _parquet(path: Path, wanted: Sequence[str], choose: Choose) -> Columns:
     return Columns(found, count, [index + 1 for index in chosen], values)
 
 
-def _csv(path: Path, wanted: Sequence[str], choose: Choose) -> Columns:
+def _csv(path: Path, wanted: Sequence[str], choose: Choose, delimiter: str) -> Columns:
     hint = "; a text with commas, quotes or line breaks in it stands between double quotes"
-    header, *rows = csv_rows(path, hint)
+    header, *rows = csv_rows(path, hint, delimiter)
     chosen = choose(len(rows))
     # Cells stay as written: "NA" and "None" are texts, and an empty cell is an empty text.
     values = {
@@ -99,8 +111,8 @@ def _parsed(text: str, where: str) -> Any:
     def fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         record = dict(pairs)
         if len(record) < len(pairs):
-            names = [name for name, _ in pairs]
-            twice = next(name for name in names if names.count(name) > 1)
+            counts = Counter(name for name, _ in pairs)
+            twice = next(name for name, count in counts.items() if count > 1)
             raise InputError(
                 f"{where}: found the key {quoted(twice)} twice, expected each key once"
             )

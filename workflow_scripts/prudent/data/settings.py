@@ -180,6 +180,8 @@ class PreferenceSettings(TableSettings):
     gold: Text = "world"
     """Labeller of sampled pairs, the world's true reward or a folder or hub id of a reward
     model."""
+    gold_revision: str | None = None
+    """Revision of the hub id."""
     sharpness: Positive = 5.0
     """Logit of a label = sharpness times the difference of the gold rewards."""
     label_noise: Annotated[float, Field(ge=0, le=0.5)] = 0.1

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,11 @@ def _read_dataset(source: Source, origin: str, wanted: Sequence[str], choose: Ch
                 f"{origin}: found the splits {', '.join(loaded)}, expected `split:` to name one"
             )
         loaded = loaded[split]
+    if callable(loaded):
+        try:
+            return loaded(wanted, choose)
+        except InputError as error:
+            raise InputError(f"{origin}: {error}") from error
     found = loaded.column_names
     chosen = choose(len(loaded))
     values: dict[str, list[Any]] = {}
@@ -124,12 +130,58 @@ def _read_dataset(source: Source, origin: str, wanted: Sequence[str], choose: Ch
 
 
 def _load_dataset(source: Source) -> Any:
-    """A Dataset, or a dictionary of them by split; code from the hub is never run."""
+    """A Dataset, or a dictionary of them by split; code from the hub is never run.
+
+    Of CSV and JSON, a dictionary of the splits' readers: `datasets` loses what the strict ones see.
+    """
     import datasets
 
     folder = Path(source.dataset)
     if (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file():
         return datasets.load_from_disk(source.dataset)
-    return datasets.load_dataset(
-        source.dataset, name=source.config, revision=source.revision, split=source.split
+    builder = datasets.load_dataset_builder(
+        source.dataset, name=source.config, revision=source.revision
     )
+    if builder.name in ("csv", "json"):
+        return _file_readers(builder)
+    builder.download_and_prepare()
+    return builder.as_dataset(split=source.split)
+
+
+def _file_readers(builder: Any) -> dict[str, Callable[[Sequence[str], Choose], Columns]]:
+    """What reads a dataset of CSV or JSON files, which are fetched, by split."""
+    import datasets
+
+    manager = datasets.DownloadManager(dataset_name=builder.dataset_name)
+    options = {"kind": f".{builder.name}"}
+    if builder.name == "csv":  # also those with tabs between cells
+        options["delimiter"] = builder.config.delimiter or builder.config.sep
+    return {
+        str(split): partial(
+            _read_files,
+            [Path(path) for path in manager.iter_files(manager.download_and_extract(list(files)))],
+            options,
+        )
+        for split, files in builder.config.data_files.items()
+    }
+
+
+def _read_files(
+    paths: Sequence[Path], options: dict[str, str], wanted: Sequence[str], choose: Choose
+) -> Columns:
+    """The rows of several files as those of one; ``InputError`` where their columns differ."""
+    parts = [read_file(path, wanted, lambda n: list(range(n)), **options) for path in paths]
+    first = parts[0]
+    for path, part in zip(paths, parts, strict=True):
+        if part.values.keys() != first.values.keys():
+            raise InputError(
+                f"{path}: found the columns {', '.join(part.found)}, expected "
+                f"{', '.join(first.found)} as in {paths[0]}"
+            )
+    available = sum(part.available for part in parts)
+    chosen = choose(available)
+    values = {
+        name: [value for part in parts for value in part.values[name]] for name in first.values
+    }
+    values = {name: [column[index] for index in chosen] for name, column in values.items()}
+    return Columns(first.found, available, [index + 1 for index in chosen], values)

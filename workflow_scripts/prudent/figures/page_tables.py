@@ -55,7 +55,7 @@ def methods_table(summary: pd.DataFrame, tests: pd.DataFrame) -> Table:
         rows.append(
             [
                 Cell(name_of(method), colour=look[method].colour),
-                Cell(f"{row['policies']}", f"{row['heads']} member{plural(row['heads'])}"),
+                Cell(f"{row['policies']}", f"{row['units']} {row['unit']}{plural(row['units'])}"),
                 Cell(number(row["score"]), _range(row["score_low"], row["score_high"])),
                 Cell(number(row["score_variance"])),
                 Cell(number(ratio), _range(low, high)) if compared else Cell(NOTHING),

@@ -2,18 +2,24 @@
 
 An objective is a function
 
-    (rewards, head, beta, **parameters) -> Signal
+    (rewards, beta, **parameters) -> Signal
 
-of the ``Rewards`` of B responses, the policy's own ``head``, the method's KL coefficient ``beta``
-and its own keyword parameters. Every public function of this package's files is one, and its name
-is what a method's ``objective`` in the configuration may say. Its parameters are keyword-only, with
-a type of ``prudent.settings`` or of Python and a default; they are keys of the method:
+of the ``Rewards`` of B responses, the method's KL coefficient ``beta`` and keyword-only parameters.
+Every public function of this package's files is one, and its name is what a method's ``objective``
+in the configuration may say. It asks for what it uses by naming it among its keyword parameters:
 
-    def lower_confidence_bound(rewards, head, beta, *, width: Nonnegative = 1.0) -> Signal: ...
+- ``head: int``, the policy's own member. Its policies then differ by their member; those of an
+  objective that does not ask for one differ by their ensemble alone, which is its unit.
+- ``run: Run``, for random draws, a memory, or the reference policy's responses.
+
+All other parameters have a type of ``prudent.settings`` or of Python, and a default. They are keys
+of the method:
+
+    def lower_confidence_bound(rewards, beta, *, width: Nonnegative = 1.0) -> Signal: ...
 
     methods:
       careful: {objective: lower_confidence_bound, beta: 0.3, width: 2.0}
 
-A method with random draws or a memory asks for ``run``, a ``Run``. To add a method, add a function
-to a family's file, or a file, and a line to the configuration.
+To add a method, add a function to a family's file, or a file, and a line to the configuration. What
+it returns is checked by ``prudent.objectives.signal.evaluate``, through which all callers go.
 """

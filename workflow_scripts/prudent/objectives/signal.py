@@ -1,14 +1,22 @@
-"""What objectives return, and what they may know of the run that they serve."""
+"""What objectives return, what they may know of the run they serve, and how they are called."""
 
 from __future__ import annotations
 
+import functools
+import inspect
+import typing
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
+from pydantic import create_model
 from torch import Tensor
 
+from prudent.errors import InputError, quoted
+from prudent.rewards.interface import Rewards
 from prudent.seeding import generator
+from prudent.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -30,7 +38,7 @@ class Signal:
     score: Tensor
     """[B]"""
     kl_coefficient: Tensor
-    """[B]"""
+    """[B], none of them negative."""
     weights: Tensor | None = None
     """[B] factors of the advantages, after these are whitened."""
     penalty: Callable[[Tensor], Tensor] | None = None
@@ -52,7 +60,169 @@ class Run:
     state: dict[str, Tensor] = field(default_factory=dict)
     """Named tensors that an objective keeps from step to step; empty before its first call. They
     are saved in the run's checkpoints and resumed bit for bit."""
+    sample_reference: Callable[[], Rewards] | None = None
+    """Draws what ``reference`` holds."""
 
     def generator(self, purpose: str) -> torch.Generator:
         """A stream of this step's draws for a purpose; no other part of the run draws from it."""
         return generator(self.seed, "objective", self.run_seed, purpose, self.step)
+
+    @functools.cached_property
+    def reference(self) -> Rewards:
+        """The rewards of responses that the reference policy gives to training prompts.
+
+        To centre or to scale rewards by. Drawn when first asked for, and the same in every step and
+        after a resume. Raises InputError where the caller offers none.
+        """
+        if self.sample_reference is None:
+            raise InputError("the objective asks for the reference's responses, and there are none")
+        return self.sample_reference()
+
+
+class NonFiniteSignal(InputError):
+    """An objective's infinities or NaN, in these ``rows`` of the batch."""
+
+    def __init__(self, message: str, rows: list[int]) -> None:
+        super().__init__(message)
+        self.rows = rows
+
+
+EXPECTED = "a function of rewards, beta, and keyword parameters (prudent/objectives/__init__.py)"
+GIVEN = ("head", "run")
+"""What an objective is given where it asks for it; all other keyword parameters have defaults."""
+
+
+def name_of(function: Any) -> str:
+    """The name of a function, of what a partial calls, or of an object's class."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return getattr(function, "__qualname__", type(function).__qualname__)
+
+
+def asks_for(objective: Any) -> list[str]:
+    """Which of ``head`` and ``run`` an objective asks for.
+
+    ``InputError`` for what is no objective, and for parameters, bound by ``functools.partial``,
+    that do not have the type or the bounds of their annotations.
+    """
+    if not callable(objective):
+        raise InputError(f"objective: found {type(objective).__name__}, expected {EXPECTED}")
+    try:
+        signature = inspect.signature(objective)
+        asked = [name for name in GIVEN if name in signature.parameters]
+        signature.bind(None, 0.0, **dict.fromkeys(asked))
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"objective: found {name_of(objective)}, expected {EXPECTED}: {error}"
+        ) from error
+    _check_parameters(objective)
+    return asked
+
+
+def _check_parameters(objective: Any) -> None:
+    """``InputError`` where a bound parameter does not fit its annotation."""
+    bound: dict[str, Any] = {}
+    while isinstance(objective, functools.partial):
+        bound = objective.keywords | bound
+        objective = objective.func
+    try:
+        hints = typing.get_type_hints(objective, include_extras=True)
+    except (NameError, TypeError):  # names that only a type checker knows
+        return
+    forms = {name: (hints[name], ...) for name in bound if name in hints and name not in GIVEN}
+    if forms:
+        parameters = create_model(name_of(objective), __base__=Settings, **forms)
+        parameters(**{name: bound[name] for name in forms})
+
+
+def evaluate(
+    objective: Any, rewards: Rewards, beta: float, *, head: int = 0, run: Run | None = None
+) -> Signal:
+    """What an objective makes of the rewards of B responses, checked.
+
+    It is given the ``head`` and the ``run`` if it asks for them. Raises InputError for what is no
+    objective, and where it returns anything else than a ``Signal`` of B finite numbers each with
+    coefficients that are not negative, changes its rewards, or remembers what is no tensor;
+    NonFiniteSignal for infinities and NaN.
+    """
+    asked = asks_for(objective)
+    given = {"head": head, "run": run or Run(0, 0)}
+    parts = [part for part in (rewards.mean, rewards.std, rewards.features) if part is not None]
+    before = [part.clone() for part in parts]
+    signal = objective(rewards, beta, **{name: given[name] for name in asked})
+    name = f"the objective {name_of(objective)}"
+    if not all(map(_same, parts, before)):
+        raise InputError(f"{name} changed the rewards that it was given; expected copies of them")
+    if not isinstance(signal, Signal):
+        raise InputError(f"{name} returned {type(signal).__name__}; expected a Signal")
+    _check_vectors(signal, name, len(rewards.mean))
+    if signal.penalty is not None:
+        _check_penalty(signal.penalty, signal.score, name)
+    _check_names(signal.metrics, "metric", int | float, "a number", name)
+    _check_names(given["run"].state, "memory", Tensor, "a tensor", name)
+    return signal
+
+
+def _same(part: Tensor, before: Tensor) -> bool:
+    return torch.equal(part.nan_to_num(), before.nan_to_num())
+
+
+def _check_vectors(signal: Signal, name: str, size: int) -> None:
+    """Shapes, types and finiteness of what a signal has for each response."""
+    vectors = {"score": signal.score, "KL coefficient": signal.kl_coefficient}
+    vectors |= {} if signal.weights is None else {"weight": signal.weights}
+    if signal.penalty is not None:
+        vectors["penalty coefficient"] = signal.penalty_coefficient
+    for part, values in vectors.items():
+        shape = tuple(values.shape) if isinstance(values, Tensor) else None
+        if shape != (size,):
+            found = type(values).__name__ if shape is None else f"shape {shape}"
+            raise InputError(
+                f"{name} returned a {part} of {found}; expected a tensor [{size}], one number a "
+                "response"
+            )
+        if not values.is_floating_point():
+            raise InputError(
+                f"{name} returned a {part} of {values.dtype}; expected floating-point numbers"
+            )
+        if not values.isfinite().all():
+            rows = (~values.isfinite()).nonzero().flatten().tolist()
+            raise NonFiniteSignal(
+                f"{name} returned a {part} that is not finite for {len(rows)} of {size} responses",
+                rows,
+            )
+    if (signal.kl_coefficient < 0).any():
+        raise InputError(
+            f"{name} returned the KL coefficient {signal.kl_coefficient.min().item():.4g}; "
+            "expected none below 0, which would reward a policy for leaving the reference"
+        )
+
+
+def _check_penalty(penalty: Any, like: Tensor, name: str) -> None:
+    """``InputError`` unless a penalty maps numbers to as many, differentiably."""
+    expected = "expected a function from log-ratios [n] to penalties [n], differentiable"
+    probe = torch.linspace(-1, 1, 3, dtype=like.dtype, device=like.device).requires_grad_()
+    try:
+        with torch.enable_grad():
+            found = penalty(probe)
+    except Exception as error:  # of whatever the caller's function does
+        raise InputError(f"{name}: its penalty fails: {error}; {expected}") from error
+    if not isinstance(found, Tensor) or found.shape != probe.shape or found.dtype != probe.dtype:
+        what = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+        raise InputError(f"{name}: its penalty of 3 log-ratios is of {what}; {expected}")
+    if not found.requires_grad:
+        raise InputError(f"{name}: its penalty has no gradient; {expected}")
+
+
+def _check_names(values: Any, what: str, kind: Any, expected: str, name: str) -> None:
+    """``InputError`` unless a dictionary has texts for keys and values of a kind."""
+    if not isinstance(values, dict):
+        raise InputError(
+            f"{name}: found {type(values).__name__} as its {what}, expected a dictionary"
+        )
+    for key, value in values.items():
+        if not isinstance(key, str) or not isinstance(value, kind) or isinstance(value, bool):
+            raise InputError(
+                f"{name}: its {what} {quoted(key)} is {quoted(value)}; expected {expected}, under "
+                "a name"
+            )

@@ -6,7 +6,7 @@ from prudent.objectives.signal import Signal
 from prudent.rewards.interface import Rewards
 
 
-def vanilla(rewards: Rewards, head: int, beta: float) -> Signal:
+def vanilla(rewards: Rewards, beta: float, *, head: int) -> Signal:
     """Standard RLHF: the own head's reward, and the same KL coefficient for every response."""
     score = rewards.mean[:, head]
     return Signal(score, beta * score.new_ones(score.shape))

@@ -12,6 +12,7 @@ import logging
 import os
 import shutil
 import signal
+import sys
 import threading
 from pathlib import Path
 from typing import Any, Self
@@ -23,11 +24,14 @@ from torch import Tensor
 
 from prudent.errors import InputError, cut, disk_is_full
 from prudent.ppo.lock import Lock
+from prudent.schemas import CSV_SCHEMAS, NUMBER
 
 logger = logging.getLogger(__name__)
 
 Log = list[dict[str, float]]
 State = dict[str, Tensor] | None
+
+LOG_COLUMNS = CSV_SCHEMAS["training_log"]
 
 STATE = "objective."
 """What the names of an objective's tensors begin with."""
@@ -59,9 +63,11 @@ class CheckpointFolder:
     def save(self, tensors: dict[str, Tensor], log: Log, state: State = None) -> None:
         """Replaces the checkpoint, in one step and durably; ``state`` is the objective's.
 
-        Raises InputError, and leaves the last checkpoint as it is, where the disk is full or the
+        Raises InputError, and leaves the last checkpoint as it is, where a tensor or the log is not
+        finite (the log's ``sigma`` and the objective's metrics may be NaN), the disk is full or the
         lock was lost.
         """
+        self._check(tensors, log)
         kept = state or {}
         metadata = {"fingerprint": json.dumps(self.fingerprint), "log": json.dumps(log)}
         # A folder, because safetensors puts temporary files of its own beside what it writes.
@@ -98,7 +104,8 @@ class CheckpointFolder:
         The tensors that the objective keeps come into ``state``, whatever they are.
 
         Raises InputError, and changes no tensor, where the checkpoint cannot be read, is of another
-        fingerprint, or holds other tensors than these (names, shapes or types).
+        fingerprint, holds other tensors than these (names, shapes or types) or ones that are not
+        finite, or a log that is none of this run's.
         """
         if not self.path.exists():
             return []
@@ -112,8 +119,8 @@ class CheckpointFolder:
             ) from error
         try:
             fingerprint = dict(json.loads(metadata["fingerprint"]))
-            log = list(json.loads(metadata["log"]))
-        except (KeyError, TypeError, ValueError) as error:
+            log = json.loads(metadata["log"])
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise self._refusal(
                 "expected this trainer's fingerprint and log in its metadata, found",
                 [", ".join(f"{name} {_short(text)}" for name, text in metadata.items()) or "none"],
@@ -128,6 +135,7 @@ class CheckpointFolder:
         )
         if differences:
             raise self._refusal("its tensors are not this run's", differences)
+        self._check(found, log)
         with torch.no_grad():
             for name, tensor in tensors.items():
                 tensor.copy_(found[name])
@@ -136,6 +144,15 @@ class CheckpointFolder:
             state.update({name.removeprefix(STATE): kept[name].to(device) for name in kept})
         logger.info("%s: going on after step %d", self.path, len(log))
         return log
+
+    def _check(self, tensors: dict[str, Tensor], log: Any) -> None:
+        """InputError where a run could not go on from these: damaged, or gone wrong."""
+        faults = _log_faults(log, self.fingerprint.get("ppo.steps"))
+        if faults:
+            raise self._refusal("its log is not of this run's steps", faults)
+        bad = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
+        if bad:
+            raise self._refusal("its tensors hold infinities or NaN", bad)
 
     def _refusal(self, what: str, details: list[str]) -> InputError:
         rest = f"; and {len(details) - 10} more" if len(details) > 10 else ""
@@ -168,6 +185,35 @@ class Termination:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
+def _log_faults(log: Any, steps: int | None) -> list[str]:
+    """What is wrong with a log; a run of so many steps, where that is known, writes a row a step.
+
+    It has a row at least: before the first step there is nothing to keep.
+    """
+    if not isinstance(log, list) or not log:
+        return [f"found {_short(log)}, expected a list of rows"]
+    if steps is not None and len(log) > steps:
+        return [f"found {len(log)} rows, expected at most {steps}"]
+    return [fault for step, row in enumerate(log) if (fault := _row_fault(step, row))]
+
+
+def _row_fault(step: int, row: Any) -> str | None:
+    if not isinstance(row, dict):
+        return f"row {step}: found {_short(row)}, expected numbers by name"
+    if "step" not in row:
+        return f"row {step}: found no step, expected {step}"
+    for name, value in row.items():
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        # The spread of one member, and what an objective measures, may be unknown.
+        unknown = LOG_COLUMNS.get(name) != NUMBER and number and value != value
+        # Whole numbers beyond what a float can hold are no results of a computation, either.
+        if not number or not (unknown or abs(value) <= sys.float_info.max):
+            return f"row {step}: {name}: found {_short(value)}, expected a finite number"
+    if row["step"] != step:
+        return f"row {step}: found the step {_short(row['step'])}, expected {step}"
+    return None
+
+
 def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """A nested dictionary as a flat one with dotted keys."""
     flat: dict[str, Any] = {}
@@ -189,8 +235,7 @@ def _differences(found: dict[str, Any], expected: dict[str, Any]) -> list[str]:
 
 
 def _short(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
-    return cut(text, 40)
+    return cut(value if isinstance(value, str) else json.dumps(value, default=repr), 40)
 
 
 def _form(tensor: Tensor) -> str:

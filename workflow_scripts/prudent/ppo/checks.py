@@ -1,8 +1,7 @@
-"""What the trainer refuses: models, rewards and signals of other forms, and what is not finite."""
+"""What the trainer refuses: models and rewards of other forms, and what is not finite."""
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import torch
@@ -11,29 +10,11 @@ from transformers import PreTrainedTokenizerBase
 
 from prudent.checkpoints import check_tokenizer
 from prudent.errors import InputError, quoted
-from prudent.objectives.signal import Signal
-from prudent.ppo.identity import name_of
 from prudent.rewards.interface import Rewards, as_rewards
 
 
 class NonFiniteError(InputError):
     """Training met an infinity or NaN; the message names the step and the term."""
-
-
-def takes_run(objective: Any) -> bool:
-    """Whether an objective takes a ``run`` too; ``InputError`` for what is none."""
-    expected = "a function of rewards, head, beta"
-    if not callable(objective):
-        raise InputError(f"objective: found {type(objective).__name__}, expected {expected}")
-    signature = inspect.signature(objective)
-    more = {"run": None} if "run" in signature.parameters else {}
-    try:
-        signature.bind(None, 0, 0.0, **more)
-    except TypeError as error:
-        raise InputError(
-            f"objective: found {name_of(objective)}, expected {expected}: {error}"
-        ) from error
-    return bool(more)
 
 
 def check_models(policy: Any, reference: Any, tokenizer: Any) -> None:
@@ -88,50 +69,23 @@ def checked_rewards(
     if bad:
         raise NonFiniteError(
             f"step {step}: the reward is not finite for {len(bad)} of {len(prompts)} "
-            f"responses; the prompts were {_some([prompts[row] for row in bad])}; the first "
+            f"responses; the prompts were {some([prompts[row] for row in bad])}; the first "
             f"response was {quoted(responses[bad[0]])}"
         )
     return rewards
 
 
-def signal_parts(signal: Any, name: str, size: int) -> dict[str, Tensor]:
-    """A ``Signal``'s vectors, one number for each of ``size`` responses, by name.
-
-    ``InputError`` where the objective of this name returned anything else.
-    """
-    objective = f"the objective {name}"
-    if not isinstance(signal, Signal):
-        raise InputError(f"{objective} returned {type(signal).__name__}; expected a Signal")
-    vectors = {"score": signal.score, "KL coefficient": signal.kl_coefficient}
-    vectors |= {} if signal.weights is None else {"weight": signal.weights}
-    if signal.penalty is not None:
-        vectors["penalty coefficient"] = signal.penalty_coefficient
-    for part, values in vectors.items():
-        shape = tuple(values.shape) if isinstance(values, Tensor) else None
-        if shape != (size,):
-            found = type(values).__name__ if shape is None else f"shape {shape}"
-            raise InputError(
-                f"{objective} returned a {part} of {found}; expected a tensor "
-                f"[{size}], one number a response"
-            )
-        if not values.is_floating_point():
-            raise InputError(
-                f"{objective} returned a {part} of {values.dtype}; expected floating-point numbers"
-            )
-    return vectors
-
-
-def require_finite(step: int, prompts: list[str], name: str, values: Tensor) -> None:
+def require_finite_rows(step: int, prompts: list[str], name: str, values: Tensor) -> None:
     """Checks one number a response; ``values`` and ``prompts`` are a step's, [B]."""
     if not values.isfinite().all():
         rows = (~values.isfinite()).nonzero().flatten().tolist()
         raise NonFiniteError(
             f"step {step}: the {name} is not finite for {len(rows)} of {len(prompts)} responses; "
-            f"the prompts were {_some([prompts[row] for row in rows])}"
+            f"the prompts were {some([prompts[row] for row in rows])}"
         )
 
 
-def _some(prompts: list[str], limit: int = 3) -> str:
+def some(prompts: list[str], limit: int = 3) -> str:
     """The first few prompts, and how many there are besides."""
     rest = f" and {len(prompts) - limit} more" if len(prompts) > limit else ""
     return ", ".join(repr(prompt) for prompt in prompts[:limit]) + rest
@@ -156,5 +110,5 @@ def require_finite_updates(
     raise NonFiniteError(
         f"step {step}, epoch {epoch}, minibatch {place}: the {name.replace('_', ' ')} is not "
         f"finite; a smaller learning rate or a larger KL coefficient may help; the prompts "
-        f"were {_some([texts[row] for row in rows])}"
+        f"were {some([texts[row] for row in rows])}"
     )

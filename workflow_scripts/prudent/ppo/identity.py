@@ -24,13 +24,6 @@ NO_CODE = ("__module__", "__qualname__", "__doc__")
 """Texts of a class that do nothing."""
 
 
-def name_of(function: Any) -> str:
-    """The name of a function, of what a partial calls, or of an object's class."""
-    while isinstance(function, functools.partial):
-        function = function.func
-    return getattr(function, "__qualname__", type(function).__qualname__)
-
-
 def digest_of(function: Any) -> str:
     """16 hexadecimal digits that change with what the function is."""
     return hashlib.sha256(repr(_parts(function, ())).encode()).hexdigest()[:16]

@@ -173,9 +173,11 @@ def _why_gone(file: Path, owner: dict[str, Any]) -> str | None:
     if me["boot"] and me["host"] == owner.get("host"):
         if me["boot"] != owner.get("boot"):
             return "the machine was started anew since"
-        if me["pids"] == owner.get("pids"):
-            started = _start_time(owner["pid"])
-            lives = started is not None and started == owner["started"]
+        pid, since = owner.get("pid"), owner.get("started")
+        # Without these, in a file that was damaged, whoever it is has to show that it lives.
+        if me["pids"] == owner.get("pids") and isinstance(pid, int) and since is not None:
+            started = _start_time(pid)
+            lives = started is not None and started == since
             return None if lives else "the process has ended"
     logger.info("%s: held by %s; waiting for a sign of life", file.parent, _name(owner))
     before, start = _touched(file), time.monotonic()

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import hashlib
 import json
 import logging
@@ -31,22 +32,29 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prudent.checkpoints import check_length
+from prudent.checkpoints import check_length, require_finite
 from prudent.errors import InputError, quoted
-from prudent.objectives.signal import Run, Signal
+from prudent.objectives.signal import (
+    NonFiniteSignal,
+    Run,
+    Signal,
+    asks_for,
+    evaluate,
+    name_of,
+)
 from prudent.policies.sampling import Rollout, response_statistics, sample
 from prudent.policies.text import decode_responses, encode_prompts, pad_token
 from prudent.ppo import kl, losses
 from prudent.ppo.checkpoint import CheckpointFolder, Termination
 from prudent.ppo.checks import (
+    NonFiniteError,
     check_models,
     checked_rewards,
-    require_finite,
+    require_finite_rows,
     require_finite_updates,
-    signal_parts,
-    takes_run,
+    some,
 )
-from prudent.ppo.identity import digest_of, name_of
+from prudent.ppo.identity import digest_of
 from prudent.ppo.minibatch import Experience, ValueFunction, minibatch_loss, value_head
 from prudent.ppo.schedule import learning_rate, minibatch_order, prompt_rows
 from prudent.ppo.settings import PPOSettings, RunSettings
@@ -57,6 +65,9 @@ from prudent.texts import text_list
 logger = logging.getLogger(__name__)
 
 Objective = Callable[..., Signal]
+
+REFERENCE_BATCHES = 8
+"""Batches of the reference's responses that an objective is given where it asks for them."""
 
 RATIO_THRESHOLD = 10.0
 """A minibatch whose mean probability ratio is above this gets no gradient (as in TRL 0.11)."""
@@ -89,8 +100,9 @@ class PPOTrainer:
     trained in place, on the device where it is. ``reward_fn`` maps prompts and responses, lists of
     B strings, to ``Rewards``, or to a table of the members' rewards [B, K] (a tensor, an array or a
     list of lists); ``objective`` (see ``prudent.objectives``) makes the ``Signal`` that PPO follows
-    of these, given the policy's own ``head`` and ``beta``; one with parameters is given as
-    ``functools.partial(objective, width=2.0)``. ``seed`` is the study's, ``run_seed`` the run's.
+    of these, given ``beta`` and, if it asks for it, the policy's own ``head``; one with parameters
+    is given as ``functools.partial(objective, width=2.0)``. ``seed`` is the study's, ``run_seed``
+    the run's.
 
     With ``checkpoints``, a folder, a run that was stopped goes on from its last checkpoint, bit for
     bit as if it had not been, provided that it is the same run: the same settings, prompts,
@@ -136,7 +148,7 @@ class PPOTrainer:
         self.fingerprint = fingerprint or {}
 
         self.run = Run(self.seed, self.run_seed)
-        self.remembers = takes_run(objective)
+        asks_for(objective)
         try:
             json.dumps(self.fingerprint)
         except (TypeError, ValueError, RecursionError) as error:
@@ -196,6 +208,8 @@ class PPOTrainer:
                     if termination.asked:
                         logger.info("SIGTERM: checkpoint written after step %d", done)
                         raise SystemExit(128 + signal.SIGTERM)
+        # Each step's sampling would have met what the step before it broke, but for the last one's.
+        require_finite(self.policy, f"the policy after step {settings.steps}")
         return log
 
     def step(self, step: int, prompts: list[str], ids: Tensor, mask: Tensor) -> dict[str, float]:
@@ -216,9 +230,8 @@ class PPOTrainer:
             self.tokenizer, prompt_ids, prompt_mask, rollout.response_ids, rollout.mask
         )
         with torch.no_grad():
-            rewards = self.reward_fn(texts, responses)
-            rewards = checked_rewards(rewards, self.head, step, texts, responses)
-            rewards = rewards.to(rollout.log_probs)
+            rewards = self._rewards(step, rows, texts, responses).to(rollout.log_probs)
+            self.run.sample_reference = lambda: self._reference_rewards(prompts, ids, mask)
             signal = self._signal(step, texts, rewards)
         # 4. Advantages and returns, and several epochs of updates on these.
         experience = self._experience(step, texts, prompt_ids, prompt_mask, rollout, signal)
@@ -251,13 +264,19 @@ class PPOTrainer:
 
     def _respond(self, step: int, texts: list[str], ids: Tensor, mask: Tensor) -> Rollout:
         """The policy's responses to encoded prompts, with the log-probabilities of what it did."""
+        rollout = self._sample(self.policy, ids, mask, "sampling", step)
+        require_finite_rows(step, texts, "policy's log-probability", rollout.log_probs.sum(dim=1))
+        return rollout
+
+    def _sample(self, model: Any, ids: Tensor, mask: Tensor, purpose: str, number: int) -> Rollout:
+        """A batch of a model's responses to encoded prompts, from a stream of the run's own."""
         uniforms = torch.rand(
             (self.settings.batch_size, self.settings.response_length),
-            generator=generator(self.seed, "policy", self.run_seed, "sampling", step),
+            generator=generator(self.seed, "policy", self.run_seed, purpose, number),
         )
         with self._precision():
-            rollout = sample(
-                self.policy,
+            return sample(
+                model,
                 ids,
                 mask,
                 uniforms.to(self.device),
@@ -265,17 +284,37 @@ class PPOTrainer:
                 self.tokenizer.eos_token_id,
                 pad_token(self.tokenizer),
             )
-        require_finite(step, texts, "policy's log-probability", rollout.log_probs.sum(dim=1))
-        return rollout
+
+    def _rewards(self, step: int, rows: Tensor, texts: list[str], responses: list[str]) -> Rewards:
+        """The members' rewards of responses to the prompts in these rows."""
+        found = checked_rewards(self.reward_fn(texts, responses), self.head, step, texts, responses)
+        return dataclasses.replace(found, prompt=rows)
+
+    @torch.no_grad()
+    def _reference_rewards(self, prompts: list[str], ids: Tensor, mask: Tensor) -> Rewards:
+        """The rewards of what the reference answers to the prompts of the run's first steps."""
+        parts = []
+        for batch in range(REFERENCE_BATCHES):
+            rows = prompt_rows(
+                len(prompts), self.settings.batch_size, batch, self.seed, self.run_seed
+            )
+            texts = [prompts[row] for row in rows]
+            inputs = ids[rows].to(self.device), mask[rows].to(self.device)
+            rollout = self._sample(self.reference, *inputs, "reference", batch)
+            responses = decode_responses(
+                self.tokenizer, *inputs, rollout.response_ids, rollout.mask
+            )
+            parts.append(self._rewards(self.run.step, rows, texts, responses).to(rollout.log_probs))
+        return Rewards.joined(parts)
 
     def _signal(self, step: int, texts: list[str], rewards: Rewards) -> Signal:
         """What the objective makes of the rewards, checked."""
         self.run.step = step
-        more = {"run": self.run} if self.remembers else {}
-        signal = self.objective(rewards, self.head, self.beta, **more)
-        for part, values in signal_parts(signal, name_of(self.objective), len(texts)).items():
-            require_finite(step, texts, f"objective's {part}", values)
-        return signal
+        try:
+            return evaluate(self.objective, rewards, self.beta, head=self.head, run=self.run)
+        except NonFiniteSignal as error:
+            prompts = some([texts[row] for row in error.rows])
+            raise NonFiniteError(f"step {step}: {error}; the prompts were {prompts}") from error
 
     @torch.no_grad()
     def _experience(
@@ -297,7 +336,9 @@ class PPOTrainer:
                 self.reference, ids, mask, rollout.mask.shape[1], settings.temperature
             )
         reference_log_probs = reference_log_probs.masked_fill(~rollout.mask.bool(), 0.0)
-        require_finite(step, texts, "reference's log-probability", reference_log_probs.sum(dim=1))
+        require_finite_rows(
+            step, texts, "reference's log-probability", reference_log_probs.sum(dim=1)
+        )
         token_rewards = losses.token_rewards(
             rollout.log_probs - reference_log_probs,
             rollout.mask,
@@ -391,7 +432,7 @@ class PPOTrainer:
             "objective": {"name": name_of(self.objective), "digest": digest_of(self.objective)},
             **{"head": self.head, "beta": self.beta, "seed": self.seed, "run_seed": self.run_seed},
             "prompts": hashlib.sha256(json.dumps(prompts).encode()).hexdigest(),
-            **self.fingerprint,
+            "inputs": self.fingerprint,  # under a name of its own, so that it hides none of these
         }
 
     def _tensors(self) -> dict[str, Tensor]:

@@ -26,7 +26,7 @@ from prudent.checkpoints import (
     save_checkpoint,
     save_tensors,
 )
-from prudent.errors import InputError
+from prudent.errors import InputError, quoted
 from prudent.rewards.features import BATCH_TOKENS, extract
 from prudent.rewards.interface import Rewards
 from prudent.rewards.models import final_linear, load_reward_model
@@ -58,9 +58,14 @@ class RewardEnsemble:
         self.bias = bias - torch.tensor(offsets)
 
     @classmethod
-    def load(cls, path: str | Path, batch_tokens: int = BATCH_TOKENS) -> RewardEnsemble:
+    def load(
+        cls,
+        path: str | Path,
+        batch_tokens: int = BATCH_TOKENS,
+        revision: str | None = None,
+    ) -> RewardEnsemble:
         """Loads a checkpoint; ``InputError`` if a weight of it is missing or it has no template."""
-        return cls(*load_classifier(path), batch_tokens)
+        return cls(*load_classifier(path, revision), batch_tokens)
 
     @property
     def heads(self) -> int:
@@ -105,19 +110,21 @@ def mean_rewards(
         return linear(mean.to(linear.weight)).float().cpu().tolist()
 
 
-def load_classifier(path: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load_classifier(
+    path: str | Path, revision: str | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A trained sequence classifier with the tokenizer and the template by which it reads texts.
 
     ``InputError`` if a weight of it is missing, or the template, or if its parts do not fit.
     """
-    tokenizer = load_tokenizer(path)
+    tokenizer = load_tokenizer(path, revision)
     if tokenizer.chat_template is None:
         raise InputError(
             f"{path}: the reward model's tokenizer has no chat template, so it is not known "
             "how it reads a prompt and a response; store one with the checkpoint"
         )
     check_template(tokenizer, path)
-    model = load_reward_model(path, tokenizer.model_max_length)
+    model = load_reward_model(path, tokenizer.model_max_length, revision)
     check_tokenizer(tokenizer, model, path)
     check_length(model, _longest(tokenizer, model), "the tokenizer's model_max_length is")
     return model, tokenizer
@@ -130,8 +137,8 @@ def reward_offsets(model: PreTrainedModel, heads: int) -> list[float]:
         return [0.0] * heads
     if not finite_numbers(offsets) or len(offsets) != heads:
         raise InputError(
-            f"{model.name_or_path}: config.reward_offsets is {offsets}, expected {heads} finite "
-            "numbers, one for each head"
+            f"{model.name_or_path}: config.reward_offsets is {quoted(offsets)}, expected {heads} "
+            "finite numbers, one for each head"
         )
     return offsets
 
@@ -194,15 +201,19 @@ def save_ensemble(
         if std is not None:
             save_tensors(std, folder / "std.safetensors")
 
-    config = base.config
-    parent = base.get_submodule(name.rpartition(".")[0]) if "." in name else base
-    try:
-        setattr(parent, name.rpartition(".")[2], replaced.to(linear.weight.dtype))
-        base.config = copy.deepcopy(config)
-        base.config.num_labels = count
-        base.config.reward_offsets = heads.offsets.tolist()
-        base.config.reward_ensemble = kind
-        save_checkpoint(base, tokenizer, path, more=more)
-    finally:
-        setattr(parent, name.rpartition(".")[2], linear)
-        base.config = config
+    written = _with_module(base, name.split("."), replaced.to(linear.weight))
+    written.config = copy.deepcopy(base.config)
+    written.config.num_labels = count
+    written.config.reward_offsets = heads.offsets.tolist()
+    written.config.reward_ensemble = kind
+    save_checkpoint(written, tokenizer, path, more=more)
+
+
+def _with_module(model: nn.Module, names: list[str], module: nn.Module) -> nn.Module:
+    """A model that has another module in that place, and shares all others with ``model``."""
+    if not names:
+        return module
+    copied = copy.copy(model)
+    copied._modules = dict(model._modules)
+    copied._modules[names[0]] = _with_module(model._modules[names[0]], names[1:], module)
+    return copied

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from prudent.batches import collate
 from prudent.checkpoint_files import read_json
+from prudent.checkpoints import FLOATS
 from prudent.errors import InputError, quoted
 from prudent.rewards.models import final_linear
 from prudent.rewards.text import Prompt, checked_texts, encode
@@ -170,6 +171,8 @@ def load_features(path: str | Path, width: int) -> PairFeatures:
                 f"{path}: {name}: found {what}, expected {list(shape)}, by the pairs' ids and the "
                 f"base model's width; {again}"
             )
+        if tensor.dtype not in FLOATS:
+            raise InputError(f"{path}: {name}: found {tensor.dtype}, expected floats; {again}")
         unknown = tensor.isnan() if name == "probability" else torch.tensor(False)
         if not (tensor.isfinite() | unknown).all():
             raise InputError(f"{path}: {name}: found numbers that are not finite")

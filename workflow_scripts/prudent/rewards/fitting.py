@@ -9,10 +9,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 import torch
+from scipy.optimize import minimize
+from scipy.special import expit
 from torch import Tensor, nn
 
 from prudent.errors import InputError
-from prudent.rewards.settings import HeadSettings
+from prudent.rewards.settings import HeadTraining
 from prudent.seeding import generator
 
 logger = logging.getLogger(__name__)
@@ -28,7 +30,7 @@ def fit_heads(
     parameters: Sequence[Tensor],
     measure: Callable[[Tensor], Measured],
     validate: Callable[[], Measured] | None,
-    settings: HeadSettings,
+    settings: HeadTraining,
     size: int,
     seed: int,
     stage: str,
@@ -64,7 +66,7 @@ def fit_heads(
     def record(split: str, found: Measured) -> None:
         records.append((step, split, found[0].detach(), found[1].detach()))
 
-    sample = _bootstrap(settings, count, size, seed, stage, draw)
+    sample = resamples(settings, count, size, seed, stage, draw)
     kept = first.detach()[0].clone()
     for epoch in range(settings.epochs):
         order = _orders(settings, count, size, seed, stage, draw, epoch)
@@ -99,6 +101,42 @@ def fit_heads(
     return loss_table(records, draw)
 
 
+def fit_to_convergence(pairs: Tensor, sample: Tensor, ridge: float) -> Tensor:
+    """The weights [K, d] at which each head's loss is least, in float64.
+
+    That of head k is the sum of the Bradley-Terry losses of its pairs and ridge / 2 |w|^2, which
+    is strictly convex. pairs: differences of features [n, d], the chosen response's less the
+    rejected one's; sample: the numbers [K, n] of each head's pairs, some of them several times.
+    ``InputError`` where a head does not converge.
+    """
+    difference = pairs.double().numpy()
+    weights = []
+    for head, numbers in enumerate(sample.numpy()):
+        times = np.bincount(numbers, minlength=len(difference)).astype(float)
+
+        def loss(weight: np.ndarray, times: np.ndarray = times) -> tuple[float, np.ndarray]:
+            margin = difference @ weight
+            value = times @ np.logaddexp(0, -margin) + ridge / 2 * weight @ weight
+            return value, ridge * weight - (times * expit(-margin)) @ difference
+
+        found = minimize(
+            loss,
+            np.zeros(difference.shape[1]),
+            jac=True,
+            method="L-BFGS-B",
+            # The gradient, of sums over pairs, is what says that a head has converged.
+            options={"gtol": 1e-7 * max(times.sum(), 1), "ftol": 0.0, "maxiter": 10_000},
+        )
+        slope = np.abs(found.jac).max()
+        if not slope <= 1e-4 * max(times.sum(), 1):
+            raise InputError(
+                f"head {head} did not converge: {found.message}, the loss's largest slope is "
+                f"{slope:.2g}; a larger ridge than {ridge:g} may help"
+            )
+        weights.append(torch.from_numpy(found.x))
+    return torch.stack(weights)
+
+
 def constants(
     base: nn.Linear, frozen: bool, weight: Tensor, initial: Tensor, mean: Tensor | None
 ) -> tuple[Tensor | None, Tensor, Tensor]:
@@ -120,6 +158,15 @@ def constants(
     return bias, mean @ weight.T + own, mean @ initial.T
 
 
+def measured(
+    step: int, measure: Callable[[], Measured], validate: Callable[[], Measured] | None
+) -> list[Record]:
+    """What there is to record at a step, of the training pairs, and of others if there are some."""
+    found = [("train", measure())]
+    found += [("validation", validate())] if validate is not None else []
+    return [(step, split, *values) for split, values in found]
+
+
 def loss_table(records: Sequence[Record], draw: int) -> pd.DataFrame:
     """Losses of K members as a table: ensemble, head, step, loss, accuracy, split."""
     count = len(records[0][2])
@@ -135,8 +182,8 @@ def loss_table(records: Sequence[Record], draw: int) -> pd.DataFrame:
     )
 
 
-def _bootstrap(
-    settings: HeadSettings, count: int, size: int, seed: int, stage: str, draw: int
+def resamples(
+    settings: HeadTraining, count: int, size: int, seed: int, stage: str, draw: int
 ) -> Tensor:
     """Pairs [K, size] that each head is trained on: all of them, or its own resample."""
     if not settings.bootstrap:
@@ -150,7 +197,7 @@ def _bootstrap(
 
 
 def _orders(
-    settings: HeadSettings, count: int, size: int, seed: int, stage: str, draw: int, epoch: int
+    settings: HeadTraining, count: int, size: int, seed: int, stage: str, draw: int, epoch: int
 ) -> Tensor:
     """The order [K, size] in which each head sees its pairs in this epoch."""
     heads = range(count) if settings.order == "own" else (0,)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,8 @@ class Rewards:
     """[B, K] each member's own standard deviation, where it has one."""
     features: Tensor | None = None
     """[B, d] what the members' final linear layers read, where they share it."""
+    prompt: Tensor | None = None
+    """[B] which prompt a response belongs to, as whole numbers; whoever has the prompts sets it."""
 
     @property
     def members(self) -> int:
@@ -44,7 +46,18 @@ class Rewards:
     def to(self, other: Tensor) -> Rewards:
         """The same in another tensor's type and on its device."""
         parts = (self.mean, self.std, self.features)
-        return Rewards(*(None if part is None else part.to(other) for part in parts))
+        prompt = None if self.prompt is None else self.prompt.to(other.device)
+        return Rewards(*(None if part is None else part.to(other) for part in parts), prompt)
+
+    @staticmethod
+    def joined(parts: Sequence[Rewards]) -> Rewards:
+        """Several batches as one."""
+
+        def join(name: str) -> Tensor | None:
+            tensors = [getattr(part, name) for part in parts]
+            return None if tensors[0] is None else torch.cat(tensors)
+
+        return Rewards(*(join(part.name) for part in fields(Rewards)))
 
 
 RewardFunction = Callable[[list[str], list[str]], Any]

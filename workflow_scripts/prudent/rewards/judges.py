@@ -19,7 +19,7 @@ from prudent.world.reward import gold_reward
 Judge = Callable[[Sequence[Prompt], Sequence[str]], dict[str, np.ndarray]]
 
 
-def load_judge(name: str | Path) -> Judge:
+def load_judge(name: str | Path, revision: str | None = None) -> Judge:
     """The judge of that name: "world", or the folder or hub id of a reward model with one label.
 
     The world's judge also says which texts are grammatical (as 0 or 1).
@@ -29,7 +29,7 @@ def load_judge(name: str | Path) -> Judge:
     # The world's judge needs neither torch nor transformers, which take seconds to import.
     from prudent.rewards.ensemble import RewardEnsemble
 
-    model = RewardEnsemble.load(name)
+    model = RewardEnsemble.load(name, revision=revision)
     if model.heads != 1:
         raise InputError(f"{name}: a judge has one label, this model has {model.heads}")
 

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 from transformers import PreTrainedConfig
 
-from prudent.checkpoints import why
+from prudent.checkpoints import look_for, why
 from prudent.errors import InputError, quoted
 
 KINDS: dict[str, str] = {
@@ -30,6 +30,7 @@ def load_rewards(path: str | Path, revision: str | None = None) -> Any:
     A checkpoint that says nothing of its kind is one of heads, as any sequence classifier is.
     Raises InputError where it is of an unknown kind or cannot be loaded.
     """
+    look_for(path)
     try:
         config, _ = PreTrainedConfig.get_config_dict(path, revision=revision)
     except (OSError, ValueError) as error:
@@ -39,6 +40,13 @@ def load_rewards(path: str | Path, revision: str | None = None) -> Any:
         raise InputError(
             f"{path}: config.json: reward_ensemble is {quoted(kind)}; "
             f"expected one of {', '.join(KINDS)}"
+        )
+    if kind == "heads":
+        return kind_module(kind).HeadEnsemble.load(path, revision=revision)
+    if revision is not None:
+        raise InputError(
+            f"{path}: found an ensemble of {kind} and the revision {quoted(revision)}; expected a "
+            "folder, since only sequence classifiers are taken from the hub"
         )
     return getattr(kind_module(kind), KINDS[kind]).load(path)
 

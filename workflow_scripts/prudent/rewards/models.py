@@ -25,13 +25,15 @@ HEAD = re.compile(r"^(score|classifier|pre_classifier|pooler)\.|\.pooler\.")
 DROPOUT = re.compile(r"dropout|pdrop")
 
 
-def load_reward_model(checkpoint: str | Path, tokens: int = 0) -> PreTrainedModel:
+def load_reward_model(
+    checkpoint: str | Path, tokens: int = 0, revision: str | None = None
+) -> PreTrainedModel:
     """A trained sequence-classification model, on our device, for texts of so many tokens.
 
     ``InputError`` if a weight, such as the head's, is not in the checkpoint: a freshly initialised
     head gives rewards that mean nothing.
     """
-    model = load_model(AutoModelForSequenceClassification, checkpoint, tokens=tokens)
+    model = load_model(AutoModelForSequenceClassification, checkpoint, revision, tokens=tokens)
     return model.to(device()).eval()
 
 

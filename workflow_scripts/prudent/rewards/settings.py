@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -40,8 +41,8 @@ class RewardSettings(Settings):
     """Dropout in training, of everything that the architecture can drop."""
 
 
-class HeadSettings(Settings):
-    """Linear heads on the frozen base model, trained from its cached features (2410.23726)."""
+class HeadTraining(Settings):
+    """What heads on the frozen base model share, whatever they give."""
 
     first: Literal["fresh", "base"] = "fresh"
     """Head 0, fresh as the others or the base model's own (the paper's section 4 says "9
@@ -69,7 +70,30 @@ class HeadSettings(Settings):
     stops."""
 
 
-class GaussianSettings(HeadSettings):
+class HeadSettings(HeadTraining):
+    """Linear heads on the frozen base model, trained from its cached features (2410.23726)."""
+
+    ridge: Positive | None = None
+    """Trains each head to convergence instead (L-BFGS, float64), on the sum of its pairs' losses
+    and half this number times the squared length of its weights; then `order`, `epochs`,
+    `batch_size`, `learning_rate`, `weight_decay` and `stop_loss` do nothing. The optimum is one, so
+    heads differ by their resamples alone. null is the paper's way, AdamW for some epochs."""
+
+    def rules(self) -> Iterator[tuple[str, str]]:
+        if self.ridge is not None and not self.bootstrap:
+            yield (
+                "ridge",
+                f"is {self.ridge:g} and `bootstrap` is false, so that all heads end as one; "
+                "expected `bootstrap: true` with a ridge",
+            )
+        if self.ridge is not None and self.first == "base":
+            yield (
+                "ridge",
+                f"is {self.ridge:g} and `first` is base; expected `first: fresh` with a ridge",
+            )
+
+
+class GaussianSettings(HeadTraining):
     """Heads that give a mean and a standard deviation of their own (BRME, 2409.15360)."""
 
     min_std: Positive = 1e-3

@@ -7,8 +7,11 @@ can look back at all others.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
+
+from prudent.errors import cut
 
 TEMPLATES = {
     "continuation": "{% for m in messages %}{{ m['content'] }}{% endfor %}{{ eos_token }}",
@@ -20,23 +23,83 @@ TEMPLATES = {
 
 Render = Callable[[list[dict[str, str]]], str]
 
+MOST_TURNS = 100_000
+"""The largest number in a template, and the most turns of loops over numbers inside each other."""
 
-def fault(render: Render) -> str | None:
-    """What is wrong with a template, tried on a probe pair: None for nothing.
+
+def without_end(template: str) -> str | None:
+    """Why rendering a template may take for ever or fill the memory; None for no reason seen.
+
+    Jinja's sandbox limits each ``range``, and neither loops inside each other nor ``'a' * 10**9``.
+    """
+    import jinja2
+
+    environment = jinja2.Environment()
+    try:
+        tokens = [text for _, kind, text in environment.lex(template) if kind == "integer"]
+        numbers = [text.replace("_", "") for text in tokens]
+        most = len(str(MOST_TURNS))
+        for text in numbers:
+            if len(text) > most or int(text, 0) > MOST_TURNS:
+                return f"has the number {cut(text)}; expected at most {MOST_TURNS}"
+        if _turns(environment.parse(template)) > MOST_TURNS:
+            return f"has loops with more than {MOST_TURNS} turns, inside each other"
+    except jinja2.TemplateError:  # rendering says what is wrong
+        pass
+    return None
+
+
+def _turns(node: Any, above: int = 1) -> int:
+    """The most turns of loops over ranges of constants, inside each other, below a node."""
+    from jinja2 import nodes
+
+    most = above
+    for child in node.iter_child_nodes():
+        turns = above
+        match child:
+            case nodes.For(iter=nodes.Call(node=nodes.Name(name="range"), args=bounds)):
+                values = [bound.value for bound in bounds if isinstance(bound, nodes.Const)]
+                turns *= max([1, *(value for value in values if isinstance(value, int))])
+        most = max(most, _turns(child, turns))
+    return most
+
+
+def fault(template: str, render: Render) -> str | None:
+    """What is wrong with a template, tried on probe pairs: None for nothing.
 
     ``render`` turns a conversation into a text. A template that does not show the response would
-    give every response the same reward.
+    give every response the same reward; it may show that of a short dialogue alone. One that
+    refuses longer dialogues, or a system message as Gemma's does, will say so of the data.
     """
-    texts = []
-    for response in ("It is good.", "That was bad!"):
-        probe = [{"role": "user", "content": "How?"}, {"role": "assistant", "content": response}]
-        try:
-            texts.append(render(probe))
-        except Exception as error:  # of jinja2, or of whatever the template does
-            return f"cannot be rendered: {type(error).__name__}: {error}".replace("\n", " ")
-    if texts[0] == texts[1]:
-        return "does not show the response: two responses to a prompt give the same text"
+    if reason := without_end(template):
+        return reason
+    for system, turns in itertools.product((False, True), (1, 2, 3)):
+        texts = []
+        for response in ("It is good.", "That was bad!"):
+            try:
+                texts.append(render(_probe(system, turns, response)))
+            except Exception as error:  # of jinja2, or of whatever the template does
+                if not system and turns == 1:
+                    return f"cannot be rendered: {type(error).__name__}: {error}".replace("\n", " ")
+                break
+        if len(texts) == 2 and texts[0] == texts[1]:
+            roles = ", ".join(message["role"] for message in _probe(system, turns, ""))
+            return (
+                "does not show the response: two responses to a prompt give the same text "
+                f"(in a dialogue of {roles})"
+            )
     return None
+
+
+def _probe(system: bool, turns: int, response: str) -> list[dict[str, str]]:
+    """A dialogue of so many messages of the user's, the last one answered by the response."""
+    dialogue = [{"role": "system", "content": "Be short."}] if system else []
+    for turn in range(turns):
+        dialogue += [
+            {"role": "user", "content": f"How is film {turn}?"},
+            {"role": "assistant", "content": f"I have not seen film {turn}."},
+        ]
+    return [*dialogue[:-1], {"role": "assistant", "content": response}]
 
 
 def plain_fault(template: str) -> str | None:
@@ -48,4 +111,4 @@ def plain_fault(template: str) -> str | None:
     def render(messages: list[dict[str, str]]) -> str:
         return render_jinja_template([messages], chat_template=template, **special)[0][0]
 
-    return fault(render)
+    return fault(template, render)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,11 @@ from prudent.rewards.templates import TEMPLATES, fault
 from prudent.texts import as_list, check_text, text_list
 
 if TYPE_CHECKING:
+    import pandas as pd
     from transformers import PreTrainedTokenizerBase
+
+# The largest share of pairs whose two sides may be the same tokens: they teach nothing.
+MAX_EQUAL = 0.01
 
 Message = dict[str, str]
 
@@ -57,7 +62,10 @@ def reading(tokenizer: PreTrainedTokenizerBase) -> tuple[Any, ...]:
 
 def check_template(tokenizer: PreTrainedTokenizerBase, checkpoint: str | Path) -> None:
     """``InputError`` where the tokenizer's template fails or does not show the response."""
-    wrong = fault(lambda messages: tokenizer.apply_chat_template(messages, tokenize=False))
+    wrong = fault(
+        str(tokenizer.chat_template),
+        lambda messages: tokenizer.apply_chat_template(messages, tokenize=False),
+    )
     if wrong:
         raise InputError(f"{checkpoint}: the chat template {wrong}")
 
@@ -73,7 +81,6 @@ def encode(
     is longer the end is left (see ``count_cut``). Never empty: an empty text is one EOS or padding
     token.
     """
-    tokenizer.truncation_side = "left"
     conversations = [
         [*as_messages(prompt), {"role": "assistant", "content": response}]
         for prompt, response in zip(*checked_texts(prompts, responses), strict=True)
@@ -81,16 +88,43 @@ def encode(
     if not conversations:
         return []
     texts = _render(tokenizer, conversations)
-    ids = tokenizer(
-        texts,
-        add_special_tokens=not _writes_bos(tokenizer),
-        truncation=True,
-        max_length=tokenizer.model_max_length,
-        return_attention_mask=False,
-        return_token_type_ids=False,
-    )["input_ids"]
+    side = tokenizer.truncation_side
+    tokenizer.truncation_side = "left"  # for this call: the tokenizer is the caller's
+    try:
+        ids = tokenizer(
+            texts,
+            add_special_tokens=not _writes_bos(tokenizer),
+            truncation=True,
+            max_length=tokenizer.model_max_length,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+        )["input_ids"]
+    finally:
+        tokenizer.truncation_side = side
     empty = [tokenizer.pad_token_id if tokenizer.eos_token_id is None else tokenizer.eos_token_id]
     return [row or empty for row in ids]
+
+
+def encode_pairs(
+    tokenizer: PreTrainedTokenizerBase, pairs: pd.DataFrame
+) -> dict[str, list[list[int]]]:
+    """The token ids of both sides of pairs for training, chosen and rejected.
+
+    ``InputError`` where the model would see two equal sides in more than ``MAX_EQUAL`` of them, as
+    where the responses' difference is cut off.
+    """
+    prompts = pairs["prompt"].tolist()
+    sides = {
+        side: encode(tokenizer, prompts, pairs[side].tolist()) for side in ("chosen", "rejected")
+    }
+    equal = sum(map(operator.eq, *sides.values()))
+    if equal > MAX_EQUAL * len(pairs):
+        raise InputError(
+            f"found the same tokens for both responses of {equal} of {len(pairs)} pairs, expected "
+            f"so of at most {MAX_EQUAL:.0%}; is max_length ({tokenizer.model_max_length}) too "
+            "short, or does the template or the tokenizer drop what tells them apart?"
+        )
+    return sides
 
 
 def count_cut(

@@ -31,7 +31,7 @@ from prudent.checkpoints import save_checkpoint
 from prudent.errors import InputError, quoted
 from prudent.rewards.models import new_reward_model
 from prudent.rewards.settings import RewardSettings
-from prudent.rewards.text import count_cut, encode, reward_tokenizer
+from prudent.rewards.text import count_cut, encode_pairs, reward_tokenizer
 from prudent.seeding import derive_seed
 from prudent.training import LossRecorder, common_arguments, is_first
 
@@ -141,14 +141,11 @@ def fit_reward_model(
 def tokenized_pairs(tokenizer: PreTrainedTokenizerBase, pairs: pd.DataFrame) -> Dataset:
     """Pairs as RewardTrainer takes them tokenized: chosen_ids, rejected_ids; and their length.
 
-    Warns of responses that alone are too long, and lose their beginning.
+    Warns of responses that alone are too long, and lose their beginning; ``InputError`` as
+    ``encode_pairs``.
     """
-    prompts, cut = pairs["prompt"].tolist(), 0
-    sides = {}
-    for side in ("chosen", "rejected"):
-        responses = pairs[side].tolist()
-        sides[side] = encode(tokenizer, prompts, responses)
-        cut += count_cut(tokenizer, sides[side], responses)
+    sides = encode_pairs(tokenizer, pairs)
+    cut = sum(count_cut(tokenizer, ids, pairs[side].tolist()) for side, ids in sides.items())
     if cut:
         logger.warning(
             "%d of %d responses alone are longer than max_length, %d tokens: of them only the end "

@@ -61,15 +61,43 @@ def _config_text(config: dict[str, Any]) -> str:
     return yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
 
 
+PLACES = (
+    *("data", "reference", "reward", "benchmark", "policies", "responses", "judge", "summary"),
+    *("figures", "logs", "benchmarks"),
+)
+"""The folders of a scenario's results."""
+CACHED = PLACES[:4]
+"""Those with results of cached rules, which are links into the cache."""
+
+
+def check_results(results: str, *others: str, write: bool = False) -> None:
+    """Refuses a scenario's places for results, and others, as ``check_folders`` does."""
+    check_folders(*(f"{results}/{name}" for name in PLACES), *others, write=write)
+
+
+def check_links(results: str) -> None:
+    """Refuses a scenario's results that are links to what is gone from the cache."""
+    for name in CACHED:
+        for place, folders, files in os.walk(f"{results}/{name}"):
+            for path in (os.path.join(place, file) for file in (*folders, *files)):
+                if os.path.islink(path) and not os.path.exists(path):
+                    raise InputError(
+                        f"{path}: a link to {os.readlink(path)}, which is not there, as after the "
+                        f"cache was cleared; delete such links, and the results are made again: "
+                        f"find {results} -xtype l -delete"
+                    )
+
+
 def check_folders(*folders: str, write: bool = False) -> None:
     """Refuses places for results that are not folders; with ``write``, ones to be read only."""
     for folder in folders:
         for path in (*reversed(Path(folder).parents), Path(folder)):
-            if path.is_symlink() and not path.exists():
+            if os.path.islink(path) and not os.path.exists(path):
                 raise InputError(f"{path}: a link to {os.readlink(path)}, which is not there")
-            if path.exists() and not path.is_dir():
+            if os.path.exists(path) and not os.path.isdir(path):
                 raise InputError(f"{path}: found a file, expected a folder to write results to")
-        existing = next(path for path in (Path(folder), *Path(folder).parents) if path.exists())
+        parents = (Path(folder), *Path(folder).parents)
+        existing = next(path for path in parents if os.path.exists(path))
         if write and not os.access(existing, os.W_OK | os.X_OK):
             raise InputError(
                 f"{existing}: this user may not write there, expected a folder that takes results"

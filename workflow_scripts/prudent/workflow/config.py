@@ -42,7 +42,7 @@ NOT_NAMES |= {"inf", "all", "reference", "overall"}
 
 
 def _method_name(name: str) -> str:
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name in NOT_NAMES:
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,99}", name) or name in NOT_NAMES:
         raise ValueError(NAME_FORM)
     return name
 
@@ -106,6 +106,8 @@ class JudgeSettings(Settings):
     model: Text = "world"
     """The world's true reward (`world`), a reward model trained on the judge's share of the pairs
     (`trained`), or a folder or hub id of a reward model."""
+    revision: str | None = None
+    """Revision of the hub id."""
     prompts: Count = 512
     """Test prompts that every policy answers."""
     reward: RewardOverrides = RewardOverrides()
@@ -133,7 +135,7 @@ class LimitSettings(Settings):
 class Config(Settings):
     """The configuration."""
 
-    scenario: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+    scenario: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$")]
     """Name of the scenario; its results go to `results/<scenario>/`."""
     seed: Seed = 0
     """Seed of the study; every random stream derives from it."""

@@ -36,7 +36,26 @@ HEADER = """\
 
 def schema_text() -> str:
     """The schema file."""
-    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **_plain(_schema())}
+    form = _schema()
+    of_all = {
+        "Method": [objective.parameters for objective in objectives().values()],
+        "Ensemble": list(KINDS.values()),
+    }
+    for name, models in of_all.items():
+        # An editor's check: which key goes with which objective or kind is the classes' to say.
+        found: dict[str, list[Form]] = {}
+        for model in models:
+            own = model.model_json_schema()
+            for key, part in own.get("properties", {}).items():
+                part = resolved(part, own)
+                if part not in found.setdefault(key, []):
+                    found[key].append(part)
+        more = {
+            key: {"anyOf": parts} if len(parts) > 1 else parts[0] for key, parts in found.items()
+        }
+        form["$defs"][name]["properties"] |= more
+        form["$defs"][name]["additionalProperties"] = False
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **_plain(form)}
     return HEADER + yaml.safe_dump(schema, sort_keys=False, allow_unicode=True, width=100)
 
 

@@ -8,6 +8,7 @@ command line take the types that the settings have.
 from __future__ import annotations
 
 import copy
+import itertools
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -16,21 +17,33 @@ from typing import Any
 import yaml
 
 from prudent.errors import InputError
-from prudent.settings import Settings, form_at, key_of
+from prudent.settings import Settings, form_at, key_of, schema_of
+from prudent.workflow.checks import check_folders
 
 MOST_VALUES = 100_000
 """Values that a configuration may have, aliases counted each time."""
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """Refuses duplicate keys."""
+    """Refuses duplicate keys, `<<` too, of which YAML would take the last in silence."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    def __init__(self, stream: Any) -> None:
+        super().__init__(stream)
+        self.checked: dict[int, yaml.Node] = {}
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        # Once, before the keys of another mapping are merged into these: a mapping may be merged
+        # into a third before it is constructed itself.
+        if id(node) not in self.checked:
+            self.checked[id(node)] = node  # which also keeps its number from another one
+            self._check_keys(node)
+        super().flatten_mapping(node)
+
+    def _check_keys(self, node: yaml.MappingNode) -> None:
         seen: dict[Any, yaml.Node] = {}
         for key, _ in node.value:
-            if key.tag == "tag:yaml.org,2002:merge":
-                continue
-            name = self.construct_object(key, deep=True)
+            merge = key.tag == "tag:yaml.org,2002:merge"
+            name = key.value if merge else self.construct_object(key, deep=True)
             try:
                 earlier = seen.setdefault(name, key)
             except TypeError:  # a list or a section as a key
@@ -41,7 +54,6 @@ class _StrictLoader(yaml.SafeLoader):
                     f"found the key `{name}` again, which stands in line "
                     f"{earlier.start_mark.line + 1} already; expected each key once",
                 )
-        return super().construct_mapping(node, deep)
 
 
 def _at(node: yaml.Node, says: str) -> InputError:
@@ -108,7 +120,7 @@ def typed(values: Mapping[str, Any], model: type[Settings]) -> dict[str, Any]:
 
     Snakemake hands over sections like ``ppo={steps: 3}`` with every number as text.
     """
-    schema = model.model_json_schema()
+    schema = schema_of(model)
 
     def convert(value: Any, path: tuple[str | int, ...]) -> Any:
         if isinstance(value, Mapping):
@@ -118,7 +130,8 @@ def typed(values: Mapping[str, Any], model: type[Settings]) -> dict[str, Any]:
         if not isinstance(value, str):
             return value
         form = form_at(schema, path)
-        if value == "null" and form.get("nullable"):
+        # Also where the key takes texts alone: it is refused there, as in a file.
+        if value == "null":
             return None
         if form.get("type") == "string" or "enum" in form:
             return value
@@ -160,11 +173,36 @@ def from_command_line(arguments: Iterable[str]) -> tuple[list[str], list[str]]:
     return files, keys
 
 
+def check_entries(entries: Iterable[str]) -> None:
+    """Refuses keys that stand twice in ``--config``, of which Snakemake would take the last."""
+    seen: dict[str, str] = {}
+    for entry in entries:
+        key, _, value = entry.partition("=")
+        if key in seen:
+            raise InputError(
+                f"--config {entry}: the key `{key}` has the value {seen[key]} already; expected "
+                "each key once"
+            )
+        seen[key] = value
+        try:
+            yaml.load(value, _StrictLoader)
+        except InputError as error:
+            raise InputError(f"--config {entry}: {error}") from None
+        except (yaml.YAMLError, ValueError, RecursionError):
+            pass  # a text
+
+
 def check_command_line(arguments: Iterable[str]) -> None:
     """Refuses what Snakemake itself would answer with a traceback, before this workflow is read."""
+    arguments = list(arguments)
+    for argument, following in itertools.pairwise([*arguments, ""]):
+        option, _, place = argument.partition("=")
+        if option in ("--directory", "-d"):
+            check_folders(place or following, write=True)
     files, keys = from_command_line(arguments)
     for file in files:
         read_config(file)
+    check_entries(keys)
     for entry in keys:
         key, equals, value = entry.partition("=")
         if not equals:

@@ -3,8 +3,8 @@
 Snakemake does not see the modules that a script imports: an edit there would rerun nothing, and a
 cached rule would even return its old result. The digest covers the syntax trees of the script and
 of every module of this project that it imports, directly or not, and the installed versions of the
-packages that these import. Comments, formatting and docstrings do not count; a change of behaviour,
-or another version of a package, reruns that stage and those below it.
+packages that these import. Comments, formatting, docstrings and the texts of messages do not count;
+a change of behaviour, or another version of a package, reruns that stage and those below it.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ import ast
 import functools
 import hashlib
 import importlib.metadata
+import os
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from prudent.errors import InputError
 
@@ -43,7 +45,22 @@ def code_digest(
     it names, directly or not: another objective that is added or edited there, with helpers and
     classes of its own, does not bring its policies back.
     """
-    path = _there(folder / f"{script}.py", "script")
+    loads = tuple(loads)
+    _there(folder / f"{script}.py", "script")
+    stamps = [_stamp(_there(folder / name, "file")) for name in loads]
+    for place, _, names in os.walk(folder):
+        files = [os.path.join(place, name) for name in names if name.endswith(".py")]
+        stamps += [(file, *_stamp(file)) for file in files]
+    return _code_digest(script, folder, objective, loads, tuple(stamps))
+
+
+# A workflow asks once a policy and more; a look at the files takes a tenth of a digest's time.
+@functools.cache
+def _code_digest(
+    script: str, folder: Path, objective: str | None, loads: tuple[str, ...], stamps: Any
+) -> str:
+    """As ``code_digest``; ``stamps`` are of all files that the digest may depend on."""
+    path = folder / f"{script}.py"
     digest = hashlib.sha256()
     read: Reader = _read
     if objective is not None:
@@ -55,7 +72,7 @@ def code_digest(
     modules = imported_files(path, folder, read)
     if objective is not None:
         modules |= imported_files(family, folder, read)
-    loaded = [_there(folder / name, "file") for name in loads]
+    loaded = [folder / name for name in loads]
     for file in loaded:
         modules |= imported_files(file, folder, read) if file.suffix == ".py" else set()
     for module in sorted(modules):
@@ -126,9 +143,9 @@ def _files_of(module: tuple[str, ...], names: tuple[str, ...], folder: Path) -> 
     return [file for file in files if file.is_file()]
 
 
-def _stamp(path: Path) -> tuple[int, int]:
+def _stamp(path: Path | str) -> tuple[int, int]:
     """What tells one version of a file from another within a process."""
-    status = path.stat()
+    status = os.stat(path)
     return status.st_mtime_ns, status.st_size
 
 
@@ -168,12 +185,15 @@ def _needed(path: Path, stamp: tuple[int, int], function: str) -> tuple[str, tup
     """
     tree = _tree(path)
     parts = [part for node in tree.body for part in _one_name_each(node)]
-    definitions = {name: part for part in parts for name in _defined(part)}
+    # All of a name's: the second may wrap the first, as in `f = functools.cache(f)`.
+    definitions: dict[str, list[ast.stmt]] = {}
+    for part in parts:
+        for name in _defined(part):
+            definitions.setdefault(name, []).append(part)
     needed = [part for part in parts if not _defined(part)]
     waiting = [function, *(name for part in needed for name in _names(part))]
     while waiting:
-        part = definitions.get(waiting.pop())
-        if part is not None and part not in needed:
+        for part in definitions.pop(waiting.pop(), []):
             needed.append(part)
             waiting.extend(_names(part))
     tree.body = [part for part in parts if part in needed]
@@ -215,12 +235,55 @@ def _tree(path: Path) -> ast.Module:
         raise InputError(f"{path}: line {error.lineno}: {error.msg}") from error
 
 
+def _without_texts(call: ast.Call) -> ast.Call:
+    """A call whose arguments have no texts of their own, joined ones or in parts."""
+    call.args = [_Messages().visit(argument) for argument in call.args]
+    return call
+
+
+class _Messages(ast.NodeTransformer):
+    """Empties texts, but not those that choose something: keys, and arguments of calls."""
+
+    def visit_Constant(self, node: ast.Constant) -> ast.AST:
+        return ast.Constant("") if isinstance(node.value, str) else node
+
+    def visit_JoinedStr(self, node: ast.JoinedStr) -> ast.AST:
+        values = [part for part in node.values if isinstance(part, ast.FormattedValue)]
+        return ast.JoinedStr(values)
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        return node
+
+    def visit_Subscript(self, node: ast.Subscript) -> ast.AST:
+        return node
+
+
+LOG_LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}
+
+
 class _Behaviour(ast.NodeTransformer):
-    """Leaves out what runs nothing: docstrings and imports for the type checker alone."""
+    """Leaves out what runs nothing: docstrings, imports for the type checker alone, messages.
+
+    Of messages the texts alone, in what is raised and in the calls of ``logger``: what stands in
+    their places is code, which may fail.
+    """
+
+    def visit_Raise(self, node: ast.Raise) -> ast.AST:
+        # Of one argument: others, such as BadRow's kind, say more than a message.
+        if isinstance(node.exc, ast.Call) and len(node.exc.args) == 1:
+            node.exc = _without_texts(node.exc)
+        return node
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        self.generic_visit(node)
+        match node.func:
+            case ast.Attribute(ast.Name("logger"), level) if level in LOG_LEVELS:
+                return _without_texts(node)
+        return node
 
     def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
         text = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
-        return None if text else node
+        return None if text else self.generic_visit(node)
 
     def visit_If(self, node: ast.If) -> ast.AST | list[ast.AST]:
         self.generic_visit(node)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 import logging
 import os
@@ -11,11 +10,12 @@ import shlex
 import sys
 import types
 import typing
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from prudent.errors import InputError
+from prudent.errors import InputError, cut, quoted, tolerate_any_text
 from prudent.paths import resolve
 from prudent.workflow import gpus
 
@@ -28,14 +28,12 @@ def run(main: Callable[[Any], None], args_class: type, snakemake: Any = None) ->
     command line each field is an option, and dictionaries are JSON. An ``InputError`` is
     printed as one message, without a traceback, and ends the process with status 1.
     """
+    tolerate_any_text()
     args = (
         from_snakemake(args_class, snakemake)
         if snakemake is not None
         else from_command_line(args_class, main)
     )
-    for stream in (sys.stdout, sys.stderr):  # whatever the locale, a message is no reason to fail
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
     log = Path(snakemake.log[0]) if snakemake is not None and snakemake.log else None
     by_hand = f"by hand: {command_line(main, args)}" if log else ""
     with _Tee(log, by_hand):
@@ -117,7 +115,7 @@ def from_command_line(
         return tyro.constructors.PrimitiveConstructorSpec(
             nargs=1,
             metavar="JSON",
-            instance_from_str=lambda texts: dict(json.loads(texts[0])),
+            instance_from_str=lambda texts: _object(texts[0]),
             is_instance=lambda value: isinstance(value, dict),
             str_from_instance=lambda value: [json.dumps(value)],
         )
@@ -129,6 +127,24 @@ def from_command_line(
             description=sys.modules[main.__module__].__doc__,
             args=argv,
         )
+
+
+def _object(text: str) -> dict[str, Any]:
+    """A JSON object; ValueError for another value, a key that stands twice, or a NaN."""
+
+    def refuse(word: str) -> None:
+        raise ValueError(f"found {word}, expected a finite number")
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        for name, count in Counter(name for name, _ in pairs).items():
+            if count > 1:
+                raise ValueError(f"found the key {quoted(name)} twice, expected each key once")
+        return dict(pairs)
+
+    value = json.loads(text, object_pairs_hook=once, parse_constant=refuse)
+    if not isinstance(value, dict):
+        raise ValueError(f"found {cut(text)}, expected a JSON object")
+    return value
 
 
 def to_command_line(args: Any) -> list[str]:

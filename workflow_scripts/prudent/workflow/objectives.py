@@ -18,7 +18,12 @@ from prudent.errors import InputError, quoted
 from prudent.settings import Settings
 
 FOLDER = Path(__file__).parents[1] / "objectives"
-RUN = "run"
+GIVEN = ("head", "run")
+"""What an objective is given where it asks for it, as in ``prudent.objectives.signal``."""
+FORM = "signal.py"
+"""The file that holds what objectives have in common, and none of them."""
+CONTROLS = "controls"
+"""The family of those that no claim is made for."""
 RESERVED = ("objective", "beta", "ppo")
 """Keys that every method has, so that no parameter can be named so."""
 TYPES = {"Literal": Literal, "int": int, "float": float, "bool": bool, "str": str}
@@ -35,12 +40,19 @@ class Objective:
     document: str
     parameters: type[Settings]
     """Its keyword parameters, with their types, defaults and bounds."""
+    unit: Literal["member", "ensemble"]
+    """What its policies differ by: the own member if it asks for one, else the ensemble."""
+
+    @property
+    def control(self) -> bool:
+        """Whether no claim is made for it: it is what a method is held against."""
+        return self.file.stem == CONTROLS
 
 
 def objectives(folder: Path = FOLDER) -> dict[str, Objective]:
     """All objectives by name, in the order of the files and of the functions in them."""
     found: dict[str, Objective] = {}
-    for file in sorted(folder.glob("*.py")):
+    for file in sorted(set(folder.glob("*.py")) - {folder / FORM}):
         for objective in _objectives_of(file, file.stat().st_mtime_ns):
             if objective.name in found:
                 raise InputError(
@@ -53,9 +65,18 @@ def objectives(folder: Path = FOLDER) -> dict[str, Objective]:
 
 @functools.cache
 def _objectives_of(file: Path, stamp: int) -> tuple[Objective, ...]:
-    tree = ast.parse(file.read_text(encoding="utf-8"))
+    try:
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+    except SyntaxError as error:
+        raise InputError(f"{file}: line {error.lineno}: {error.msg}") from error
     return tuple(
-        Objective(node.name, file, ast.get_docstring(node) or "", _parameters(node, file))
+        Objective(
+            node.name,
+            file,
+            ast.get_docstring(node) or "",
+            _parameters(node, file),
+            "member" if any(a.arg == "head" for a in node.args.kwonlyargs) else "ensemble",
+        )
         for node in tree.body
         if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")
     )
@@ -64,13 +85,16 @@ def _objectives_of(file: Path, stamp: int) -> tuple[Objective, ...]:
 def _parameters(node: ast.FunctionDef, file: Path) -> type[Settings]:
     """The keyword-only arguments as settings; their meanings stand in the docstring."""
     place = f"{file}: line {node.lineno}: the objective {node.name}"
-    if [argument.arg for argument in node.args.args] != ["rewards", "head", "beta"]:
-        raise InputError(f"{place} has to begin with (rewards, head, beta")
+    if [argument.arg for argument in node.args.args] != ["rewards", "beta"]:
+        raise InputError(
+            f"{place} has to begin with (rewards, beta, and to name all else that it asks for "
+            "behind a *"
+        )
     meanings = dict(_meanings(ast.get_docstring(node) or ""))
     fields: dict[str, Any] = {}
     for argument, default in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True):
         name = argument.arg
-        if name == RUN:
+        if name in GIVEN:
             continue
         if name in RESERVED or default is None or argument.annotation is None:
             raise InputError(
@@ -86,7 +110,12 @@ def _parameters(node: ast.FunctionDef, file: Path) -> type[Settings]:
                 f"{', '.join(TYPES)}, and a plain value"
             ) from error
         fields[name] = (kind, Field(default=value, description=meanings.get(name, "")))
-    return create_model(node.name, __base__=Settings, **fields)
+    parameters = create_model(node.name, __base__=Settings, **fields)
+    try:
+        parameters(**{name: field.default for name, (_, field) in fields.items()})
+    except InputError as error:
+        raise InputError(f"{place}: its defaults: {error}") from error
+    return parameters
 
 
 def _meanings(document: str) -> Iterator[tuple[str, str]]:

@@ -94,14 +94,14 @@ def parsed(limits: str, nodes: str) -> dict[str, Partition]:
 
 def _nodes(partition: str, text: str, cpus: int | None, memory: int | None) -> Iterator[Node]:
     for line in text.splitlines():
-        name, has_cpus, has_memory, gres = line.split("|")
-        if name != partition:
+        # A mixture of nodes is shown as its smallest, with a plus; what else there is, is no node.
+        shown = re.fullmatch(r"([^|]*)\|(\d+)\+?\|(\d+)\+?\|(.*)", line)
+        if shown is None or shown[1] != partition:
             continue
         gpus: dict[str, int] = {}
-        for model, count in re.findall(r"gpu(?::([^:,(]+))?:(\d+)(?=[,(]|$)", gres):
+        for model, count in re.findall(r"gpu(?::([^:,(]+))?:(\d+)(?=[,(]|$)", shown[4]):
             gpus[model] = gpus.get(model, 0) + int(count)
-        # A mixture of nodes is shown as its smallest, with a plus.
-        own = int(has_cpus.rstrip("+")), int(has_memory.rstrip("+"))
+        own = int(shown[2]), int(shown[3])
         yield Node(min(own[0], cpus or own[0]), min(own[1], memory or own[1]), gpus)
 
 
@@ -255,6 +255,8 @@ def never_ending(text: str, folder: Path) -> Iterator[tuple[str, str, str]]:
     ``text`` is what squeue prints, a line a job: id, reason, working directory and comment.
     """
     for line in text.splitlines():
+        if line.count("|") < 3:  # a warning, say
+            continue
         job, reason, place, comment = line.split("|", 3)
         vain = reason in NEVER or re.search(r"PerJob(Limit)?$", reason)
         if vain and Path(place) == folder:

@@ -36,7 +36,7 @@ def benchmark(rows: int, rng: np.random.Generator, zipf: float = ZIPF) -> pd.Dat
 
     Words are as frequent as in ``reviews`` with this exponent of Zipf's law.
 
-    Columns as in ``tables.SCHEMAS["benchmark"]``. The chosen response is the one with the higher
+    Columns as in ``schemas.SCHEMAS["benchmark"]``. The chosen response is the one with the higher
     ``gold_reward``, by a margin within its subset's ``SUBSETS``. wide, clear, close, narrow: two
     continuations of a review. negation: one of them, with a "not" put in or left out. contrast: one
     of them, with the judgements on the two sides of a "but" or an "although" swapped. Off-policy:

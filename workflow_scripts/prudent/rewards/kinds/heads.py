@@ -15,7 +15,15 @@ from torch import nn
 
 from prudent.checkpoints import load_tensors, load_tokenizer
 from prudent.rewards.ensemble import Heads, RewardEnsemble, save_ensemble
-from prudent.rewards.fitting import Measured, constants, fit_heads
+from prudent.rewards.fitting import (
+    Measured,
+    constants,
+    fit_heads,
+    fit_to_convergence,
+    loss_table,
+    measured,
+    resamples,
+)
 from prudent.rewards.losses import bradley_terry
 from prudent.rewards.material import Material, draw_labels
 from prudent.rewards.models import final_linear, load_reward_model
@@ -81,7 +89,8 @@ def train_heads(
     chosen, rejected: features [n, d]; train: bool [n], the others validate; probability: see
     ``draw_labels``; base: the base model's final layer (for ``first`` and for whether heads have a
     bias). The loss is the sum of the K heads' mean losses (2410.23726, section 4), so each head is
-    trained as if it were alone. ``losses``: ensemble, head, step, loss, accuracy, split.
+    trained as if it were alone. ``losses``: ensemble, head, step, loss, accuracy, split; of heads
+    that are trained to convergence, before (step 0) and after it (step 1).
     """
     signs = draw_labels(probability, seed, ensemble)
     difference = (chosen - rejected).float()
@@ -104,17 +113,29 @@ def train_heads(
             margins = validation @ weight.T
         return bradley_terry(margins), (margins > 0).float().mean(0)
 
-    losses = fit_heads(
-        [weight],
-        measure,
-        validate if len(validation) else None,
-        settings,
-        len(training),
-        seed,
-        "heads",
-        ensemble,
-        frozen,
-    )
+    checked = validate if len(validation) else None
+    if settings.ridge is None:
+        losses = fit_heads(
+            [weight],
+            measure,
+            checked,
+            settings,
+            len(training),
+            seed,
+            "heads",
+            ensemble,
+            frozen,
+        )
+    else:
+        sample = resamples(settings, count, len(training), seed, "heads", ensemble)
+
+        def measure_all() -> Measured:
+            margins = (training @ weight.T).gather(0, sample.T)
+            return bradley_terry(margins), (margins > 0).float().mean(0)
+
+        before = measured(0, measure_all, checked)
+        weight.copy_(fit_to_convergence(training, sample, settings.ridge))
+        losses = loss_table([*before, *measured(1, measure_all, checked)], ensemble)
     weight = weight.detach()
     mean = torch.cat([chosen[train], rejected[train]]).float().mean(0) if settings.center else None
     bias, offsets, began = constants(base, frozen, weight, initial, mean)

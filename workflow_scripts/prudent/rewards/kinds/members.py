@@ -147,7 +147,7 @@ def train_member(
 
     def more(folder: Path) -> None:
         save_tensors(untrained, folder / "untrained.safetensors")
-        write_csv(losses, folder / "losses.csv")
+        write_csv(losses, folder / "losses.csv", "member_losses")
 
     save_checkpoint(model, tokenizer, output, more=more)
     return losses

@@ -1,0 +1,24 @@
+"""One reward made of all members', and the same KL coefficient for every response."""
+
+from __future__ import annotations
+
+from prudent.objectives.signal import Signal
+from prudent.rewards.interface import Rewards
+
+
+def mean(rewards: Rewards, beta: float) -> Signal:
+    """The members' mean reward: what an ensemble is worth before its spread is used.
+
+    score = mean, coefficient = beta: Coste et al., arXiv 2310.02743; Eisenstein et al., 2312.09244.
+    """
+    score = rewards.mean.mean(dim=1)
+    return Signal(score, beta * score.new_ones(score.shape))
+
+
+def median(rewards: Rewards, beta: float) -> Signal:
+    """The members' median reward, of an even number the mean of the two in the middle.
+
+    score = median, coefficient = beta (Eisenstein et al., arXiv 2312.09244).
+    """
+    score = rewards.mean.quantile(0.5, dim=1)
+    return Signal(score, beta * score.new_ones(score.shape))
