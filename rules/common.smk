@@ -38,6 +38,7 @@ from prudent.workflow.checks import (
 from prudent.workflow.config import (
     Config,
     ensemble_settings,
+    exact_methods,
     judge_reward_settings,
     members_of,
     method_settings,
@@ -134,6 +135,23 @@ SEEDS = list(range(config["seeds"]))
 ENSEMBLE = config["ensembles"][config["ensemble"]]
 CHECKED = used_ensembles(config)
 REWARDS = f"{R}/reward/ensembles/{config['ensemble']}"
+# Whether exact policies have fresh heads on the base model's features.
+FRESH_HEADS = ENSEMBLE["kind"] == "heads" and config["exact"]["ensembles"] > 0
+# The methods of exact policies: those that are trained, and others.
+EXACT = {
+    name: {
+        "objective": method["objective"],
+        "parameters": objective_parameters(method),
+        "unit": objectives()[method["objective"]].unit,
+        "control": objectives()[method["objective"]].control,
+    }
+    for name, method in exact_methods(config).items()
+}
+# The same ensemble with all drawn anew, pairs and base model, too.
+REPLICATES = expand(
+    f"{R}/reward/replicates/{{replicate}}",
+    replicate=range(config["exact"]["replicates"]),
+)
 
 
 wildcard_constraints:
@@ -142,6 +160,7 @@ wildcard_constraints:
     seed=r"\d+",
     ensemble="|".join(config["ensembles"]),
     member=r"\d+",
+    replicate=r"\d+",
 
 
 def backbone(settings):
@@ -323,7 +342,8 @@ def figures_of_page():
 def tables_of_policies(wildcards=None):
     """What there is to say of the policies, if there are any."""
     names = ["policies", "summary", "tests"] if SEEDS else []
-    return {name: f"{R}/summary/{name}.csv" for name in names}
+    found = {name: f"{R}/summary/{name}.csv" for name in names}
+    return found | {"exact": f"{R}/exact/summary.csv"}
 
 
 def summary():

@@ -7,6 +7,12 @@ TRAINING_LOGS = expand(
 # A figure is a row here, a module prudent/figures/NAME.py and a caption captions/NAME.rst. Its
 # inputs and settings are the arguments of the module's function `plot`, by name.
 FIGURES = {
+    "risk_return": {
+        "what": "Risk and return of optimal policies",
+        "category": "Exact policies",
+        "inputs": {"exact": f"{R}/exact/summary.csv"},
+        "settings": {"baseline": config["statistics"]["baseline"]},
+    },
     "fig1_heads": {
         "what": "Members on one response",
         "category": "Reward models",
@@ -81,7 +87,7 @@ if not SEEDS:
     FIGURES = {
         name: figure
         for name, figure in FIGURES.items()
-        if figure["category"] == "Reward models"
+        if figure["category"] != "Policies"
     }
 
 

@@ -121,6 +121,40 @@ rule train_ensemble:
         "../workflow_scripts/train_ensemble.py"
 
 
+rule train_replicate:
+    """One replicate of the ensemble that rewards the policies: pairs, labels, base model, members."""
+    input:
+        preferences=f"{R}/data/preferences.parquet",
+        backbone=backbone(config["reward"]),
+    output:
+        checkpoint=directory(f"{R}/reward/replicates/{{replicate}}"),
+        loss=f"{R}/reward/replicates/{{replicate}}.csv",
+    log:
+        f"{R}/logs/train_replicate/{{replicate}}.log",
+    benchmark:
+        f"{R}/benchmarks/train_replicate/{{replicate}}.tsv"
+    conda:
+        ENVIRONMENT
+    resources:
+        gpu=1,
+        mem_mb=lambda wildcards, attempt: 16000 * attempt,
+        runtime=lambda wildcards, attempt: 720 * attempt,
+    params:
+        kind=ENSEMBLE["kind"],
+        size=ENSEMBLE["count"],
+        models=models_of(ENSEMBLE),
+        reward=portable(config["reward"]),
+        settings=ensemble_settings(ENSEMBLE),
+        content=content_of(config["reward"]["checkpoint"], memory),
+        replicate=lambda wildcards: int(wildcards.replicate),
+        seed=config["seed"],
+        code=code_of_ensembles("train_replicate", [config["ensemble"]]),
+    message:
+        "Training replicate {wildcards.replicate} of the rewards"
+    script:
+        "../workflow_scripts/train_replicate.py"
+
+
 rule diagnose_rewards:
     """What the rewards, and their spread, know of the judge's on the reference's responses."""
     input:
@@ -128,6 +162,7 @@ rule diagnose_rewards:
         base=f"{R}/reward/base",
         backbone=backbone(config["reward"]),
         ensembles=expand(f"{R}/reward/ensembles/{{ensemble}}", ensemble=CHECKED),
+        replicates=REPLICATES,
         prompts=f"{R}/data/prompts.parquet",
         preferences=f"{R}/data/preferences.parquet",
         judge=judge_model(),

@@ -198,8 +198,9 @@ def cluster() -> Iterator[Cluster]:
         yield running
 
 
-# Tests of the cluster that need nothing of the others in their file, so that they run beside them.
+# Long tests that need nothing of the others in their file, so that they run beside them, and first.
 APART = {
+    "test_every_kind_of_ensemble_is_trained_and_checked_without_policies": "all kinds",
     "test_policies_survive_the_loss_of_their_node": "faults of the cluster",
     "test_policies_survive_half_a_minute_without_slurmctld": "faults of the cluster",
     "test_full_disks": "faults of the cluster",
@@ -227,7 +228,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Groups:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The tests of the cluster first: they mostly wait, while others run beside them.
+    """The tests of the cluster first: they mostly wait, while others run beside them. Then the
+    longest, so that none is left alone at the end.
 
     What needs a finished run or a cluster has the mark of it.
     """
@@ -237,7 +239,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("cluster")
         if "cluster" in names or "finished" in names:
             item.add_marker("slow")
-    items.sort(key=lambda item: not item.get_closest_marker("cluster"))
+    items.sort(key=lambda item: not (item.get_closest_marker("cluster") or _name(item) in APART))
+
+
+def _name(item: pytest.Item) -> str:
+    return item.name.split("[")[0]
 
 
 @pytest.fixture

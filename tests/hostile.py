@@ -81,6 +81,7 @@ def whole_rows(schema: str) -> list[dict[str, Any]]:
     good |= dict.fromkeys((schemas.TEXT, pa.string()), "a")
     row = {name: good.get(kind, 0.5) for name, kind in kinds.items()}
     row |= {name: words[0] for name, words in rules.words.items()}
+    row |= {name: min(row[name], high) for name, (_, high) in rules.ranges.items() if name in row}
 
     def values(group: tuple[str, ...]) -> list[dict[str, Any]]:
         name = next((name for name in group if name not in rules.words), None)
@@ -89,7 +90,7 @@ def whole_rows(schema: str) -> list[dict[str, Any]]:
         return [{name: value} for value in (("a", "b") if row[name] == "a" else (1, 2))]
 
     parts = itertools.product(*map(values, rules.key))
-    return [row | functools.reduce(operator.or_, part) for part in parts]
+    return [row | functools.reduce(operator.or_, part, {}) for part in parts]
 
 
 def damaged(content: bytes, seed: int = 0) -> Iterator[tuple[str, bytes]]:

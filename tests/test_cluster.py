@@ -22,6 +22,10 @@ GRANTED = {
     "compute_features": ("gpu", 1, 8, 16000, 240),
     "train_ensemble": ("gpu", 1, 1, 16000, 240),
     "diagnose_rewards": ("gpu", 1, 1, 16000, 120),
+    "train_replicate": ("gpu", 1, 1, 16000, 720),
+    "sample_reference": ("gpu", 1, 8, 8000, 240),
+    "score_reference": ("gpu", 1, 8, 16000, 240),
+    "exact_policies": ("cpu", 0, 8, 8000, 240),
     "score_benchmark": ("gpu", 1, 8, 16000, 120),
     "train_policy": ("gpu", 1, 1, 16000, 480),
     # A method's policies answer in one job.
@@ -85,7 +89,7 @@ def test_a_run_that_was_stopped_goes_on_to_its_end(run):
     ended = Counter((rule(job), job["JobState"]) for job in jobs)
     assert ended.pop(("compute_features", "CANCELLED")) == 1
     # Two methods of two seeds each; the reference's responses are judged and rewarded too.
-    expected = dict.fromkeys(GRANTED, 1) | {"train_policy": 4, "respond": 2}
+    expected = dict.fromkeys(GRANTED, 1) | {"train_policy": 4, "respond": 2, "train_replicate": 3}
     expected |= {"judge_responses": 3, "reward_responses": 3}
     # What had ended before was not done again, and figures and tables never were jobs.
     assert ended == {(name, "COMPLETED"): count for name, count in expected.items()}
@@ -113,7 +117,7 @@ def test_the_base_model_was_trained_in_as_many_processes_as_gpus(run, finished):
 def test_logs_and_benchmarks_came_back(run):
     folder, _ = run
     results = folder / "results/tiny"
-    for part, count in (("logs", 36 - 1), ("benchmarks", 36 - 1 - 7)):
+    for part, count in (("logs", 43 - 1), ("benchmarks", 43 - 1 - 7)):
         files = [path for path in (results / part).rglob("*") if path.is_file()]
         assert len(files) == count
     for path in (results / "benchmarks").rglob("*.tsv"):

@@ -212,7 +212,7 @@ def test_every_key_has_a_description_and_every_section_is_closed():
     found = 0
     for name, form in {"Config": schema, **schema["$defs"]}.items():
         # A method also has the parameters of its objective, an ensemble the settings of its kind.
-        assert form["additionalProperties"] is (name in ("Method", "Ensemble")), name
+        assert form["additionalProperties"] is (name in ("Method", "ExactMethod", "Ensemble")), name
         for key, part in form["properties"].items():
             assert resolved(part, schema).get("description"), f"{name}.{key}"
             found += 1

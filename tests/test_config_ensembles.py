@@ -12,6 +12,8 @@ from prudent.workflow.config_docs import DEFAULTS, ensembles_text
 from prudent.workflow.configfiles import merged, read_config
 from prudent.workflow.remembered import Memory
 
+REPLICATES = read_config(DEFAULTS)["exact"]["replicates"]
+
 
 def effective(**changes) -> dict:
     """The default configuration with some changes."""
@@ -81,7 +83,7 @@ def test_a_mistake_in_an_ensemble_is_refused_in_one_message(name, changes, parts
             ({"ensembles": {name: {"kind": "heads"}}}, [repr(name), "in `ensembles`"])
             for name in ("A b", "../x", "nan", "on", "", 5, None, "heads\n", "all")
         ),
-        ({"ensemble": "head"}, ["`ensemble` names 'head'", "`heads`?", "one of heads, wide_heads"]),
+        ({"ensemble": "head"}, ["`ensemble` names 'head'", "`heads`?", "one of resampled, heads"]),
         ({"ensemble": 3}, ["`ensemble` is 3", "text"]),
         ({"ensemble": None}, ["`ensemble` is empty (null)"]),
         (
@@ -114,7 +116,8 @@ def test_a_missing_ensemble_is_named(config):
 
 @pytest.mark.parametrize(("name", "each"), [("members", 10), ("warm", 5)])
 def test_independent_models_count_against_the_limit_of_jobs(name, each):
-    limit = 2 * 2 * 1 + 30  # of two methods' one policy each, and about as many as rules
+    # Of two methods' one policy each, replicates, and about as many as rules.
+    limit = 2 * 2 * 1 + REPLICATES + 30
     most = {"ensemble": name, "ensembles": {name: {"draws": 7}}, "seeds": 1}
     assert effective(**most, limits={"jobs": limit + 7 * each})["ensemble"] == name
     message = refusal({**most, "limits": {"jobs": limit + 7 * each - 1}})
@@ -123,25 +126,34 @@ def test_independent_models_count_against_the_limit_of_jobs(name, each):
 
 
 def test_policies_and_models_are_counted_together_and_the_larger_one_is_named():
-    changes = {"ensembles": {"members": {"draws": 2}}, "limits": {"jobs": 89}}
-    assert "`seeds` is 10, which comes to about 90 jobs" in refusal(changes)
+    members = {"ensemble": "members", "ensembles": {"members": {"draws": 2}}}
+    changes = members | {"limits": {"jobs": 89 + REPLICATES}}
+    assert f"`seeds` is 10, which comes to about {90 + REPLICATES} jobs" in refusal(changes)
     # Those that are only checked count as well.
     checked = {"ensemble": "heads", "diagnosis": {"ensembles": ["members", "warm"]}, "seeds": 1}
-    message = refusal({**checked, "limits": {"jobs": 48}})
-    assert "`ensembles.members.draws` is 1, which comes to about 49 jobs" in message
-    assert "15 independent reward model(s)" in message
+    message = refusal({**checked, "limits": {"jobs": 48 + REPLICATES}})
+    jobs = 49 + REPLICATES
+    assert f"`ensembles.members.draws` is 1, which comes to about {jobs} jobs" in message
+    assert f"15 independent reward model(s), {REPLICATES} replicate(s)" in message
+    message = refusal({**checked, "exact": {"replicates": 99}, "limits": {"jobs": 99}})
+    assert "`exact.replicates` is 99, which comes to about 148 jobs" in message
 
 
 def test_ensembles_that_are_not_used_count_for_nothing():
     large = {"ensembles": {"members": {"draws": 10_000}, "heads": {"count": 10**9}}}
-    assert effective(**large, ensemble="gaussian")["ensembles"]["members"]["draws"] == 10_000
+    unused = {"ensemble": "gaussian", "diagnosis": {"ensembles": None}}
+    assert effective(**large, **unused)["ensembles"]["members"]["draws"] == 10_000
     # An ensemble of heads is one job, in all its draws.
     heads = effective(ensemble="heads", ensembles={"heads": {"draws": 10_000}})
     assert heads["ensembles"]["heads"]["draws"] == 10_000
 
 
 def test_weights_of_all_heads_have_a_limit():
-    many = {"ensembles": {"heads": {"count": 10**6, "draws": 10_000}}, "ensemble": "heads"}
+    many = {
+        "diagnosis": {"ensembles": None},
+        "ensembles": {"heads": {"count": 10**6, "draws": 10_000}},
+        "ensemble": "heads",
+    }
     message = refusal(many)
     assert "`ensembles.heads.count` is 1000000, which with 10000 draw(s)" in message
     assert "6.4e+11 weights" in message and "`limits.weights`" in message

@@ -24,6 +24,9 @@ ONCE = {
     "train_reward_base",
     "train_ensemble",
     "diagnose_rewards",
+    "sample_reference",
+    "score_reference",
+    "exact_policies",
     "score_benchmark",
     "tabulate_variance",
     "respond_reference",
@@ -43,12 +46,15 @@ def jobs(
     rules: set[str] = frozenset(),
     figures: int = 0,
     members: int = 0,
+    replicates: int = 0,
 ) -> dict[str, int]:
     """So many policies, what so many methods' policies say and what is said of it, one job of each
-    rule, so many independent reward models, and so many figures with the page that holds them."""
+    rule, so many independent reward models, so many replicates of the ensemble, and so many figures
+    with the page that holds them."""
     answered = methods + ("respond_reference" in rules)
     counts = {"train_policy": policies, "respond": methods, "train_member": members}
     counts |= {"judge_responses": answered, "reward_responses": answered}
+    counts["train_replicate"] = replicates
     counts |= {"plot_figure": figures, "write_page": min(figures, 1)} | dict.fromkeys(rules, 1)
     return {rule: count for rule, count in counts.items() if count}
 
@@ -65,8 +71,16 @@ def of_readers(policies: int, methods: int) -> dict[str, int]:
 def test_default_scenario(project, config, arguments):
     policies = len(config["methods"]) * config["seeds"]
     assert policies >= 2 * 10
-    assert config["ensembles"][config["ensemble"]]["kind"] == "members"
-    assert dry_run(project, *arguments) == jobs(policies, 2, ONCE, figures=9, members=10)
+    assert config["ensembles"][config["ensemble"]]["ridge"] is not None
+    assert dry_run(project, *arguments) == whole(config)
+
+
+def whole(config):
+    """All jobs of the default scenario, whose ensembles are two of heads on one base model."""
+    assert config["diagnosis"]["ensembles"] == ["resampled", "heads"]
+    policies, replicates = len(config["methods"]) * config["seeds"], config["exact"]["replicates"]
+    counts = jobs(policies, 2, ONCE | FEATURES, figures=10, replicates=replicates)
+    return counts | {"train_ensemble": 2}
 
 
 def test_kubernetes_profile(project, config, tmp_path):
@@ -77,11 +91,10 @@ def test_kubernetes_profile(project, config, tmp_path):
     arguments = ("--profile", "profiles/kubernetes", "--default-storage-prefix", str(tmp_path))
     output = snakemake(project, "--dry-run", *arguments, path=plugins)
     text = output.stdout + output.stderr
-    policies = len(config["methods"]) * config["seeds"]
-    assert job_counts(text) == jobs(policies, 2, ONCE, figures=9, members=10)
+    assert job_counts(text) == whole(config)
     # A digest beside a checkpoint is enough for the cache alone: pods have to get the folder.
     assert not re.findall(r"Input files updated by .*\.sha256", text)
-    assert re.search(r"Job \d+: Training member 3 .*\n.*updated by .*/reference[ \n]", text)
+    assert re.search(r"Job \d+: Training replicate 3 .*\n.*updated by .*/reference[ \n]", text)
 
 
 def test_imdb_scenario(project, tmp_path):
@@ -97,31 +110,32 @@ def test_imdb_scenario(project, tmp_path):
     policies, checked = 2 * said["seeds"], said["diagnosis"]["ensembles"]
     arguments = ["--configfile", "scenarios/imdb.yaml", "--config", f"data_root={tmp_path}"]
     # Which judgements are rare only the world's judge knows, so a figure less.
-    expected = jobs(policies, 2, ONCE | FEATURES | {"train_judge"}, figures=8, members=3)
+    expected = jobs(policies, 2, ONCE | FEATURES | {"train_judge"}, figures=9, members=3)
     expected["train_ensemble"] = len(checked)
     assert dry_run(project, *arguments, path=tmp_path) == expected
 
 
 def test_scenario_of_all_ensembles(project):
     """Ten draws of independent members, and two averages of five, for the rewards alone."""
-    expected = jobs(0, 0, OF_REWARDS, figures=6, members=10 * 10 + 2 * 5)
+    expected = jobs(0, 0, OF_REWARDS, figures=7, members=10 * 10 + 2 * 5)
     arguments = ("--configfile", "scenarios/ensembles.yaml")
-    assert dry_run(project, *arguments) == expected | {"train_ensemble": 8}
+    assert dry_run(project, *arguments) == expected | {"train_ensemble": 9}
 
 
 def test_hard_scenario(project):
-    """As many members as seeds: every policy of a method has one of its own."""
+    """As many heads as seeds: every policy of a method has one of its own."""
     seeds = yaml.safe_load((project / "scenarios/hard.yaml").read_text())["seeds"]
-    expected = jobs(2 * seeds, 2, ONCE, figures=9, members=seeds)
+    expected = jobs(2 * seeds, 2, ONCE | FEATURES, figures=10, replicates=10)
+    expected["train_ensemble"] = 2
     assert dry_run(project, "--configfile", "scenarios/hard.yaml") == expected
 
 
 def test_a_run_without_policies_ends_with_the_check_of_the_rewards(project, tmp_path):
     arguments = ("--configfile", TINY, "--config", "seeds=0")
-    assert dry_run(project, *arguments) == jobs(0, 0, OF_REWARDS, figures=6)
+    assert dry_run(project, *arguments) == jobs(0, 0, OF_REWARDS, figures=7, replicates=3)
     overlay = tmp_path / "trained.yaml"
     overlay.write_text("seeds: 0\njudge: {model: trained}\n")
-    expected = jobs(0, 0, OF_REWARDS | {"train_judge"}, figures=5)
+    expected = jobs(0, 0, OF_REWARDS | {"train_judge"}, figures=6, replicates=3)
     assert dry_run(project, "--configfile", TINY, str(overlay)) == expected
 
 
@@ -143,7 +157,8 @@ def test_an_ensembles_jobs_are_what_its_kind_needs(
     overlay = tmp_path / "overlay.yaml"
     overlay.write_text(yaml.safe_dump({"ensembles": {name: settings}, "ensemble": name}))
     arguments = ("--configfile", TINY, str(overlay))
-    assert dry_run(project, *arguments) == jobs(4, 2, ONCE | rules, figures=9, members=members)
+    expected = jobs(4, 2, ONCE | rules, figures=10, members=members, replicates=3)
+    assert dry_run(project, *arguments) == expected
     target = f"results/tiny/reward/ensembles/{name}"
     before = {"prepare_texts", "train_reference", "prepare_prompts", "prepare_preferences"}
     based = name == "warm" or settings.get("start") == "base" or rules
@@ -262,7 +277,7 @@ def test_lint_is_clean(project):
 def test_pictures_of_the_graph(project):
     graph = snakemake(project, "--rulegraph").stdout
     names = set(re.findall(r'label = "(\w+)"', graph))
-    assert names == {*jobs(1, 1, ONCE, figures=1, members=1), "all"}
+    assert names == {*jobs(1, 1, ONCE | FEATURES, figures=1, replicates=1), "all"}
     graph = snakemake(project, "--configfile", TINY, "--dag").stdout
     assert graph.count('label = "train_policy') == 4
 
@@ -314,7 +329,8 @@ def test_another_kinds_code_brings_nothing_back(finished, edit, kind):
 def test_a_kinds_own_code_brings_back_its_ensembles_and_what_reads_them(finished, edit):
     edit("workflow_scripts/prudent/rewards/kinds/heads.py", append("\n\nUNUSED = 1\n"))
     below = {"train_ensemble", "diagnose_rewards", "score_benchmark", "tabulate_variance"}
-    expected = jobs(4, 2, below | {"compare_methods"}, figures=9)
+    below |= {"score_reference", "exact_policies"}
+    expected = jobs(4, 2, below | {"compare_methods"}, figures=10, replicates=3)
     # What the reference said is rewarded anew, but not judged.
     assert dry_run(finished, "--configfile", TINY) == expected | {"reward_responses": 3}
 
@@ -332,12 +348,13 @@ def test_an_ensemble_that_is_checked_besides_brings_its_own_jobs_alone(finished,
 @pytest.mark.parametrize(
     ("module", "figures"),
     [
-        ("style", 9),
-        ("looks", 9),
+        ("style", 10),
+        ("looks", 10),
         ("curves", 2),
         ("fig1_heads", 1),
         ("fig10_kl", 1),
         ("kinds", 1),
+        ("risk_return", 1),
         ("frequency", 1),
     ],
 )
@@ -377,7 +394,7 @@ def test_the_page_names_the_configuration_beside_it_and_no_commit_brings_it_back
 
 def test_another_version_of_a_package_brings_back_what_imports_it(finished, tmp_path):
     packages = install(tmp_path, "matplotlib")
-    assert dry_run(finished, "--configfile", TINY, path=packages) == jobs(0, figures=9)
+    assert dry_run(finished, "--configfile", TINY, path=packages) == jobs(0, figures=10)
 
 
 def test_a_seed_brings_only_its_own_jobs(finished):

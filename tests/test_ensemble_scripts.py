@@ -10,6 +10,7 @@ import pytest
 import torch
 import train_ensemble
 import train_member
+import train_replicate
 from tiny_material import REWARD, save_backbone, tiny_pairs
 from tiny_models import tiny_model, tiny_prompts, tiny_tokenizer
 from tiny_rewards import save_reward_model
@@ -160,6 +161,56 @@ def test_kinds_that_need_features_say_so(files, tmp_path, kind):
         train_ensemble.main(ensemble_args(files, kind, tmp_path, base=files / "base"))
 
 
+# --- Replicates -----------------------------------------------------------------------------------
+
+
+def replicate_args(folder: Path, kind: str, output: Path, **changes) -> train_replicate.Args:
+    given = {
+        "preferences": folder / "preferences.parquet",
+        "backbone": folder / "backbone",
+        "checkpoint": output / "replicate",
+        "loss": output / "loss.csv",
+        "kind": kind,
+        "settings": KINDS[kind]().model_dump(),
+        "reward": REWARD.model_dump(),
+        "size": COUNT,
+        "models": COUNT if kind in ("members", "warm") else 0,
+        "replicate": 1,
+        "seed": SEED,
+    }
+    return train_replicate.Args(**given | changes)
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_a_replicate_is_an_ensemble_of_its_own_of_every_kind(files, tmp_path, kind):
+    settings = KINDS[kind](**({"models": COUNT} if kind == "warm" else {})).model_dump()
+    args = replicate_args(files, kind, tmp_path, settings=settings)
+    train_replicate.main(args)
+    texts = SAID, [" w7 w9"] * len(SAID)
+    found = load_rewards(args.checkpoint)(*texts)
+    assert found.members == (1 if kind == "warm" else COUNT) and found.mean.isfinite().all()
+    losses = read_csv(args.loss, "head_losses")
+    # A dropout ensemble has one training.
+    heads = 1 if kind == "dropout" else COUNT
+    assert set(losses["ensemble"]) == {1} and set(losses["head"]) == set(range(heads))
+    sheet = json.loads((args.checkpoint / "metadata.json").read_text())
+    assert set(sheet["inputs"]) == {"preferences", "backbone"}
+    assert sheet["settings"]["replicate"] == 1
+
+
+def test_replicates_share_no_backbone_and_come_again(files, tmp_path):
+    """Their bodies differ, where draws of one ensemble have one; a second run is the same."""
+    bodies = []
+    for place, number in (("a", 1), ("b", 1), ("c", 2)):
+        args = replicate_args(files, "heads", tmp_path / place, replicate=number)
+        train_replicate.main(args)
+        bodies.append(load_rewards(args.checkpoint).model.state_dict())
+    name = "transformer.h.0.mlp.c_fc.weight"
+    first, again, other = (body[name] for body in bodies)
+    assert torch.equal(first, again) and not torch.equal(first, other)
+    assert torch.equal(bodies[0]["score.weight"], bodies[1]["score.weight"])
+
+
 # --- The diagnosis --------------------------------------------------------------------------------
 
 
@@ -233,3 +284,25 @@ def test_a_diagnosis_of_nothing_is_refused(diagnosed, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="empty: found no draw of an ensemble"):
         diagnose_rewards.main(replace(diagnosed, ensembles=[tmp_path / "empty"], names=["members"]))
+
+
+def test_replicates_are_diagnosed_as_what_they_are(files, diagnosed, tmp_path):
+    """An ensemble each, whose members share a base model, and their first members as one."""
+    from dataclasses import replace
+
+    paths = []
+    for number in range(3):
+        args = replicate_args(files, "heads", tmp_path / str(number), replicate=number)
+        train_replicate.main(args)
+        paths.append(args.checkpoint)
+    written = {name: tmp_path / f"{name}.csv" for name in ("table", "kinds", "frequency")}
+    more = {"replicates": paths, "samples": tmp_path / "samples.parquet", **written}
+    diagnose_rewards.main(replace(diagnosed, **more))
+    names = ["members", "warm", "members, all drawn anew", "members, one of each replicate"]
+    kinds = read_csv(tmp_path / "kinds.csv", "kinds")
+    assert kinds["ensemble"].tolist() == names
+    kept = read_csv(diagnosed.kinds, "kinds")
+    pd.testing.assert_frame_equal(kinds.iloc[:2], kept)
+    # Its first members are those of the second row, so that one member is as right in both.
+    anew, first = kinds.set_index("ensemble").loc[names[2:], "accuracy_member"]
+    assert 0 <= anew <= 1 and 0 <= first <= 1

@@ -6,7 +6,7 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
-from tiny_results import TWO, make_logs, make_losses, make_scores, names_of_figures
+from tiny_results import TWO, make_exact, make_logs, make_losses, make_scores, names_of_figures
 
 from prudent import schemas, tables
 from prudent.analysis.policies import long_table
@@ -66,6 +66,7 @@ def results(tmp_path):
     tables.write_csv(pd.DataFrame(diagnosis), tmp_path / "diagnosis.csv")
     frequency = dict.fromkeys(schemas.CSV_SCHEMAS["frequency"], 0.7) | {"ensemble": ["heads"]}
     tables.write_csv(pd.DataFrame(frequency), tmp_path / "frequency.csv")
+    tables.write_csv(make_exact(), tmp_path / "exact.csv", "exact_summary")
     return tmp_path, judged, logs
 
 
@@ -109,7 +110,9 @@ def test_scripts_make_all_files_from_files(results):
     reference = str(folder / "reference.parquet")
     scores, benchmark = str(folder / "scores.parquet"), str(folder / "benchmark.parquet")
     losses = {"base": str(folder / "base.csv"), "heads": str(folder / "heads.csv")}
+    exact = {"exact": str(folder / "exact.csv")}
     for name, files, settings in (
+        ("risk_return", exact, {"baseline": "vanilla"}),
         ("fig1_heads", {"scores": scores, "benchmark": benchmark}, {}),
         ("fig6_variance", {"scores": scores}, {}),
         (
@@ -132,6 +135,7 @@ def test_scripts_make_all_files_from_files(results):
     run(
         "write_page",
         **{name: folder / f"{name}.csv" for name in ("policies", "summary", "tests", *of_rewards)},
+        exact=folder / "exact.csv",
         svgs=[folder / f"{name}.svg" for name in names],
         page=folder / "summary.html",
         figures=[{"name": name, "category": "All", "caption": f"**{name}.** x"} for name in names],
@@ -141,4 +145,4 @@ def test_scripts_make_all_files_from_files(results):
     )
     page = (folder / "summary.html").read_text(encoding="utf-8")
     assert "variance aware" in page and "SHA-256 0123abcd of config.yaml" in page
-    assert page.count("<svg") == len(names) == 9
+    assert page.count("<svg") == len(names) == 10

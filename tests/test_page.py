@@ -8,6 +8,7 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
+from tiny_results import make_exact
 
 from prudent.analysis.findings import findings
 from prudent.analysis.statistics import wilson_interval
@@ -223,6 +224,7 @@ def render(
     facts=(("seed", "0"),),
     diagnosis=None,
     frequency=None,
+    exact=None,
 ):
     """The page of such tables; without a summary and tests, of a run without policies."""
     diagnosis = make_diagnosis() if diagnosis is None else diagnosis
@@ -244,7 +246,10 @@ def render(
         [("easy", "all", side, 0, 50, 1.5, 1.2, 9.0) for side in ("accepted", "difference")],
         columns="section subset side ensemble rows mean median max".split(),
     )
-    return page.render(diagnosis, frequency, accuracy, variance, figures, facts, **of_policies)
+    exact = make_exact() if exact is None else exact
+    return page.render(
+        diagnosis, frequency, accuracy, variance, exact, figures, facts, **of_policies
+    )
 
 
 def read(html):
@@ -405,13 +410,31 @@ def test_one_method_alone_gets_its_page():
     assert "nothing to compare" in text
 
 
+def test_optimal_policies_come_first_with_their_controls_marked():
+    html = render(*make_tables())
+    titles = [m for m in re.findall(r"<h2[^>]*>([^<]+)<", html)]
+    assert titles.index("Exact policies") == titles.index("Policies") - 1
+    text = read(html)
+    assert "Given the backbone, KL 0.300" in text and "All drawn anew, KL 0.300" in text
+    row = summary_row(html, "shuffled")
+    assert row.startswith("shuffled control 5 ")
+
+
+def summary_row(html: str, method: str) -> str:
+    """The text of a method's first row in the tables of exact policies."""
+    rows = re.findall(r"<tr>\s*(<td>.*?)</tr>", html, re.S)
+    texts = [" ".join(re.sub("<[^>]+>", " ", row).replace("&#9679;", "").split()) for row in rows]
+    return next(text for text in texts if text.startswith(method))
+
+
 def test_without_policies_the_page_is_of_the_rewards(tmp_path):
     figures = make_figures(tmp_path, ("kinds", "frequency"))
     figures = [figure._replace(category="Reward models") for figure in figures]
     html = render(figures=figures, frequency=make_frequency(("heads",)))
     text = read(html)
-    assert "This run trains no policies: it checks the rewards." in text
-    assert "Policies" not in text and "Findings" not in text and "baseline" not in text
+    assert "This run trains no policies: it checks the rewards, and what" in text
+    assert ">Policies<" not in html and "Findings" not in text and "The baseline is" not in text
+    assert ">Exact policies<" in html
     assert f"{calibration.ACCURACY_BASE} 0.950" in text
     for part in ("diagnosis", "frequency-table", "accuracy", "variance", "kinds", "frequency"):
         assert html.count(f'id="{part}"') == 1 and f'<a href="#{part}">' in html

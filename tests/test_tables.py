@@ -281,6 +281,16 @@ WRONG_ROWS = {
         "column 'grammatical': found yes, expected a number from",
     ),
     "rewards": (None, "found 3 row(s) of method 'b', seed 1, expected 4: each prompt and each"),
+    "exact_samples": (
+        {"log_probability": 0.5},
+        "column 'log_probability': found 0.5, expected a number from -inf to 0",
+    ),
+    "exact_policies": (
+        {},
+        "row 3: found level 'b', method 'a', kl_target 0.5, replicate 1 a second time",
+    ),
+    "exact_summary": ({"p": 1.5}, "column 'p': found 1.5, expected a number from 0 to 1"),
+    "best_of": ({"n": -2.0}, "column 'n': found -2.0, expected a number from 0 to inf"),
     "scores": ({"side": "best"}, "column 'side': found best, expected one of chosen, rejected"),
     "training_log": (
         {"clip_fraction": 2.0},

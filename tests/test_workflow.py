@@ -22,6 +22,7 @@ from prudent.workflow.config import members_of
 
 METHODS = ("vanilla", "variance_aware")
 OF_REWARDS = ("fig1_heads", "fig6_variance", "fig8_losses", "fig9_accuracy", "kinds", "frequency")
+OF_REWARDS += ("risk_return",)
 FIGURES = (*OF_REWARDS, "fig7_scores", "fig10_kl", "fig11_reward")
 
 
@@ -65,10 +66,20 @@ def test_every_stage_left_what_the_next_ones_read(finished):
     policies = pd.read_csv(results / "summary/policies.csv")
     places = {(row.method, row.seed, row.ensemble, row.head) for row in policies.itertuples()}
     assert places == {(method, seed, seed, 0) for method in METHODS for seed in range(2)}
+    # All methods, and those that are not trained, at one KL: ensembles, replicates, and a pool.
+    config = yaml.safe_load((results / "config.yaml").read_text())
+    exact = tables.read_csv(results / "exact/summary.csv", "exact_summary")
+    assert len(exact) == 3 * (2 + len(config["exact"]["methods"]))
+    counts = exact[exact["method"] == "vanilla"].set_index("level")["replicates"]
+    assert counts.tolist() == [4, 3, 3]
+    optima = tables.read_table(results / "exact/policies.parquet", "exact_policies")
+    assert (optima["kl"].dropna() - 0.1).abs().max() < 1e-6
     assert_drawn(results, FIGURES)
     for name in ("diagnosis", "kinds", "frequency"):
         assert set(tables.read_csv(results / f"reward/{name}.csv", name)["ensemble"]) <= {
             "bootstrap",
+            "bootstrap, all drawn anew",
+            "bootstrap, one of each replicate",
             "",
         }
     logs = {path.stem for path in (results / "logs").glob("*.log")}
@@ -137,9 +148,10 @@ def test_every_kind_of_ensemble_is_trained_and_checked_without_policies(tmp_path
         assert sorted(set(table["ensemble"])) == list(range(ensemble["draws"]))
         assert table["loss"].notna().all()
     kinds = tables.read_csv(results / "reward/kinds.csv", "kinds").set_index("ensemble")
-    assert kinds.index.tolist() == names
+    anew = ["bootstrap, all drawn anew", "bootstrap, one of each replicate"]
+    assert kinds.index.tolist() == [*names, *anew]
     table = tables.read_csv(results / "reward/diagnosis.csv", "diagnosis")
-    assert list(dict.fromkeys(table["ensemble"])) == ["", *names]
+    assert list(dict.fromkeys(table["ensemble"])) == ["", *names, *anew]
     # What every response was given is of the ensemble that would reward policies.
     samples = pd.read_parquet(results / "reward/samples.parquet")
     assert len(samples) == 8 * 3 * 2 * 3 and samples["reward"].notna().all()
@@ -152,7 +164,7 @@ def test_the_report_builds_and_holds_every_figure(finished):
     output = snakemake(finished, "--configfile", TINY, "--report", "results/tiny/report.html")
     assert output.returncode == 0, output.stdout + output.stderr
     report = (finished / "results/tiny/report.html").read_text(encoding="utf-8")
-    for category in ("Summary", "Reward models", "Policies"):
+    for category in ("Summary", "Exact policies", "Reward models", "Policies"):
         assert category in report
     for path in (finished / "results/tiny/figures").glob("*.png"):
         assert path.name in report
@@ -202,8 +214,8 @@ def test_the_manuals_example_of_the_library_runs(finished):
     blocks = [block.split("```")[0] for block in readme.split("```python\n")[1:]]
     (code,) = [block for block in blocks if '"results/embedded"' in block]
     code = code.replace('"results/embedded"', repr(str(finished / "results/tiny")))
-    assert "ensembles/members/0" in code
-    code = code.replace("ensembles/members/0", "ensembles/bootstrap/0")
+    assert "ensembles/resampled/0" in code
+    code = code.replace("ensembles/resampled/0", "ensembles/bootstrap/0")
     output = subprocess.run(
         [sys.executable, "-c", code],
         env={"PYTHONPATH": str(ROOT / "workflow_scripts"), "OMP_NUM_THREADS": "1"},

@@ -10,6 +10,8 @@ from conftest import ROOT
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from prudent import schemas
+from prudent.exact.evaluate import ANEW, GIVEN, INDEPENDENT
+from prudent.exact.summary import summary_table
 from prudent.seeding import seed_parts
 
 MANY = [
@@ -79,6 +81,23 @@ def make_losses(heads=3, ensembles=1, steps=30):
                 )
             )
     return pd.concat(rows, ignore_index=True)
+
+
+def make_exact(methods=(*TWO, "shuffled"), count=5, levels=None, kls=(0.3,)):
+    """A summary of exact policies, of which the last method is a control; with a pool of single
+    policies where ``levels`` names independent members."""
+    draws = np.random.default_rng(0)
+    rows = []
+    for level in levels or (GIVEN, ANEW):
+        for number, (method, kl) in enumerate(itertools.product(methods, kls)):
+            single = level == INDEPENDENT and number % 2
+            for replicate in range(1 if single else count):
+                gain = draws.normal(0.1 + 0.02 * number, 0.02)
+                rows.append((level, replicate, method, kl, gain, 20.0))
+    columns = ["level", "replicate", "method", "kl_target", "gain", "effective_size"]
+    table = summary_table(pd.DataFrame(rows, columns=columns), methods[0])
+    table["control"] = np.where(table["method"] == methods[-1], "yes", "no")
+    return table
 
 
 def names_of_figures():

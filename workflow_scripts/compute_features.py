@@ -3,11 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from prudent.rewards.ensemble import RewardEnsemble
-from prudent.rewards.features import PairFeatures, extract_ids, save_features
-from prudent.rewards.text import encode_pairs
+from prudent.rewards.features import pair_features, save_features
 from prudent.tables import metadata, read_table, write_json
 from prudent.workflow import entry
 
@@ -24,31 +21,17 @@ class Args:
 
 def main(args: Args) -> None:
     pairs = read_table(args.preferences, "preferences")
-    pairs = pairs[pairs["split"] != "judge"]
+    pairs = pairs[pairs["split"].isin(["train", "validation"])]
     base = RewardEnsemble.load(args.base)
-    sides = {
-        side: extract_ids(
-            base.model,
-            ids,
-            base.tokenizer.pad_token_id,
-            pairs[side].tolist(),
-            args.batch_tokens,
-            progress=f"features of {side} responses",
-        )
-        for side, ids in encode_pairs(base.tokenizer, pairs).items()
-    }
-    features = PairFeatures(
-        id=pairs["id"].tolist(),
-        split=pairs["split"].tolist(),
-        probability=torch.tensor(pairs["probability"].to_numpy(dtype=float)),
-        **sides,
+    features = pair_features(
+        base.model, base.tokenizer, pairs, args.batch_tokens, progress="features"
     )
     save_features(features, args.features)
     write_json(
         {
             "rows": len(pairs),
-            "of": "pairs of the preferences whose split is not 'judge'",
-            "width": sides["chosen"].shape[1],
+            "of": "pairs of the preferences whose split is train or validation",
+            "width": features.chosen.shape[1],
             "what": "input of the frozen model's final linear layer, float32",
             "model": type(base.model).__name__,
             "template": base.tokenizer.chat_template,

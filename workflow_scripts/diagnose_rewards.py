@@ -10,7 +10,7 @@ import pandas as pd
 from prudent.policies.respond import sample_responses
 from prudent.rewards import diagnosis
 from prudent.rewards.ensemble import RewardEnsemble
-from prudent.rewards.evidence import evidence_of
+from prudent.rewards.evidence import drawn_anew, evidence_of
 from prudent.rewards.judges import load_judge
 from prudent.rewards.loading import draws_of, load_rewards
 from prudent.rewards.scoring import long_table
@@ -38,6 +38,7 @@ class Args:
     model: str  # world, trained, or a reward model's folder or hub id
     sampling: dict[str, Any]  # section `sampling` of the configuration
     seed: int  # of the study
+    replicates: list[Path] = field(default_factory=list)  # of the first ensemble, drawn anew
     from_base: list[str] = field(default_factory=list)  # ensembles whose models start from base
     promised: str = ""  # the ensemble that has to keep the world's promises
     judge: Path | None = None  # its checkpoint, if it is local
@@ -66,6 +67,11 @@ def main(args: Args) -> None:
         said = list(evidence_of(models, repeated, responses, count, pairs, start))
         evidence[name] = [of_draw for _, of_draw in said]
         rewards = rewards or [of_draw for of_draw, _ in said]
+
+    if args.replicates:
+        models = [load_rewards(path) for path in args.replicates]
+        said = list(evidence_of(models, repeated, responses, count, pairs, backbone))
+        evidence |= drawn_anew(args.names[0], [of_replicate for _, of_replicate in said])
 
     asked, base = pairs["prompt"].tolist(), RewardEnsemble.load(args.base)
     margins = [base(asked, pairs[side].tolist()).mean[:, 0] for side in ("chosen", "rejected")]

@@ -15,6 +15,7 @@ class Args:
     frequency: Path  # table
     accuracy: Path  # table
     variance: Path  # table
+    exact: Path  # table of the methods by their exact policies
     svgs: list[Path]  # the figures, in their order
     page: Path  # written
     figures: list[dict[str, str]]  # name and caption of each
@@ -30,6 +31,7 @@ def main(args: Args) -> None:
     names = ("diagnosis", "frequency", "accuracy", "variance")
     names += ("policies", "summary", "tests") if args.policies else ()
     found = {name: tables.read_csv(getattr(args, name), name) for name in names}
+    found["exact"] = tables.read_csv(args.exact, "exact_summary")
     figures = [
         page.Figure(svg=svg.read_text(encoding="utf-8"), **figure)
         for figure, svg in zip(args.figures, args.svgs, strict=True)

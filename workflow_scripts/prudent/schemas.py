@@ -72,6 +72,27 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("reward", pa.float64()),
         ]
     ),
+    # Responses of the reference policy, prompt by prompt and as many to each.
+    "exact_samples": pa.schema(
+        [
+            ("prompt", pa.string()),
+            ("response", pa.string()),
+            ("log_probability", pa.float64()),
+        ]
+    ),
+    # Optimal policies; the head is -1 where none is the policy's own.
+    "exact_policies": pa.schema(
+        [
+            ("level", pa.string()),
+            ("replicate", pa.int64()),
+            ("head", pa.int64()),
+            ("method", pa.string()),
+            *(
+                (name, pa.float64())
+                for name in ("kl_target", "gain", "proxy_gain", "kl", "beta", "effective_size")
+            ),
+        ]
+    ),
     "scores": pa.schema(
         [
             ("id", pa.string()),
@@ -120,6 +141,19 @@ CSV_SCHEMAS: dict[str, dict[str, str]] = {
         **dict.fromkeys(("method", "baseline", "unit", "quantity"), TEXT),
         **dict.fromkeys(("pairs", "units"), NUMBER),
         **dict.fromkeys(("estimate", "low", "high", "p"), BOUND),
+    },
+    "exact_summary": {
+        **dict.fromkeys(("level", "method", "control"), TEXT),
+        **dict.fromkeys(("kl_target", "replicates", "below"), NUMBER),
+        **dict.fromkeys(("gain", "gain_low", "gain_high", "sd", "sd_low", "sd_high"), MAYBE),
+        **dict.fromkeys(("difference", "difference_low", "difference_high", "p"), MAYBE),
+        **dict.fromkeys(("ratio", "ratio_low", "ratio_high"), BOUND),
+        **dict.fromkeys(("below_share", "below_share_low", "below_share_high"), MAYBE),
+        **dict.fromkeys(("quantile05", "effective_size"), MAYBE),
+    },
+    "best_of": {
+        **dict.fromkeys(("level", "scorer"), TEXT),
+        **dict.fromkeys(("replicate", "n", "kl", "gain"), NUMBER),
     },
     # Of each ensemble of rewards; what is no ensemble's own has the ensemble "".
     "diagnosis": {
@@ -194,7 +228,7 @@ ROWS: dict[str, Rows] = {
     ),
     "preferences": Rows(
         key=(("id",),),
-        words={"split": ("train", "validation", "judge")},
+        words={"split": ("train", "validation", "judge", "spare")},
         ranges={"probability": SHARE},
     ),
     "benchmark": Rows(key=(PAIR,)),
@@ -208,6 +242,27 @@ ROWS: dict[str, Rows] = {
         key=(POLICY, ("prompt",), HEAD),
         ranges={"seed": COUNT, "ensemble": COUNT, "head": COUNT, "reward": FINITE},
         known=("reward",),
+    ),
+    # A response may come twice.
+    "exact_samples": Rows(ranges={"log_probability": (-math.inf, 0.0)}),
+    "exact_policies": Rows(
+        key=(("level", "method", "kl_target", "replicate"),),
+        ranges={
+            **dict.fromkeys(("replicate", "kl_target", "kl", "beta", "effective_size"), COUNT),
+            "head": NUMBERED,
+        },
+    ),
+    "exact_summary": Rows(
+        key=(("level", "kl_target", "method"),),
+        words={"control": ("no", "yes")},
+        ranges={
+            **dict.fromkeys(("kl_target", "replicates", "sd", "ratio", "below"), COUNT),
+            **dict.fromkeys(("below_share", "below_share_low", "below_share_high", "p"), SHARE),
+        },
+    ),
+    "best_of": Rows(
+        key=(("level", "scorer", "replicate", "n"),),
+        ranges=dict.fromkeys(("replicate", "n", "kl"), COUNT),
     ),
     "scores": Rows(
         key=(PAIR, ("side",), HEAD),

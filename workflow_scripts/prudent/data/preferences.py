@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 
+from prudent.data.draws import with_spare
 from prudent.data.labels import Gold, label_pairs
 from prudent.data.rows import BadRow, Message, Pair, to_pair
 from prudent.data.settings import PreferenceSettings, Source
@@ -30,6 +31,7 @@ def build_preferences(
 ) -> tuple[pd.DataFrame, Card]:
     """Preference pairs, split by prompt into train, validation and judge.
 
+    Where ``settings.train`` names a number of pairs, the others of split train become spare.
     A source ``{sampled: N}`` draws N pairs of responses to ``prompts`` (each prompt once before any
     comes again) with ``sample(prompts, source's number)``; ``relabel: true`` takes the two
     responses of a read source. Both are labelled by ``gold(prompts, responses) -> scores [n]``
@@ -72,6 +74,8 @@ def build_preferences(
         for p in frame["prompt"]
     ]
     check_splits(frame, shares)
+    if settings.train is not None:
+        frame["split"] = with_spare(frame["split"], settings.train, seed)
     frame["probability"] = frame["probability"].astype(float)
     card = table.card(splits=count(frame["split"]), contradictions=int(contradict.sum()))
     return frame, card | {"rows": len(frame)}

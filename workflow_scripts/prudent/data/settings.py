@@ -190,6 +190,9 @@ class PreferenceSettings(TableSettings):
     """Share of the prompts kept for validation."""
     judge: Share = 0.0
     """Share of the prompts kept for training a judge."""
+    train: Count | None = None
+    """Pairs that reward models are trained on, drawn from those that are kept for neither
+    validation nor a judge; null takes all. The others are spare: replicates draw from them, too."""
     contradictions: Literal["keep", "drop"] = "keep"
     """What becomes of pairs of the same two responses of which each is preferred once: kept, as
     noise is, or dropped, both; the data card counts them in either case."""

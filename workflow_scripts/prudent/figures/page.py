@@ -23,6 +23,7 @@ from prudent.figures.page_tables import (
     Table,
     accuracy_table,
     diagnosis_table,
+    exact_table,
     frequency_table,
     kinds_table,
     methods_table,
@@ -90,6 +91,18 @@ member's line on the true reward. Where sigma comes from initialisation, it is m
 norm and of sigma before training; a correlation given both shows what it knows beyond them.
 """
 
+EXACT_NOTE = """
+An optimal policy is the reference policy's responses, reweighted so that PPO's own gradient
+vanishes; beta is found for each ensemble so that its KL is the one stated. A gain is in the judge's
+score, over the reference policy. Given the backbone, ensembles differ by labels, resamples and
+heads; all drawn anew, by pairs and base model, too: what heads on one backbone share is in the
+second spread alone. Intervals are over ensembles: Student's t for gains and differences, the
+jackknife for sd and for ratios of variances (baseline over method), Wilson's for shares. The
+effective size is the number of equally likely responses that a policy is worth for one prompt in a
+hundred; a policy worth fewer than 10 is known poorly. Members of different replicates are
+independent, but their policies share members, so that their intervals are too short.
+"""
+
 FREQUENCY_NOTE = """
 Responses are in bins of how often their rarest judgement word stands in the training pairs'
 responses. A pair of responses to one prompt counts in the bin of its rarer response.
@@ -101,6 +114,7 @@ def render(
     frequency: pd.DataFrame,
     accuracy: pd.DataFrame,
     variance: pd.DataFrame,
+    exact: pd.DataFrame,
     figures: Sequence[Figure],
     facts: Sequence[tuple[str, str]],
     policies: pd.DataFrame | None = None,
@@ -111,9 +125,11 @@ def render(
 
     Args:
         diagnosis: of all ensembles; the scenario's own is the first.
+        exact: a row a level, KL and method.
         facts: what the run came from, names and values.
     """
     parts = {
+        "Exact policies": _exact(exact),
         "Reward models": [
             *_diagnosis(diagnosis, frequency),
             Part(accuracy_table(accuracy), "accuracy", "Accuracy on the benchmark"),
@@ -123,12 +139,14 @@ def render(
     shown: dict[str, list[Shown]] = {}
     for figure in figures:
         shown.setdefault(figure.category, []).append(_shown(figure))
-    lead, found, sections = "This run trains no policies: it checks the rewards.", [], []
+    lead = "This run trains no policies: it checks the rewards, and what their optima are worth."
+    found, sections = [], []
     if policies is not None and summary is not None and tests is not None:
         lead = f"{CLAIM}{_baseline(tests)} There are {len(policies)} policies."
         found, sections = findings(summary, tests), [Section("findings", "Findings")]
         note = f"{_reference(summary)} {' '.join(NOTES.split())}"
-        parts = {"Policies": [Part(methods_table(summary, tests), note=note)]} | parts
+        exact_parts = {"Exact policies": parts.pop("Exact policies")}
+        parts = exact_parts | {"Policies": [Part(methods_table(summary, tests), note=note)]} | parts
     for title in dict.fromkeys([*parts, *shown]):
         anchor = f"section-{len(sections)}"
         sections.append(Section(anchor, title, parts.get(title, ()), shown.get(title, ())))
@@ -164,6 +182,15 @@ def _diagnosis(diagnosis: pd.DataFrame, frequency: pd.DataFrame) -> list[Part]:
         title, note = "By frequency of the rarest judgement", " ".join(FREQUENCY_NOTE.split())
         parts.append(Part(frequency_table(frequency), "frequency-table", title, note))
     return parts
+
+
+def _exact(exact: pd.DataFrame) -> list[Part]:
+    """A table a level and KL."""
+    parts = []
+    for (level, kl), part in exact.groupby(["level", "kl_target"], sort=False):
+        title = f"{str(level).capitalize()}, KL {number(kl)}"
+        parts.append(Part(exact_table(part), f"exact-{len(parts)}", title))
+    return [*parts[:-1], parts[-1]._replace(note=" ".join(EXACT_NOTE.split()))]
 
 
 def _template() -> jinja2.Template:

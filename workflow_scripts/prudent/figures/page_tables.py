@@ -79,6 +79,51 @@ def methods_table(summary: pd.DataFrame, tests: pd.DataFrame) -> Table:
     return Table(head, rows)
 
 
+def exact_table(exact: pd.DataFrame) -> Table:
+    """The methods at one level and KL: one row a method."""
+    look = looks(list(exact["method"]))
+    rows = []
+    for row in exact.to_dict("records"):
+
+        def cell(name: str, of=row, text: Callable[[float], str] = decimals) -> Cell:
+            if not np.isfinite(of[name]):
+                return Cell(NOTHING)
+            return Cell(text(of[name]), _range(of[f"{name}_low"], of[f"{name}_high"], text))
+
+        name, note = name_of(row["method"]), "control" if row["control"] == "yes" else ""
+        p = p_value(row["p"]).removeprefix("= ") if np.isfinite(row["p"]) else NOTHING
+        rows.append(
+            [
+                Cell(name, note, colour=look[row["method"]].colour),
+                Cell(f"{row['replicates']}"),
+                cell("gain"),
+                cell("sd"),
+                cell("difference"),
+                Cell(p),
+                cell("ratio", text=number),
+                Cell(
+                    f"{row['below']}",
+                    f"{row['below_share_low']:.0%} to {row['below_share_high']:.0%}",
+                ),
+                Cell(decimals(row["quantile05"])),
+                Cell(number(row["effective_size"], 2)),
+            ]
+        )
+    head = [
+        Cell("method"),
+        Cell("ensembles"),
+        Cell("mean gain"),
+        Cell("sd of the gain"),
+        Cell("difference of gains", "to the baseline"),
+        Cell("p", "paired t"),
+        Cell("variance ratio", "baseline / method"),
+        Cell("worse than the reference"),
+        Cell("5% quantile"),
+        Cell("effective size"),
+    ]
+    return Table(head, rows)
+
+
 def diagnosis_table(diagnosis: pd.DataFrame) -> Table:
     """The diagnosis of the scenario's ensemble, which is the first, and of what is no one's own."""
     first = next((name for name in diagnosis["ensemble"] if name != OF_ALL), OF_ALL)

@@ -32,9 +32,21 @@ def sample_responses(
     Draws [n, response_length] are taken from the generator in the prompts' order, so that policies
     given generators of one seed answer with common random numbers.
     """
+    return sample_with_log_probs(checkpoint, prompts, response_length, temperature, draws)[0]
+
+
+def sample_with_log_probs(
+    checkpoint: str | Path,
+    prompts: list[str],
+    response_length: int,
+    temperature: float,
+    draws: torch.Generator,
+) -> tuple[list[str], torch.Tensor]:
+    """``sample_responses``, and each response's log-probability [n], its end included."""
     model, tokenizer = load_policy(checkpoint)
     uniforms = torch.rand(len(prompts), response_length, generator=draws)
     responses: list[str] = []
+    log_probs: list[torch.Tensor] = []
     for start in range(0, len(prompts), BATCH):
         rows = slice(start, start + BATCH)
         ids, mask = (part.to(model.device) for part in encode_prompts(tokenizer, prompts[rows]))
@@ -50,9 +62,10 @@ def sample_responses(
             pad_token(tokenizer),
         )
         responses += decode_responses(tokenizer, ids, mask, rollout.response_ids, rollout.mask)
+        log_probs.append(rollout.log_probs.double().sum(1).cpu())
         if (start // BATCH) % 10 == 9:
             logger.info("sampled %d of %d responses", len(responses), len(prompts))
-    return responses
+    return responses, torch.cat(log_probs) if log_probs else torch.empty(0)
 
 
 def respond(

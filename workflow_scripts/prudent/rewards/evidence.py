@@ -56,4 +56,21 @@ def evidence_of(
         )
 
 
+def drawn_anew(name: str, replicates: Sequence[Evidence]) -> dict[str, list[Evidence]]:
+    """What replicates of an ensemble say, under the names that tables give it.
+
+    Each is an ensemble of its own, whose members share a base model. Their first members, one of
+    each, share nothing: they are an ensemble of independent members, where there are three.
+    """
+    found = {f"{name}, all drawn anew": list(replicates)}
+    if len(replicates) >= 3:
+        found[f"{name}, one of each replicate"] = [
+            Evidence(
+                np.concatenate([one.rewards[..., :1] for one in replicates], axis=-1),
+                np.concatenate([one.margins[..., :1] for one in replicates], axis=-1),
+            )
+        ]
+    return found
+
+
 SIDES = ("chosen", "rejected")

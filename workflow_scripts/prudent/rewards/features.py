@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -19,7 +20,7 @@ from prudent.checkpoint_files import read_json
 from prudent.checkpoints import FLOATS
 from prudent.errors import InputError, quoted
 from prudent.rewards.models import final_linear
-from prudent.rewards.text import Prompt, checked_texts, encode
+from prudent.rewards.text import Prompt, checked_texts, encode, encode_pairs
 from prudent.tables import atomic_path, file_digest
 
 BATCH_TOKENS = 8192
@@ -138,6 +139,33 @@ class PairFeatures:
     def of(self, split: str) -> torch.Tensor:
         """Which pairs [n] (bool) are of a split."""
         return torch.tensor([name == split for name in self.split], dtype=torch.bool)
+
+
+def pair_features(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    pairs: pd.DataFrame,
+    batch_tokens: int = BATCH_TOKENS,
+    progress: str | None = None,
+) -> PairFeatures:
+    """The features of pairs, a table of the schema "preferences"; ``progress`` as ``extract``."""
+    sides = {
+        side: extract_ids(
+            model,
+            ids,
+            tokenizer.pad_token_id,
+            pairs[side].tolist(),
+            batch_tokens,
+            progress=progress and f"{progress} of {side} responses",
+        )
+        for side, ids in encode_pairs(tokenizer, pairs).items()
+    }
+    return PairFeatures(
+        id=pairs["id"].tolist(),
+        split=pairs["split"].tolist(),
+        probability=torch.tensor(pairs["probability"].to_numpy(dtype=float)),
+        **sides,
+    )
 
 
 def save_features(features: PairFeatures, path: str | Path) -> None:

@@ -62,7 +62,8 @@ def _config_text(config: dict[str, Any]) -> str:
 
 
 PLACES = (
-    *("data", "reference", "reward", "benchmark", "policies", "responses", "judge", "summary"),
+    *("data", "reference", "reward", "benchmark", "exact", "policies", "responses", "judge"),
+    "summary",
     *("figures", "logs", "benchmarks"),
 )
 """The folders of a scenario's results."""

@@ -27,6 +27,7 @@ from prudent.settings import (
     Amount,
     Count,
     Nonnegative,
+    Positive,
     Seed,
     Settings,
     Text,
@@ -34,7 +35,7 @@ from prudent.settings import (
     partial,
     suggest,
 )
-from prudent.workflow.objectives import objectives
+from prudent.workflow.objectives import Objective, objectives
 
 # Words that YAML, pandas or a reader take for something else than a method's name.
 NOT_NAMES = {"nan", "na", "null", "none", "true", "false", "yes", "no", "on", "off", "y", "n"}
@@ -98,6 +99,36 @@ class DiagnosisSettings(Settings):
     """Prompts."""
     responses: Annotated[int, Field(ge=2, le=100_000)] = 8
     """Responses per prompt."""
+
+
+class ExactMethod(Settings):
+    """A method whose policies are not trained; the parameters of its objective are keys, too."""
+
+    model_config = ConfigDict(extra="allow")
+
+    objective: str
+    """Function of `prudent/objectives`."""
+
+
+class ExactSettings(Settings):
+    """Optimal policies on responses of the reference policy, without training."""
+
+    prompts: Count = 64
+    """Test prompts."""
+    samples: Annotated[int, Field(ge=2, le=1_000_000)] = 256
+    """Responses of the reference policy to each prompt, of which the policies are made."""
+    responses: Text | None = None
+    """A table of responses to take instead, parquet, CSV or JSON lines with the columns `prompt`,
+    `response` and, where known, `log_probability`; as many for each prompt."""
+    ensembles: Amount = 100
+    """Ensembles given the backbone, each of fresh labels and heads; other kinds than heads have
+    those of their `draws`."""
+    replicates: Amount = 0
+    """Replicates, of which each draws pairs, labels, base reward model and ensemble anew."""
+    kl: Annotated[list[Positive], Field(min_length=1)] = [0.3, 0.8]
+    """KLs to the reference policy, in nats a response, at which methods are compared."""
+    methods: dict[MethodName, ExactMethod] = {}
+    """Methods beside those that are trained, by name."""
 
 
 class JudgeSettings(Settings):
@@ -166,6 +197,8 @@ class Config(Settings):
     """The ensemble that rewards the policies."""
     diagnosis: DiagnosisSettings = DiagnosisSettings()
     """The check of rewards on responses of the reference policy."""
+    exact: ExactSettings = ExactSettings()
+    """Optimal policies on responses of the reference policy, without training."""
     methods: Annotated[dict[MethodName, Method], Field(min_length=1)]
     """The methods under comparison, by name."""
     seeds: Amount = 10
@@ -210,6 +243,8 @@ class Config(Settings):
             except InputError as error:  # of keys that fit one by one
                 key, says = re.fullmatch(r"\w+: `(\w+)` (.*)", str(error), re.S).groups()
                 yield f"methods.{name}.ppo.{key}", says
+        for name, method in self.exact.methods.items():
+            yield from self._exact_method(name, method, known)
         baseline = self.statistics.baseline
         if baseline not in self.methods:
             yield (
@@ -217,6 +252,25 @@ class Config(Settings):
                 f"is {quoted(baseline)}, which is not a method"
                 f"{suggest(baseline, list(self.methods))}; expected one of {listed(self.methods)}",
             )
+
+    def _exact_method(
+        self, name: str, method: ExactMethod, known: dict[str, Objective]
+    ) -> Iterator[tuple[str, str]]:
+        if name in self.methods:
+            yield (
+                f"exact.methods.{name}",
+                "has the name of one of `methods`, which are compared anyway; expected another",
+            )
+        objective = known.get(method.objective)
+        if objective is None:
+            yield (
+                f"exact.methods.{name}.objective",
+                f"is {quoted(method.objective)}, which is no function in prudent/objectives"
+                f"{suggest(method.objective, list(known))}; expected one of {listed(known)}",
+            )
+            return
+        what = f"of a method with the objective {objective.name}"
+        yield from _keys(f"exact.methods.{name}", method, objective.parameters, what)
 
     def _ensembles(self) -> Iterator[tuple[str, str]]:
         for name, ensemble in self.ensembles.items():
@@ -262,8 +316,10 @@ class Config(Settings):
 
     def _lengths(self) -> Iterator[tuple[str, str]]:
         """Tokens and prompts are as many as what reads them can take."""
-        for key in ("judge", "diagnosis"):
+        for key in ("judge", "diagnosis", "exact"):
             count = getattr(self, key).prompts
+            if key == "exact" and self.exact.responses is not None:
+                continue
             if count > self.prompts.test:
                 yield (
                     f"{key}.prompts",
@@ -292,16 +348,21 @@ class Config(Settings):
         policies = len(self.methods) * self.seeds
         used = {name: self.ensembles[name] for name in used_ensembles(self.model_dump())}
         models = {name: one.draws * models_of(one.model_dump()) for name, one in used.items()}
-        jobs = 2 * policies + sum(models.values()) + self.OTHER_JOBS
+        jobs = 2 * policies + sum(models.values()) + self.exact.replicates + self.OTHER_JOBS
         if jobs > self.limits.jobs:
             most = max(models, key=models.get)
-            key = "seeds" if 2 * policies >= models[most] else f"ensembles.{most}.draws"
-            value = self.seeds if key == "seeds" else self.ensembles[most].draws
+            shares = {
+                "seeds": (2 * policies, self.seeds),
+                f"ensembles.{most}.draws": (models[most], self.ensembles[most].draws),
+                "exact.replicates": (self.exact.replicates, self.exact.replicates),
+            }
+            key = max(shares, key=lambda name: shares[name][0])
             yield (
                 key,
-                f"is {value}, which comes to about {jobs} jobs ({len(self.methods)} method(s) x "
-                f"{self.seeds} seeds to train and to judge, {sum(models.values())} independent "
-                f"reward model(s)); expected at most `limits.jobs`, {self.limits.jobs}",
+                f"is {shares[key][1]}, which comes to about {jobs} jobs ({len(self.methods)} "
+                f"method(s) x {self.seeds} seeds to train and to judge, {sum(models.values())} "
+                f"independent reward model(s), {self.exact.replicates} replicate(s)); expected at "
+                f"most `limits.jobs`, {self.limits.jobs}",
             )
         scratch = self.reference.checkpoint is None
         if scratch and self.reference.weights() > self.limits.weights:
@@ -354,6 +415,11 @@ def to_dict(config: Config) -> dict[str, Any]:
         own = method.ppo.model_dump(exclude_unset=True)
         values["methods"][name]["ppo"] = own
     return values
+
+
+def exact_methods(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The methods of exact policies: those that are trained, and then the others."""
+    return config["methods"] | config["exact"]["methods"]
 
 
 def method_settings(config: dict[str, Any], method: str) -> dict[str, Any]:

@@ -38,7 +38,10 @@ def schema_text() -> str:
     """The schema file."""
     form = _schema()
     of_all = {
-        "Method": [objective.parameters for objective in objectives().values()],
+        **dict.fromkeys(
+            ("Method", "ExactMethod"),
+            [objective.parameters for objective in objectives().values()],
+        ),
         "Ensemble": list(KINDS.values()),
     }
     for name, models in of_all.items():
@@ -156,6 +159,16 @@ An objective turns the rewards of an ensemble's members into a score and a KL co
 response. PPO maximises the score less the coefficient times the log-ratio to the reference. A
 method in the configuration names an objective, its coefficient `beta`, and values of its
 parameters. `make config-docs` writes this page from `workflow_scripts/prudent/objectives/`.
+
+**Why the raw spread of heads on a frozen backbone says so little.** The layer norm before the heads
+gives all features nearly the same length. The reward of an untrained linear head is then a draw
+whose size is about that length, the same for every response, so that the spread of many such heads
+is nearly constant; with ten, sampling alone sets its 90th percentile at twice its 10th. Training
+moves the heads only where the pairs reach. And Bradley-Terry identifies a reward up to an offset
+for each prompt, which cancels in every pair: the raw spread holds the spread of these offsets, too,
+and says the same of all responses to a prompt. What the data identify is the spread of each
+member's reward less its mean over responses to the same prompt. The diagnosis shows what each
+ensemble's spread knows of the error, beside what noise of constant size would give.
 """
 
 

@@ -1,0 +1,112 @@
+# Stage 5: optimal policies, which need no training: the reference policy's responses, weighted.
+
+
+rule sample_reference:
+    """Several responses of the reference policy to each of some prompts, or those of a file."""
+    input:
+        reference=[] if config["exact"]["responses"] else f"{R}/reference",
+        prompts=[] if config["exact"]["responses"] else f"{R}/data/prompts.parquet",
+        responses=local(config["exact"]["responses"]),
+    output:
+        samples=f"{R}/exact/samples.parquet",
+        metadata=f"{R}/exact/samples.json",
+    log:
+        f"{R}/logs/sample_reference.log",
+    benchmark:
+        f"{R}/benchmarks/sample_reference.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 8
+    resources:
+        gpu=1,
+        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        runtime=lambda wildcards, attempt: 240 * attempt,
+    params:
+        settings={key: config["exact"][key] for key in ("prompts", "samples")},
+        sampling=config["sampling"],
+        # Outputs of a failed job are deleted; what was sampled survives in a folder of its own.
+        checkpoints=f"{CHECKPOINTS}/exact",
+        content=content_of(config["exact"]["responses"], memory),
+        seed=config["seed"],
+        code=code_digest("sample_reference"),
+    message:
+        "Sampling the reference policy"
+    script:
+        "../workflow_scripts/sample_reference.py"
+
+
+rule score_reference:
+    """What the judge, the ensemble and its replicates say of these responses."""
+    input:
+        samples=f"{R}/exact/samples.parquet",
+        ensemble=REWARDS,
+        replicates=REPLICATES,
+        base=f"{R}/reward/base" if FRESH_HEADS else [],
+        judge=judge_model(),
+    output:
+        scores=f"{R}/exact/scores.safetensors",
+        metadata=f"{R}/exact/scores.json",
+    log:
+        f"{R}/logs/score_reference.log",
+    benchmark:
+        f"{R}/benchmarks/score_reference.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 8
+    resources:
+        gpu=1,
+        mem_mb=lambda wildcards, attempt: 16000 * attempt,
+        runtime=lambda wildcards, attempt: 240 * attempt,
+    params:
+        model=config["judge"]["model"],
+        revision=config["judge"]["revision"],
+        content=content_of(config["judge"]["model"], memory),
+        code=code_of_ensembles("score_reference", [config["ensemble"]]),
+    message:
+        "Scoring the reference policy's responses"
+    script:
+        "../workflow_scripts/score_reference.py"
+
+
+rule exact_policies:
+    """The optimal policies of every method, for many ensembles, at the same KLs."""
+    input:
+        samples=f"{R}/exact/samples.parquet",
+        scores=f"{R}/exact/scores.safetensors",
+        base=f"{R}/reward/base" if FRESH_HEADS else [],
+        features=f"{R}/reward/features.safetensors" if FRESH_HEADS else [],
+        sidecar=f"{R}/reward/features.json" if FRESH_HEADS else [],
+    output:
+        policies=f"{R}/exact/policies.parquet",
+        summary=report(
+            f"{R}/exact/summary.csv",
+            caption="captions/exact_summary.rst",
+            category="Exact policies",
+            labels={"what": "Methods at the same KL", "form": "table"},
+        ),
+        best=f"{R}/exact/best_of_n.csv",
+    log:
+        f"{R}/logs/exact_policies.log",
+    benchmark:
+        f"{R}/benchmarks/exact_policies.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 8
+    resources:
+        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        runtime=lambda wildcards, attempt: 240 * attempt,
+    params:
+        methods=EXACT,
+        settings={key: config["exact"][key] for key in ("ensembles", "kl")},
+        heads=ensemble_settings(ENSEMBLE) if FRESH_HEADS else {},
+        size=ENSEMBLE["count"],
+        baseline=config["statistics"]["baseline"],
+        seed=config["seed"],
+        code=[
+            code_digest("exact_policies", objective=name)
+            for name in sorted({method["objective"] for method in EXACT.values()})
+        ],
+    message:
+        "Finding the optimal policies"
+    script:
+        "../workflow_scripts/exact_policies.py"

@@ -1,0 +1,46 @@
+"""The figure of exact policies: what its artists hold."""
+
+import numpy as np
+import pytest
+from tiny_results import MANY, artist, check_layout, make_exact, texts
+
+from prudent.exact.evaluate import ANEW, GIVEN, INDEPENDENT
+from prudent.figures.risk_return import draw_risk_return
+
+LEVELS = (GIVEN, ANEW, INDEPENDENT)
+
+
+@pytest.mark.parametrize("methods", [MANY[:3], MANY])
+@pytest.mark.parametrize("kls", [(0.3,), (0.3, 0.8)])
+def test_a_panel_a_level_and_kl_and_a_mark_a_method(methods, kls):
+    table = make_exact(methods, levels=LEVELS, kls=kls)
+    figure = draw_risk_return(table, methods[0])
+    check_layout(figure)
+    assert len(figure.axes) == len(LEVELS) * len(kls)
+    panels = iter(figure.axes)
+    for kl in kls:
+        for level in LEVELS:
+            axes = next(panels)
+            part = table[(table["level"] == level) & (table["kl_target"] == kl)]
+            for row in part.to_dict("records"):
+                marks = {line.get_gid(): line for line in axes.lines}
+                if not np.isfinite(row["sd"]):
+                    mark = marks[f"single {row['method']}"]
+                    assert mark.get_ydata() == pytest.approx([row["gain"]])
+                    continue
+                mark = marks[f"method {row['method']}"]
+                assert mark.get_xydata()[0] == pytest.approx((row["sd"], row["gain"]))
+                hollow = mark.get_markerfacecolor() == "white"
+                assert hollow == (row["control"] == "yes")
+            assert level in axes.get_title(loc="left")
+            assert axes.get_ylim()[0] < 0, "the reference at 0 is in sight"
+    for method in methods:
+        assert method.replace("_", " ") in texts(figure)
+
+
+def test_a_single_replicate_has_no_spread():
+    table = make_exact(count=1)
+    figure = draw_risk_return(table, "vanilla")
+    check_layout(figure)
+    assert artist(draw_risk_return(make_exact(levels=(GIVEN,)), "vanilla"), "method vanilla")
+    assert all(line.get_gid() != "method vanilla" for axes in figure.axes for line in axes.lines)

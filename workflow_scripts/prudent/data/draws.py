@@ -1,0 +1,64 @@
+"""Which pairs reward models are trained on, and the pairs and labels of a replicate."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from prudent.errors import InputError
+from prudent.seeding import derive_seed
+
+
+def with_spare(split: pd.Series, train: int, seed: int, replicate: int | None = None) -> pd.Series:
+    """The splits with ``train`` of the pairs that are in train or spare in train, the others spare.
+
+    A replicate's draw is its own. ``InputError`` where there are fewer.
+    """
+    pool = np.flatnonzero(split.isin(["train", "spare"]))
+    if len(pool) < train:
+        raise InputError(
+            f"preferences.train: is {train}; expected at most {len(pool)}, the pairs that are kept "
+            "for neither validation nor a judge"
+        )
+    parts = () if replicate is None else (replicate,)
+    rng = np.random.default_rng(derive_seed(seed, "preferences", "train", *parts))
+    drawn = split.copy()
+    drawn.iloc[pool] = "spare"
+    drawn.iloc[rng.choice(pool, train, replace=False)] = "train"
+    return drawn
+
+
+def draw_anew(preferences: pd.DataFrame, seed: int, replicate: int) -> pd.DataFrame:
+    """The pairs of a replicate: those to train on drawn anew, and their labels.
+
+    As many as before are drawn from split train and the spare ones; where none are spare, with
+    replacement from split train (a bootstrap). Labels are drawn anew where their probability is
+    known. Other splits stay as they are. Returns a table of the schema ``preferences``.
+    """
+    pairs, train = preferences, (preferences["split"] == "train").to_numpy()
+    if (preferences["split"] == "spare").any():
+        split = with_spare(preferences["split"], int(train.sum()), seed, replicate)
+        pairs = preferences.assign(split=split)
+    else:
+        rng = np.random.default_rng(derive_seed(seed, "preferences", "train", replicate))
+        rows = np.flatnonzero(train)
+        order = np.arange(len(preferences))
+        order[rows] = rng.choice(rows, len(rows))
+        pairs = preferences.iloc[order].reset_index(drop=True)
+        # A pair that is drawn again is another row of the table.
+        again = pairs.groupby("id").cumcount()
+        pairs["id"] += again.map(lambda times: f"+{times}" if times else "")
+    rng = np.random.default_rng(derive_seed(seed, "preferences", "labels", "replicate", replicate))
+    probability = pairs["probability"].to_numpy()
+    turned = (pairs["split"] == "train").to_numpy() & (rng.random(len(pairs)) >= probability)
+    return turned_over(pairs, turned)
+
+
+def turned_over(pairs: pd.DataFrame, turned: np.ndarray) -> pd.DataFrame:
+    """The pairs with the other response as the chosen one where ``turned`` [n] (bool)."""
+    probability = pairs["probability"]
+    return pairs.assign(
+        chosen=pairs["rejected"].where(turned, pairs["chosen"]),
+        rejected=pairs["chosen"].where(turned, pairs["rejected"]),
+        probability=(1 - probability).where(turned, probability),
+    )

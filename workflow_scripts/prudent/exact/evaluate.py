@@ -1,0 +1,207 @@
+"""What optimal policies are worth: the judge's score, the rewards' own, and their KL."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from prudent.errors import InputError
+from prudent.exact.optimum import Optimum, Terms, matched
+from prudent.exact.scores import independent
+from prudent.exact.terms import NoOptimum, terms_of
+from prudent.rewards.interface import Rewards
+
+logger = logging.getLogger(__name__)
+
+COUNTS = (2, 4, 8, 16, 32, 64)
+"""Responses of which best-of-n takes the best."""
+LEAST_SIZE, SHARE = 10.0, 0.01
+"""The responses that a prompt's policy has to be worth, but for this share of the prompts."""
+AT_ONCE = 4_000_000
+"""Numbers [E, P, N] that are worked on at once; an array of them takes 32 MB."""
+
+
+GIVEN = "given the backbone"
+"""The level of ensembles with fresh labels, resamples and heads, on one base model."""
+ANEW = "all drawn anew"
+"""The level of replicates: pairs, labels, base model and heads are each one's own."""
+INDEPENDENT = "independent members"
+"""One member of each replicate as one ensemble. Each member in turn is a policy's own, so that the
+policies share members; what has no own member is one policy."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method as exact policies need it."""
+
+    objective: Any
+    """A function of prudent/objectives, its parameters bound."""
+    own: bool
+    """Whether its policies have a member of their own; else the ensemble tells them apart."""
+
+
+def levels_of(
+    given: Sequence[Rewards], anew: Sequence[Rewards], per_prompt: int
+) -> dict[str, Sequence[Rewards]]:
+    """The ensembles of each level of replication that there is."""
+    levels = {GIVEN: given, ANEW: anew}
+    if (pool := independent(anew, per_prompt)) is not None:
+        levels[INDEPENDENT] = [pool] * pool.members
+    return {level: rewards for level, rewards in levels.items() if len(rewards)}
+
+
+def exact_policies(
+    method: Method, rewards: Sequence[Rewards], truth: Tensor, kls: Sequence[float], seed: int
+) -> pd.DataFrame:
+    """A method's optimal policies: replicate, head, kl_target, gain, proxy_gain, kl, beta,
+    effective_size; one row an ensemble and KL.
+
+    Ensemble e's policy has the member e mod K of its own, or none (head -1). A gain is a mean under
+    the policy less that under the reference policy, nan where no beta reaches the KL. The effective
+    size is the number of equally likely responses that a prompt's policy is worth, its 1% quantile
+    over prompts.
+
+    Args:
+        rewards: of the P N responses by E ensembles, prompt by prompt.
+        truth: the judge's scores [P, N].
+        kls: the targets.
+
+    Raises NoOptimum as ``terms_of``.
+    """
+    truth = truth.double()
+    heads = [place % table.members for place, table in enumerate(rewards)]
+    chunk = max(1, AT_ONCE // truth.numel())
+    tables = []
+    for first in range(0, len(rewards), chunk):
+        places = list(range(first, min(first + chunk, len(rewards))))
+        part = [rewards[place] for place in places]
+        own = [heads[place] for place in places]
+        terms = terms_of(method.objective, part, truth.shape[1], seed, own, places)
+        for kl in kls:
+            table = worth(terms, matched(terms, kl), truth)
+            table.insert(0, "replicate", places)
+            table.insert(1, "head", own if method.own else -1)
+            table.insert(2, "kl_target", float(kl))
+            tables.append(table)
+    return pd.concat(tables, ignore_index=True)
+
+
+def compare(
+    methods: Mapping[str, Method],
+    levels: Mapping[str, Sequence[Rewards]],
+    truth: Tensor,
+    kls: Sequence[float],
+    seed: int,
+) -> pd.DataFrame:
+    """``exact_policies`` of all methods at all levels, with the columns level and method; those of
+    a method without an exact optimum are left out, with a warning."""
+    tables = []
+    for level, rewards in levels.items():
+        for name, method in methods.items():
+            one = level == INDEPENDENT and not method.own
+            try:
+                found = exact_policies(method, rewards[:1] if one else rewards, truth, kls, seed)
+            except NoOptimum as error:
+                logger.warning("%s has no exact optimum: %s", name, error)
+                continue
+            found.insert(0, "level", level)
+            found.insert(3, "method", name)
+            tables.append(found)
+            logger.info("%s, %s: %d policies", level, name, len(found))
+    if not tables:
+        raise InputError(f"none of the methods {', '.join(methods)} has an exact optimum")
+    return pd.concat(tables, ignore_index=True)
+
+
+def worth(terms: Terms, found: Optimum, truth: Tensor) -> pd.DataFrame:
+    """One row an ensemble: gain, proxy_gain, kl, beta, effective_size."""
+    probability = found.probability
+    score = terms.score.double()
+    if terms.slope is not None:
+        score = score + found.beta[:, None, None] * terms.slope.double()
+
+    def gain(values: Tensor) -> Tensor:
+        """Of the mean over prompts [E]."""
+        return ((probability * values).sum(-1) - values.mean(-1)).mean(-1)
+
+    size = found.effective_size()
+    least = size.nan_to_num(0).quantile(SHARE, dim=-1)
+    table = pd.DataFrame(
+        {
+            "gain": gain(truth.expand(len(score), -1, -1)).numpy(),
+            "proxy_gain": gain(score).numpy(),
+            "kl": found.kl.numpy(),
+            "beta": found.beta.numpy(),
+            "effective_size": least.numpy(),
+        }
+    )
+    return table
+
+
+def check_sizes(policies: pd.DataFrame, method: str, per_prompt: int) -> None:
+    """``InputError`` where N responses cannot represent the policies of ``method``, the baseline,
+    at a KL: where most of them are worth fewer than ``LEAST_SIZE``."""
+    rows = policies[(policies["method"] == method) & (policies["level"] != INDEPENDENT)]
+    for kl, part in rows.groupby("kl_target"):
+        size = part["effective_size"].median()
+        if not size >= LEAST_SIZE:
+            needed = math.ceil(per_prompt * LEAST_SIZE / max(size, 1.0))
+            raise InputError(
+                f"exact.kl: {kl:g} leaves policies of {method} that are worth {size:.1f} responses "
+                f"for one prompt in a hundred; expected {LEAST_SIZE:g} at least, which takes about "
+                f"{needed} responses to each prompt instead of {per_prompt} (exact.samples)"
+            )
+
+
+def best_of_n(levels: Mapping[str, Sequence[Rewards]], truth: Tensor) -> pd.DataFrame:
+    """``best_of`` by one member and by the mean of the members: level, scorer, replicate, n, kl,
+    gain."""
+    tables = []
+    counts = [n for n in COUNTS if n <= truth.shape[1]]
+    for level, rewards in levels.items():
+        one = [table.mean[:, place % table.members] for place, table in enumerate(rewards)]
+        means = [table.mean.mean(1) for table in (rewards[:1] if level == INDEPENDENT else rewards)]
+        for scorer, values in (("one member", one), ("mean of the members", means)):
+            scores = torch.stack([value.reshape(truth.shape) for value in values])
+            table = best_of(scores, truth, counts)
+            table.insert(0, "level", level)
+            table.insert(1, "scorer", scorer)
+            tables.append(table)
+    return pd.concat(tables, ignore_index=True)
+
+
+def best_of(scores: Tensor, truth: Tensor, counts: Sequence[int]) -> pd.DataFrame:
+    """Best-of-n policies of E scores, over all subsets of the N responses: replicate, n, kl, gain.
+
+    scores: [E, P, N]; truth: [P, N]. KL = log n - (n - 1) / n, exact where no two responses are the
+    same. Of the responses in ascending order the i-th is the best of n with the probability
+    C(i - 1, n - 1) / C(N, n).
+    """
+    ensembles, _, size = scores.shape
+    order = scores.double().argsort(dim=-1, stable=True)
+    ordered = truth.double().expand(ensembles, -1, -1).gather(-1, order)
+    rank = torch.arange(1, size + 1, dtype=torch.float64)
+    rows = []
+    for n in counts:
+        weight = _log_choose(rank - 1, n - 1) - _log_choose(torch.tensor(float(size)).double(), n)
+        weight = weight.exp().where(rank >= n, 0.0)
+        gain = ((ordered * weight).sum(-1) - ordered.mean(-1)).mean(-1)
+        kl = torch.log(torch.tensor(float(n))).item() - (n - 1) / n
+        rows.append(
+            pd.DataFrame({"replicate": range(ensembles), "n": n, "kl": kl, "gain": gain.numpy()})
+        )
+    return pd.concat(rows, ignore_index=True)
+
+
+def _log_choose(size: Tensor, count: int) -> Tensor:
+    """log C(size, count), anything where size < count."""
+    kept = size.clamp_min(count)
+    one = torch.ones_like(kept)
+    return (kept + 1).lgamma() - (count * one + 1).lgamma() - (kept - count + 1).lgamma()

@@ -1,0 +1,107 @@
+"""What exact policies say of methods: mean gain, spread, risk, and how they compare.
+
+A replicate is one draw of all that varies at its level, so replicates are independent, and methods
+are paired by them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from prudent.analysis.statistics import LEVEL, Interval, t_interval, wilson_interval
+
+KEYS = ["level", "kl_target", "method"]
+
+
+def summary_table(policies: pd.DataFrame, baseline: str) -> pd.DataFrame:
+    """One row a level, KL and method, in the order of ``policies``.
+
+    Args:
+        policies: one row a policy: level, replicate, method, kl_target, gain, effective_size.
+
+    Columns: the keys; replicates with a policy; gain, sd, each with its interval (low, high);
+    difference to the baseline's gain with interval and p of the paired t test; ratio of variances,
+    baseline over method, with interval; below, the number of policies worse than the reference,
+    and below_share with interval; quantile05 of the gains; the median effective_size. Intervals
+    are 95%: Student's t for means, the jackknife over replicates for log sd and log ratio, Wilson's
+    for shares.
+    """
+    rows = []
+    for (level, kl), part in policies.groupby(["level", "kl_target"], sort=False):
+        wide = part.pivot(index="replicate", columns="method", values="gain")
+        base = wide[baseline] if baseline in wide else None
+        for method in dict.fromkeys(part["method"]):
+            row = _row(level, kl, method, wide[method], base, baseline)
+            of_method = part[part["method"] == method]
+            rows.append(row | {"effective_size": of_method["effective_size"].median()})
+    return pd.DataFrame(rows)
+
+
+def _row(level, kl, method, gains: pd.Series, base: pd.Series | None, baseline: str) -> dict:
+    known = gains.dropna()
+    values = known.to_numpy()
+    mean, sd = t_interval(values), spread(values)
+    below = int((values < 0).sum())
+    share = wilson_interval(below, len(values))
+    row = {"level": level, "kl_target": kl, "method": method, "replicates": len(values)}
+    row |= _named("gain", mean) | _named("sd", sd)
+    difference = ratio = Interval(*[float("nan")] * 3)
+    p = float("nan")
+    if base is not None and method != baseline:
+        both = pd.concat([base, gains], axis=1, keys=["base", "own"]).dropna()
+        first, second = both["base"].to_numpy(), both["own"].to_numpy()
+        if len(both) > 1:
+            difference = t_interval(second - first)
+            ratio = variance_ratio(first, second)
+        if len(both) > 1 and np.ptp(second - first) > 0:
+            p = float(stats.ttest_rel(second, first).pvalue)
+    row |= _named("difference", difference) | {"p": p} | _named("ratio", ratio)
+    row |= {"below": below} | _named("below_share", share)
+    row["quantile05"] = float(np.quantile(values, 0.05)) if len(values) else float("nan")
+    return row
+
+
+def _named(name: str, interval: Interval) -> dict[str, float]:
+    return {name: interval.estimate, f"{name}_low": interval.low, f"{name}_high": interval.high}
+
+
+def spread(values: np.ndarray) -> Interval:
+    """The standard deviation (ddof 1) with the jackknife's interval of its logarithm."""
+    return _exp(jackknife([values], lambda one: 0.5 * _log_variance(one)))
+
+
+def variance_ratio(first: np.ndarray, second: np.ndarray) -> Interval:
+    """The ratio of the variances of paired values, with the jackknife's interval of its log."""
+    return _exp(
+        jackknife([first, second], lambda one, other: _log_variance(one) - _log_variance(other))
+    )
+
+
+def jackknife(samples: list[np.ndarray], statistic: Callable[..., np.ndarray]) -> Interval:
+    """A statistic of paired samples [n] with the jackknife-t interval; nan where n < 3.
+
+    ``statistic`` is of arrays [..., n], over their last axis.
+    """
+    n = len(samples[0])
+    if n < 3:
+        estimate = float(statistic(*samples)) if n > 1 else float("nan")
+        return Interval(estimate, float("nan"), float("nan"))
+    estimate = float(statistic(*samples))
+    kept = np.array([np.delete(np.arange(n), place) for place in range(n)])
+    left_out = statistic(*(sample[kept] for sample in samples))
+    se = np.sqrt((n - 1) / n * np.square(left_out - left_out.mean()).sum())
+    half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1) * se)
+    return Interval(estimate, estimate - half, estimate + half)
+
+
+def _log_variance(values: np.ndarray) -> np.ndarray:
+    with np.errstate(divide="ignore"):
+        return np.log(values.var(axis=-1, ddof=1))
+
+
+def _exp(interval: Interval) -> Interval:
+    return Interval(*(float(np.exp(value)) for value in interval))

@@ -1,0 +1,83 @@
+"""Objectives as scores and coefficients, as far as they are nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from prudent.errors import InputError
+from prudent.exact.optimum import Terms
+from prudent.objectives.signal import Run, evaluate, name_of
+from prudent.rewards.interface import Rewards
+
+TOLERANCE = 1e-6
+"""The relative error below which a signal counts as linear in beta."""
+
+
+class NoOptimum(InputError):
+    """An objective whose optimal policy is not known in closed form; the text says why."""
+
+
+def terms_of(
+    objective: Any,
+    rewards: Sequence[Rewards],
+    per_prompt: int,
+    seed: int,
+    heads: Sequence[int] | None = None,
+    runs: Sequence[int] | None = None,
+) -> Terms:
+    """What an objective makes of the rewards of E ensembles: [E, P, N].
+
+    Args:
+        rewards: of P N responses of the reference policy each, prompt by prompt.
+        per_prompt: N.
+        seed: of the study, for an objective's own draws.
+        heads: each ensemble's head, for an objective that asks for one; 0 if None.
+        runs: what tells the ensembles' random streams apart; their place if None.
+
+    Raises NoOptimum for an objective with weights or a penalty, or whose score or coefficient is
+    not linear in beta; InputError as the objective does.
+    """
+    parts = []
+    for place, table in enumerate(rewards):
+        head = heads[place] if heads is not None else 0
+        run_seed = runs[place] if runs is not None else place
+        parts.append(_linear(objective, table, head, seed, run_seed, per_prompt))
+    score, slope, coefficient = (torch.stack(part) for part in zip(*parts, strict=True))
+    shape = (len(rewards), -1, per_prompt)
+    moves = bool((slope != 0).any())
+    return Terms(
+        score.reshape(shape), coefficient.reshape(shape), slope.reshape(shape) if moves else None
+    )
+
+
+def _linear(
+    objective: Any, rewards: Rewards, head: int, seed: int, run_seed: int, per_prompt: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """s0, s1 and c [B] of the score s0 + beta s1 and the coefficient beta c."""
+    prompt = torch.arange(len(rewards.mean)) // per_prompt
+    rewards = replace(rewards.to(rewards.mean.double()), prompt=prompt)
+    found = []
+    for beta in (1.0, 2.0, 3.0):
+        # A memory would begin with this batch, and draws are the same at each beta.
+        run = Run(seed, run_seed, sample_reference=lambda: rewards)
+        signal = evaluate(objective, rewards, beta, head=head, run=run)
+        for part in ("weights", "penalty"):
+            if getattr(signal, part) is not None:
+                raise NoOptimum(f"{name_of(objective)} has {part} beside a score and a coefficient")
+        found.append((signal.score, signal.kl_coefficient))
+    (s1, c1), (s2, c2), (s3, c3) = found
+    slope = s2 - s1
+    if not _close(s3 - s2, slope, s1) or not _close(c2, 2 * c1, c1) or not _close(c3, 3 * c1, c1):
+        raise NoOptimum(f"{name_of(objective)} is not linear in beta")
+    # What rounding leaves of a score that does not depend on beta.
+    slope = slope.where(slope.abs() > TOLERANCE * s1.abs().max(), 0)
+    return s1 - slope, slope, c1
+
+
+def _close(found: torch.Tensor, wanted: torch.Tensor, like: torch.Tensor) -> bool:
+    scale = max(like.abs().max().item(), wanted.abs().max().item())
+    return bool(((found - wanted).abs() <= TOLERANCE * scale).all())
