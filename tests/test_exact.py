@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import ROOT
 from scipy import stats
 
 from prudent.errors import InputError
@@ -271,3 +272,11 @@ def test_the_jackknifes_interval_holds_what_it_says():
     mean = jackknife([np.arange(10.0)], partial(np.mean, axis=-1))
     low, high = stats.t.interval(0.95, 9, 4.5, stats.sem(np.arange(10.0)))
     assert mean == pytest.approx((4.5, low, high)), "of a mean it is Student's"
+
+
+def test_the_manuals_example_runs():
+    text = (ROOT / "docs/library.md").read_text(encoding="utf-8")
+    (code,) = [part.split("```")[0] for part in text.split("```python\n")[1:] if "matched(" in part]
+    names: dict = {}
+    exec(code, names)
+    assert names["found"].kl.numpy() == pytest.approx(0.3)

@@ -10,7 +10,7 @@ import torch
 
 from prudent.errors import InputError
 from prudent.exact.optimum import Terms
-from prudent.objectives.signal import Run, evaluate, name_of
+from prudent.objectives.signal import Run, called, evaluate, name_of
 from prudent.rewards.interface import Rewards
 
 TOLERANCE = 1e-6
@@ -60,16 +60,24 @@ def _linear(
     """s0, s1 and c [B] of the score s0 + beta s1 and the coefficient beta c."""
     prompt = torch.arange(len(rewards.mean)) // per_prompt
     rewards = replace(rewards.to(rewards.mean.double()), prompt=prompt)
-    found = []
-    for beta in (1.0, 2.0, 3.0):
-        # A memory would begin with this batch, and draws are the same at each beta.
-        run = Run(seed, run_seed, sample_reference=lambda: rewards)
-        signal = evaluate(objective, rewards, beta, head=head, run=run)
-        for part in ("weights", "penalty"):
-            if getattr(signal, part) is not None:
-                raise NoOptimum(f"{name_of(objective)} has {part} beside a score and a coefficient")
-        found.append((signal.score, signal.kl_coefficient))
-    (s1, c1), (s2, c2), (s3, c3) = found
+
+    def run() -> Run:
+        """A memory would begin with this batch, and draws are the same at each beta."""
+        return Run(seed, run_seed, sample_reference=lambda: rewards)
+
+    first = evaluate(objective, rewards, 1.0, head=head, run=run())
+    for part in ("weights", "penalty"):
+        if getattr(first, part) is not None:
+            raise NoOptimum(f"{name_of(objective)} has {part} beside a score and a coefficient")
+    (s1, c1), (s2, c2), (s3, c3) = (
+        (signal.score, signal.kl_coefficient)
+        for signal in (
+            first,
+            # What was checked once needs no second check.
+            called(objective, rewards, 2.0, head=head, run=run()),
+            called(objective, rewards, 3.0, head=head, run=run()),
+        )
+    )
     slope = s2 - s1
     if not _close(s3 - s2, slope, s1) or not _close(c2, 2 * c1, c1) or not _close(c3, 3 * c1, c1):
         raise NoOptimum(f"{name_of(objective)} is not linear in beta")

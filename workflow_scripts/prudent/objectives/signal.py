@@ -145,11 +145,11 @@ def evaluate(
     coefficients that are not negative, changes its rewards, or remembers what is no tensor;
     NonFiniteSignal for infinities and NaN.
     """
-    asked = asks_for(objective)
-    given = {"head": head, "run": run or Run(0, 0)}
+    asks_for(objective)
+    run = run or Run(0, 0)
     parts = [part for part in (rewards.mean, rewards.std, rewards.features) if part is not None]
     before = [part.clone() for part in parts]
-    signal = objective(rewards, beta, **{name: given[name] for name in asked})
+    signal = called(objective, rewards, beta, head=head, run=run)
     name = f"the objective {name_of(objective)}"
     if not all(map(_same, parts, before)):
         raise InputError(f"{name} changed the rewards that it was given; expected copies of them")
@@ -159,8 +159,15 @@ def evaluate(
     if signal.penalty is not None:
         _check_penalty(signal.penalty, signal.score, name)
     _check_names(signal.metrics, "metric", int | float, "a number", name)
-    _check_names(given["run"].state, "memory", Tensor, "a tensor", name)
+    _check_names(run.state, "memory", Tensor, "a tensor", name)
     return signal
+
+
+def called(objective: Any, rewards: Rewards, beta: float, *, head: int, run: Run) -> Any:
+    """What an objective returns, unchecked, given what it asks for of ``head`` and ``run``."""
+    given = {"head": head, "run": run}
+    asked = inspect.signature(objective).parameters
+    return objective(rewards, beta, **{name: given[name] for name in GIVEN if name in asked})
 
 
 def _same(part: Tensor, before: Tensor) -> bool:

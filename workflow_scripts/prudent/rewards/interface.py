@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -41,6 +42,10 @@ class Rewards:
             raise InputError(
                 f"the ensemble has {self.members} member(s); a spread needs at least 2"
             )
+        return self._spread.clone()
+
+    @functools.cached_property
+    def _spread(self) -> Tensor:
         return self.mean.std(dim=1)
 
     def to(self, other: Tensor) -> Rewards:
