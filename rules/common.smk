@@ -45,6 +45,7 @@ from prudent.workflow.config import (
     models_of,
     objective_parameters,
     used_ensembles,
+    uses_last_layer,
 )
 from prudent.workflow.configfiles import check_entries, merged, read_config, typed
 from prudent.workflow.digest import code_digest
@@ -142,11 +143,17 @@ EXACT = {
     name: {
         "objective": method["objective"],
         "parameters": objective_parameters(method),
+        "spread": method["spread"],
         "unit": objectives()[method["objective"]].unit,
-        "control": objectives()[method["objective"]].control,
+        "control": objectives()[method["objective"]].control
+        or method["spread"]["shuffled"],
     }
     for name, method in exact_methods(config).items()
 }
+# Whether the members are heads on the base model's features, and whether exact policies read those
+# of the pairs.
+ON_BASE = ENSEMBLE["kind"] in ("heads", "gaussian")
+PAIR_FEATURES = FRESH_HEADS or any(map(uses_last_layer, exact_methods(config).values()))
 # The same ensemble with all drawn anew, pairs and base model, too.
 REPLICATES = expand(
     f"{R}/reward/replicates/{{replicate}}",
@@ -220,12 +227,7 @@ def ensemble_inputs(wildcards):
     }
     if starts_from_base(ensemble):
         inputs["base"] = made(f"{R}/reward/base")
-    if ensemble["kind"] in ("heads", "gaussian"):
-        inputs |= {
-            "base": f"{R}/reward/base",
-            "features": f"{R}/reward/features.safetensors",
-            "sidecar": f"{R}/reward/features.json",
-        }
+    inputs |= features_of_pairs(ensemble["kind"] in ("heads", "gaussian"))
     if models := models_of(ensemble):
         members = range(ensemble["draws"] * models)
         of_member = f"{R}/reward/members/{wildcards.ensemble}/{{member}}"
@@ -280,6 +282,22 @@ def objective_of_policy(wildcards):
 def parameters_of_policy(wildcards):
     """The parameters of a policy's objective."""
     return objective_parameters(config["methods"][wildcards.method])
+
+
+def features_of_policy(wildcards):
+    """The features of the training pairs, where a policy's method uses a Bayesian last layer."""
+    return features_of_pairs(uses_last_layer(config["methods"][wildcards.method]))
+
+
+def features_of_pairs(used):
+    """The base model and the features of the pairs by it, if they are used."""
+    if not used:
+        return {}
+    return {
+        "base": f"{R}/reward/base",
+        "features": f"{R}/reward/features.safetensors",
+        "sidecar": f"{R}/reward/features.json",
+    }
 
 
 def policy_settings(wildcards):

@@ -41,7 +41,7 @@ rule score_reference:
         samples=f"{R}/exact/samples.parquet",
         ensemble=REWARDS,
         replicates=REPLICATES,
-        base=f"{R}/reward/base" if FRESH_HEADS else [],
+        base=f"{R}/reward/base" if ON_BASE else [],
         judge=judge_model(),
     output:
         scores=f"{R}/exact/scores.safetensors",
@@ -72,10 +72,8 @@ rule exact_policies:
     """The optimal policies of every method, for many ensembles, at the same KLs."""
     input:
         samples=f"{R}/exact/samples.parquet",
+        **features_of_pairs(PAIR_FEATURES),
         scores=f"{R}/exact/scores.safetensors",
-        base=f"{R}/reward/base" if FRESH_HEADS else [],
-        features=f"{R}/reward/features.safetensors" if FRESH_HEADS else [],
-        sidecar=f"{R}/reward/features.json" if FRESH_HEADS else [],
     output:
         policies=f"{R}/exact/policies.parquet",
         summary=report(

@@ -4,6 +4,7 @@
 rule train_policy:
     """One policy, by PPO against its own head of its ensemble."""
     input:
+        unpack(features_of_policy),
         reference=f"{R}/reference",
         ensemble=REWARDS,
         prompts=f"{R}/data/prompts.parquet",
@@ -24,6 +25,7 @@ rule train_policy:
     params:
         objective=objective_of_policy,
         parameters=parameters_of_policy,
+        spread=lambda wildcards: config["methods"][wildcards.method]["spread"],
         beta=lambda wildcards: config["methods"][wildcards.method]["beta"],
         draw=lambda wildcards: seed_of_policy(wildcards)[0],
         head=lambda wildcards: seed_of_policy(wildcards)[1],

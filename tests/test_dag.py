@@ -13,6 +13,8 @@ import pytest
 import yaml
 from conftest import ROOT, TINY, copy_project, dry_run, install, job_counts, snakemake
 
+from prudent.workflow.objectives import objectives
+
 RULES = ROOT / "rules"
 SCRIPTS = ROOT / "workflow_scripts"
 ONCE = {
@@ -132,6 +134,19 @@ def test_hard_scenario(project):
     expected = jobs(2 * seeds, 2, ONCE | FEATURES, figures=10, replicates=10)
     expected["train_ensemble"] = 2
     assert dry_run(project, "--configfile", "scenarios/hard.yaml") == expected
+
+
+def test_scenario_of_all_methods(project):
+    """Every objective is named; no ensemble but the one that rewards the policies is trained."""
+    said = yaml.safe_load((project / "scenarios/methods.yaml").read_text())
+    config = yaml.safe_load((project / "config.yaml").read_text())
+    methods = config["methods"] | said["methods"]
+    all_of_them = methods | config["exact"]["methods"] | said["exact"]["methods"]
+    named = {method["objective"] for method in all_of_them.values()}
+    assert named == set(objectives())
+    expected = jobs(10 * len(methods), len(methods), ONCE | FEATURES, figures=10, replicates=10)
+    expected["train_ensemble"] = 1
+    assert dry_run(project, "--configfile", "scenarios/methods.yaml") == expected
 
 
 def test_a_run_without_policies_ends_with_the_check_of_the_rewards(project, tmp_path):
@@ -310,12 +325,12 @@ def test_an_objective_brings_back_its_policies_and_what_is_below(finished, edit)
     edit(
         name,
         append(
-            "\n\nclass Twice:\n    FACTOR = 2\n\n\ndef harsher(rewards, beta, *, head):\n"
-            "    return variance_aware(rewards, Twice.FACTOR * beta, head=head)\n"
+            "\n\nclass Twice:\n    FACTOR = 2\n\n\ndef harsher(rewards, beta, *, head, spread):\n"
+            "    return variance_aware(rewards, Twice.FACTOR * beta, head=head, spread=spread)\n"
         ),
     )
     assert dry_run(finished, "--configfile", TINY) == {}, "a new objective has no policies yet"
-    edit(name, lambda text: text.replace("beta * rewards.spread()", "beta * rewards.spread() ** 2"))
+    edit(name, lambda text: text.replace("beta * spread**power", "2 * beta * spread**power", 1))
     assert dry_run(finished, "--configfile", TINY) == of_readers(2, methods=1) | OPTIMA
 
 

@@ -1,5 +1,6 @@
 """The digest of a rule's code: what changes it, and what does not."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from conftest import ROOT, install
 from prudent.errors import InputError
 from prudent.workflow import digest
 from prudent.workflow.digest import SCRIPTS, code_digest, imported_files, package_versions
+from prudent.workflow.objectives import objectives
 
 FILES = {
     "train.py": '''"""Train."""
@@ -219,6 +221,28 @@ def test_only_what_an_objective_needs_counts(tmp_path):
     assert changed(text.replace("return _half(x)", "return _half(-x)")) == {"one", "two"}
     assert changed(text.replace("x / 2", "x / 3")) == {"one", "two"}
     assert changed(text.replace("SCALE = 2", "SCALE = 3")) == {"two"}
+
+
+def test_another_objective_is_none_of_those_that_exist(tmp_path):
+    """With all that there are: a function more in each file, and a file more."""
+    for path in [*SCRIPTS.glob("*.py"), *SCRIPTS.glob("prudent/**/*.py")]:
+        copy = tmp_path / path.relative_to(SCRIPTS)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, copy)
+
+    def digests() -> dict[str, str]:
+        return {
+            name: code_digest("train_policy", tmp_path, objective=name) for name in objectives()
+        }
+
+    before = digests()
+    assert len(set(before.values())) == len(before)
+    more = "\n\ndef another_{}(rewards, beta):\n    return Signal(rewards.mean, beta)\n"
+    for family in {objective.file.name for objective in objectives().values()}:
+        path = tmp_path / "prudent/objectives" / family
+        path.write_text(path.read_text() + more.format(path.stem))
+    (tmp_path / "prudent/objectives/new.py").write_text("import math\n" + more.format("new"))
+    assert digests() == before
 
 
 @pytest.mark.parametrize(

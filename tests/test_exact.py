@@ -10,6 +10,7 @@ import pytest
 import torch
 from conftest import ROOT
 from scipy import stats
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from prudent.errors import InputError
 from prudent.exact.evaluate import (
@@ -24,13 +25,20 @@ from prudent.exact.evaluate import (
     exact_policies,
     levels_of,
 )
+from prudent.exact.optimum import optimum
 from prudent.exact.scores import independent
 from prudent.exact.summary import jackknife, spread, summary_table, variance_ratio
 from prudent.exact.terms import NoOptimum, terms_of
-from prudent.objectives.signal import Signal
+from prudent.objectives.signal import Run, Signal, evaluate
 from prudent.objectives.single import vanilla
 from prudent.objectives.weighted import exact_gradient, variance_aware
+from prudent.ppo import losses
+from prudent.ppo.minibatch import Experience, ValueFunction, minibatch_loss
+from prudent.ppo.settings import PPOSettings
 from prudent.rewards.interface import Rewards
+from prudent.rewards.last_layer import LastLayer
+from prudent.rewards.settings import SpreadSettings
+from prudent.workflow.config_docs import has_optimum
 from prudent.workflow.objectives import load, objectives
 
 P, N, K, E = 3, 20, 4, 5
@@ -41,6 +49,13 @@ def ensembles(count: int = E, seed: int = 0) -> list[Rewards]:
     # Members of an ensemble agree in part, so that their mean knows something.
     shared = torch.randn(P * N, 1, generator=draws)
     return [Rewards(shared + torch.randn(P * N, K, generator=draws)) for _ in range(count)]
+
+
+def whole(rewards: Rewards) -> Rewards:
+    """With all that an objective may ask for."""
+    draws = torch.Generator().manual_seed(1)
+    std = torch.rand(P * N, K, generator=draws) + 0.1
+    return Rewards(rewards.mean, std, torch.randn(P * N, 3, generator=draws))
 
 
 def truth() -> torch.Tensor:
@@ -72,12 +87,13 @@ def test_a_score_that_falls_with_beta_has_a_slope():
 
 @pytest.mark.parametrize("name", objectives())
 def test_every_objective_reaches_the_kl_or_says_why_not(name):
-    objective = load(name)
+    given, last_layer = [whole(table) for table in ensembles()], LastLayer(torch.eye(3))
     try:
-        found = exact_policies(Method(objective, True), ensembles(), truth(), [0.2], 0)
+        found = exact_policies(Method(load(name), True), given, truth(), [0.2], 0, last_layer)
     except NoOptimum as error:
-        assert name in str(error)
+        assert name in str(error) and not has_optimum(name)
         return
+    assert has_optimum(name)
     assert found["kl"].dropna().to_numpy() == pytest.approx(0.2, rel=1e-6)
     # The whole gradient's score keeps the policy from the reference at any beta.
     assert found["kl"].notna().all() or name == "exact_gradient"
@@ -93,6 +109,11 @@ def penalised(rewards, beta):
 def weighted(rewards, beta):
     score = rewards.mean[:, 0]
     return Signal(score, beta * torch.ones_like(score), weights=torch.ones_like(score))
+
+
+def of_batch(rewards, beta):
+    score = rewards.mean[:, 0]
+    return Signal(score, beta * torch.ones_like(score), of_batch=True)
 
 
 def squared(rewards, beta):
@@ -112,6 +133,7 @@ def curved(rewards, beta):
         (weighted, "weighted has weights beside"),
         (squared, "squared is not linear in beta"),
         (curved, "curved is not linear in beta"),
+        (of_batch, "of_batch scores a response by the rest of its batch"),
     ],
 )
 def test_what_has_no_optimum_here_says_why(objective, why):
@@ -120,16 +142,87 @@ def test_what_has_no_optimum_here_says_why(objective, why):
 
 
 def test_controls_draw_for_each_ensemble_alone():
-    shuffled = load("shuffled")
+    shuffled = partial(terms_of, variance_aware, spread=SpreadSettings(shuffled=True))
     table = ensembles(1)[0]
-    found = terms_of(shuffled, [table, table], N, 0)
+    found = shuffled([table, table], N, 0)
     assert not torch.equal(found.coefficient[0], found.coefficient[1])
-    again = terms_of(shuffled, [table, table], N, 0)
+    again = shuffled([table, table], N, 0)
     assert torch.equal(found.coefficient, again.coefficient)
-    other = terms_of(shuffled, [table, table], N, 1)
+    other = shuffled([table, table], N, 1)
     assert not torch.equal(found.coefficient, other.coefficient)
     spread_of = table.mean.double().std(dim=1).sort().values
     torch.testing.assert_close(found.coefficient[0].flatten().sort().values, spread_of)
+
+
+def test_the_spread_is_taken_as_the_method_says():
+    given = [whole(table) for table in ensembles(2)]
+    within = given[0].mean.double().reshape(P, N, K)
+    within = (within - within.mean(1, keepdim=True)).std(-1)
+    found = terms_of(variance_aware, given, N, 0, spread=SpreadSettings(center="prompt"))
+    torch.testing.assert_close(found.coefficient[0], within)
+    layer, spread = LastLayer(torch.eye(3)), SpreadSettings(of="last_layer", ridge=3.0)
+    found = terms_of(variance_aware, given, N, 0, spread=spread, last_layer=layer)
+    expected = given[1].features.double().norm(dim=1).reshape(P, N) / 2
+    torch.testing.assert_close(found.coefficient[1], expected)
+
+
+def test_a_level_that_lacks_what_a_method_asks_for_is_left_out(caplog):
+    given = [whole(table) for table in ensembles(3)]
+    last_layer = Method(variance_aware, True, SpreadSettings(of="last_layer"))
+    methods = {"vanilla": Method(vanilla, True), "last_layer": last_layer}
+    levels = {GIVEN: given, ANEW: ensembles(3)}
+    found = compare(methods, levels, truth(), [0.1], 0, LastLayer(torch.eye(3)))
+    assert set(found.loc[found["method"] == "last_layer", "level"]) == {GIVEN}
+    assert "all drawn anew: no exact optimum of last_layer: spread.of: is last_layer" in caplog.text
+
+
+# --- The trainer ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [name for name in objectives() if has_optimum(name)])
+def test_the_trainers_own_gradient_vanishes_at_the_optimum(name):
+    """Five responses of one token, all enumerated: the policy is its final layer."""
+    draws = torch.Generator().manual_seed(7)
+    parts = (torch.randn(5, n, generator=draws, dtype=torch.float64) for n in (K, K, 3))
+    mean, std, features = parts
+    mean = mean[:, :1] + 0.5 * mean  # members that agree in part
+    given, layer, head, beta = Rewards(mean, std.abs(), features), LastLayer(features), 1, 0.7
+    objective = load(name)
+    terms = terms_of(objective, [given], 5, 0, heads=[head], last_layer=layer)
+    found = optimum(terms, torch.tensor([beta], dtype=torch.float64))
+    run = Run(0, 0, sample_reference=lambda: given, last_layer=layer)
+    signal = evaluate(objective, given, beta, head=head, run=run)
+    assert gradient_of_ppo(signal, found.log_ratio[0, 0]) < 1e-12
+    assert gradient_of_ppo(signal, torch.zeros(5, dtype=torch.float64)) > 1e-3
+
+
+def gradient_of_ppo(signal: Signal, log_ratio: torch.Tensor) -> float:
+    """The largest gradient of PPO's loss over the logits, in expectation over a policy's responses
+    to one prompt; the reference draws each of the five with the same probability."""
+    config = GPT2Config(
+        vocab_size=5, n_positions=8, n_embd=4, n_layer=1, n_head=1, tie_word_embeddings=False
+    )
+    policy = GPT2LMHeadModel(config).double().eval()
+    ids = torch.stack([torch.zeros(5, dtype=torch.long), torch.arange(5)], dim=1)
+    with torch.no_grad():
+        state = policy.transformer(ids).last_hidden_state[0, 0]
+        log_probs = log_ratio - math.log(5)
+        policy.lm_head.weight.copy_(torch.outer(log_probs, state) / state.square().sum())
+    one = torch.ones(5, 1, dtype=torch.float64)
+    own, reference = log_probs[:, None], torch.full_like(one, -math.log(5))
+    rewards = losses.token_rewards(own - reference, one, signal.score, signal.kl_coefficient)
+    # A baseline that is the same for all changes no expected gradient; each response is seen as
+    # often as the policy draws it.
+    advantages = (rewards - (own.exp() * rewards).sum()) * own.exp() * 5
+    batch = Experience(
+        *(ids, torch.ones_like(ids), one, own, one, advantages, one, reference, 0 * one)
+    )
+    value = ValueFunction(torch.nn.Linear(4, 1).double())
+    settings = PPOSettings(response_length=1, value_coefficient=0.0)
+    loss, terms = minibatch_loss(policy, value, batch, settings, one.sum())
+    loss.backward()
+    assert terms["ratio"].item() == pytest.approx(1.0), "the policy is not the one that was meant"
+    return policy.lm_head.weight.grad.abs().max().item()
 
 
 # --- What policies are worth ----------------------------------------------------------------------
@@ -186,7 +279,7 @@ def test_a_method_without_an_optimum_is_left_out_and_named(caplog):
     methods = {"vanilla": Method(vanilla, True), "penalised": Method(penalised, False)}
     found = compare(methods, {GIVEN: ensembles()}, truth(), [0.2], 0)
     assert set(found["method"]) == {"vanilla"}
-    assert "penalised has no exact optimum" in caplog.text
+    assert "no exact optimum of penalised: penalised has penalty" in caplog.text
     with pytest.raises(InputError, match="none of the methods penalised has an exact optimum"):
         compare({"penalised": methods["penalised"]}, {GIVEN: ensembles()}, truth(), [0.2], 0)
 

@@ -12,11 +12,13 @@ import sample_reference
 import score_reference
 import torch
 import train_ensemble
+import train_policy
 import train_replicate
 from tiny_material import REWARD, save_backbone, tiny_pairs
 from tiny_models import tiny_model, tiny_prompts, tiny_tokenizer
 from tiny_rewards import save_reward_model
 
+from prudent.checkpoint_files import read_json
 from prudent.errors import InputError
 from prudent.exact import samples as exact_samples
 from prudent.exact.scores import fresh_heads, load_scores
@@ -25,7 +27,7 @@ from prudent.rewards.features import load_features, pair_features, save_features
 from prudent.rewards.loading import draws_of, load_rewards
 from prudent.rewards.settings import KINDS
 from prudent.rewards.training import train_reward_model
-from prudent.tables import metadata, read_csv, read_table, write_json, write_parquet
+from prudent.tables import file_digest, metadata, read_csv, read_table, write_json, write_parquet
 
 SEED, P, N, K, DRAWS = 3, 4, 40, 3, 2
 HEADS = KINDS["heads"](bootstrap=True, ridge=1.0).model_dump()
@@ -213,7 +215,7 @@ def test_fresh_heads_are_those_that_the_ensembles_stage_trains(files, scored):
 def exact_args(folder: Path, output: Path, **changes) -> exact_policies.Args:
     def method(objective: str, unit: str = "member", control: bool = False, **parameters) -> dict:
         said = {"objective": objective, "parameters": parameters}
-        return said | {"unit": unit, "control": control}
+        return said | {"unit": unit, "control": control, "spread": {"shuffled": control}}
 
     given = {
         "samples": folder / "samples.parquet",
@@ -224,7 +226,7 @@ def exact_args(folder: Path, output: Path, **changes) -> exact_policies.Args:
         "methods": {
             "vanilla": method("vanilla"),
             "squared": method("variance_aware", power=2),
-            "shuffled": method("shuffled", control=True),
+            "shuffled": method("variance_aware", control=True),
             "mean": method("mean", "ensemble"),
         },
         "settings": {"ensembles": 5, "kl": [0.02, 0.1]},
@@ -263,3 +265,45 @@ def test_without_fresh_heads_the_draws_are_the_ensembles(files, scored, tmp_path
     summary = read_csv(args.summary, "exact_summary")
     assert set(summary["level"]) == {"given the backbone"}
     assert set(summary["replicates"]) == {DRAWS}
+
+
+def test_a_last_layer_is_that_of_the_training_pairs(files, scored, tmp_path):
+    """In exact policies given the backbone, whose features are known, and in PPO."""
+    spread = {"of": "last_layer", "center": "prompt"}
+    said = {"objective": "variance_aware", "parameters": {}, "unit": "member", "control": False}
+    methods = {"vanilla": said | {"objective": "vanilla", "spread": {}}}
+    methods["layer"] = said | {"spread": spread}
+    methods["adv_po"] = said | {"objective": "adv_po", "spread": {}}
+    args = exact_args(files, tmp_path, methods=methods)
+    exact_policies.main(args)
+    summary = read_csv(args.summary, "exact_summary")
+    assert summary.loc[summary["method"] == "layer", "level"].tolist() == ["given the backbone"] * 2
+    assert "adv_po" not in set(summary["method"])
+
+    prompts = pd.DataFrame({"prompt": tiny_prompts(20), "source": "here", "tokens": 1})
+    write_parquet(prompts.assign(split="train"), tmp_path / "prompts.parquet", "prompts")
+    given = {
+        **{"reference": files / "reference", "ensemble": files / "ensemble"},
+        **{"prompts": tmp_path / "prompts.parquet", "policy": tmp_path / "policy"},
+        **{"training_log": tmp_path / "log.csv", "checkpoints": tmp_path / "checkpoints"},
+        **{"objective": "adv_po", "parameters": {"width": 2.0}, "beta": 0.1, "draw": 0, "head": 1},
+        "settings": {"batch_size": 8, "minibatch_size": 8, "steps": 2, "learning_rate": 1e-3},
+        "sampling": {"response_length": 4, "temperature": 1.0},
+        **{"run_seed": 0, "seed": SEED, "spread": {"of": "last_layer", "scale": "reference"}},
+    }
+    files_of = {"base": "base", "features": "features.safetensors", "sidecar": "features.json"}
+    files_of = {name: files / file for name, file in files_of.items()}
+    train_policy.main(train_policy.Args(**given, **files_of))
+    log = pd.read_csv(tmp_path / "log.csv")
+    assert (log["distance"] > 0).all()
+    sheet = read_json(tmp_path / "policy/metadata.json")
+    assert sheet["settings"]["spread"]["of"] == "last_layer"
+    assert sheet["inputs"]["features"] == file_digest(files / "features.safetensors")
+    del given["parameters"]
+    with pytest.raises(InputError, match="features of the reward model's training pairs are not"):
+        train_policy.main(train_policy.Args(**given))
+    given["objective"] = "variance_aware"
+    train_policy.main(train_policy.Args(**given, **files_of))
+    log = pd.read_csv(tmp_path / "log.csv")
+    assert log["kl_coefficient"].mean() == pytest.approx(0.1, rel=0.5), "scaled to a mean of 1"
+    assert log["sigma"].notna().all()

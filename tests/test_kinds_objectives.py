@@ -10,9 +10,10 @@ from tiny_models import tiny_model, tiny_prompts, tiny_tokenizer
 
 from prudent.ppo.trainer import PPOSettings, PPOTrainer
 from prudent.rewards.kinds.members import train_member
+from prudent.rewards.last_layer import LastLayer
 from prudent.rewards.loading import KINDS as LOADED
 from prudent.rewards.loading import load_rewards, train_function
-from prudent.rewards.settings import KINDS
+from prudent.rewards.settings import KINDS, ON_BASE, SpreadSettings
 from prudent.workflow.digest import SCRIPTS, imported_files
 from prudent.workflow.objectives import load, objectives
 
@@ -21,7 +22,7 @@ SETTINGS = PPOSettings(
     batch_size=8,
     minibatch_size=4,
     epochs=1,
-    steps=1,
+    steps=2,
     learning_rate=1e-2,
     response_length=5,
     checkpoint_every=1,
@@ -48,7 +49,17 @@ def checkpoints(tmp_path_factory) -> dict[str, Path]:
 def test_ppo_learns_from_it_by_every_objective(checkpoints, kind):
     rewards = load_rewards(checkpoints[kind])
     members = 1 if kind == "warm" else COUNT
+    last_layer, spread = None, SpreadSettings()
+    if kind in ON_BASE:
+        texts = tiny_prompts(20)
+        features = rewards(texts, texts[::-1]).features
+        last_layer = LastLayer(features[:10] - features[10:])
+        spread = SpreadSettings(of="last_layer", center="reference", scale="reference")
+    lacking = set() if kind == "gaussian" else {"std"}
+    lacking |= set() if last_layer else {"last_layer"}
     for name in objectives() if members > 1 else ["vanilla"]:
+        if lacking & {*objectives()[name].asks}:
+            continue
         trainer = PPOTrainer(
             policy=tiny_model("gpt2", 0),
             reference=tiny_model("gpt2", 1),
@@ -60,9 +71,11 @@ def test_ppo_learns_from_it_by_every_objective(checkpoints, kind):
             beta=0.3,
             seed=0,
             run_seed=0,
+            spread=spread,
+            last_layer=last_layer,
         )
         before = {key: value.detach().clone() for key, value in trainer.parameters.items()}
-        (row,) = trainer.train(tiny_prompts(20))
+        _, row = trainer.train(tiny_prompts(20))
         assert math.isfinite(row["score"]) and row["entropy"] > 0
         assert members == 1 or row["sigma"] > 0
         assert any((value != before[key]).any() for key, value in trainer.parameters.items())

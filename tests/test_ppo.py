@@ -26,7 +26,6 @@ from tiny_runs import (
     weights,
 )
 
-from prudent.objectives.controls import shuffled
 from prudent.objectives.pessimistic import centred_spread
 from prudent.objectives.signal import Signal
 from prudent.objectives.single import vanilla
@@ -36,6 +35,7 @@ from prudent.ppo import losses
 from prudent.ppo.minibatch import Experience
 from prudent.ppo.schedule import prompt_rows
 from prudent.ppo.trainer import REFERENCE_BATCHES, PPOTrainer
+from prudent.rewards.settings import SpreadSettings
 
 # --- Invariants -----------------------------------------------------------------------------------
 
@@ -294,7 +294,9 @@ def test_metrics_stand_in_the_log_and_draws_and_memory_are_the_runs_own():
         level = 0.5 * level + 0.5 * row["sigma"]
         assert row["level"] == pytest.approx(level, rel=1e-5)
     first, again, other = (
-        make(objective=shuffled, run_seed=seed, settings={"learning_rate": 1e-30}).train(PROMPTS)
+        make(
+            run_seed=seed, spread=SpreadSettings(shuffled=True), settings={"learning_rate": 1e-30}
+        ).train(PROMPTS)
         for seed in (3, 3, 4)
     )
     assert [row["score"] for row in first] == [row["score"] for row in again]

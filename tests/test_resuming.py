@@ -20,12 +20,13 @@ from tiny_runs import (
 )
 
 from prudent.errors import InputError
-from prudent.objectives.controls import shuffled
 from prudent.objectives.pessimistic import centred_spread
 from prudent.objectives.signal import Signal
 from prudent.objectives.single import vanilla
+from prudent.objectives.weighted import variance_aware
 from prudent.ppo.checkpoint import CheckpointFolder
 from prudent.ppo.checks import NonFiniteError
+from prudent.rewards.settings import SpreadSettings
 
 
 @pytest.fixture(scope="module")
@@ -147,13 +148,20 @@ def test_what_is_not_finite_leaves_the_last_checkpoint(tmp_path, uninterrupted):
     assert again.calls == 4
 
 
-@pytest.mark.parametrize("objective", [centred_spread, shuffled])
-def test_a_memory_and_draws_are_resumed_bit_for_bit(tmp_path, objective):
-    expected = make(objective=objective)
+@pytest.mark.parametrize(
+    ("objective", "spread"),
+    [
+        (centred_spread, SpreadSettings()),
+        (variance_aware, SpreadSettings(shuffled=True, scale="reference")),
+    ],
+)
+def test_a_memory_and_draws_are_resumed_bit_for_bit(tmp_path, objective, spread):
+    expected = make(objective=objective, spread=spread)
     log = expected.train(PROMPTS)
     with pytest.raises(Preempted):
-        make(CountingRewards(4), objective, checkpoints=tmp_path).train(PROMPTS)
-    resumed = make(objective=objective, checkpoints=tmp_path)
+        stopped = make(CountingRewards(4), objective, spread=spread, checkpoints=tmp_path)
+        stopped.train(PROMPTS)
+    resumed = make(objective=objective, spread=spread, checkpoints=tmp_path)
     for row, wanted in zip(resumed.train(PROMPTS), log, strict=True):
         assert {**row, "seconds": 0} == {**wanted, "seconds": 0}
     before, after = weights(expected), weights(resumed)

@@ -103,6 +103,8 @@ def test_the_script_killed_and_terminated_ends_with_the_same_policy(tmp_path, ob
     command = [sys.executable, train_policy.__file__]
     for field in fields(again):
         value = getattr(again, field.name)
+        if value is None:
+            continue
         text = json.dumps(value) if isinstance(value, dict) else str(value)
         command += [f"--{field.name.replace('_', '-')}", text]
 

@@ -11,7 +11,8 @@ from prudent.exact.evaluate import Method, best_of_n, check_sizes, compare, leve
 from prudent.exact.scores import fresh_heads, load_scores
 from prudent.exact.summary import summary_table
 from prudent.rewards.features import check_sidecar, load_features
-from prudent.rewards.settings import HeadSettings
+from prudent.rewards.last_layer import LastLayer
+from prudent.rewards.settings import HeadSettings, SpreadSettings
 from prudent.tables import read_table, write_csv, write_parquet
 from prudent.workflow import entry, objectives
 
@@ -23,13 +24,13 @@ class Args:
     policies: Path  # table, written
     summary: Path  # table, written
     best: Path  # table of best-of-n policies, written
-    methods: dict[str, dict[str, Any]]  # objective, parameters, unit and control of each
+    methods: dict[str, dict[str, Any]]  # objective, parameters, spread, unit, control of each
     settings: dict[str, Any]  # section `exact` of the configuration
-    heads: dict[str, Any]  # settings of the ensemble's kind, where it is heads
+    heads: dict[str, Any]  # settings of the ensemble's kind, where fresh heads are to be made
     size: int  # members of the ensemble
     baseline: str  # method that the others are compared with
     seed: int  # of the study
-    base: Path | None = None  # base reward model, of heads
+    base: Path | None = None  # base reward model, of fresh heads or a last layer
     features: Path | None = None  # of the pairs, by the base reward model
     sidecar: Path | None = None  # what they are of
     threads: int = 1  # of the CPU
@@ -40,22 +41,25 @@ def main(args: Args) -> None:
     per_prompt = len(table) // table["prompt"].nunique()
     scores = load_scores(args.scores, len(table))
     truth = scores.judge.reshape(-1, per_prompt)
-    given = scores.draws
-    if scores.features is not None:
+    given, last_layer = scores.draws, None
+    if args.features is not None:
         check_sidecar(args.sidecar, base=args.base)
         pairs = load_features(args.features, scores.features.shape[1])
-        heads, count = HeadSettings(**args.heads), args.settings["ensembles"]
-        fresh = (args.base, pairs, scores.features, heads, args.size, args.seed, count)
-        given = list(fresh_heads(*fresh))
+        last_layer = LastLayer(pairs.differences("train"))
+        if args.heads:
+            heads, count = HeadSettings(**args.heads), args.settings["ensembles"]
+            fresh = (args.base, pairs, scores.features, heads, args.size, args.seed, count)
+            given = list(fresh_heads(*fresh))
     levels = levels_of(given, scores.anew, per_prompt)
     methods = {
         name: Method(
             functools.partial(objectives.load(said["objective"]), **said["parameters"]),
             said["unit"] == "member",
+            SpreadSettings(**said["spread"]),
         )
         for name, said in args.methods.items()
     }
-    policies = compare(methods, levels, truth, args.settings["kl"], args.seed)
+    policies = compare(methods, levels, truth, args.settings["kl"], args.seed, last_layer)
     check_sizes(policies, args.baseline, per_prompt)
     summary = summary_table(policies, args.baseline)
     controls = [name for name, said in args.methods.items() if said["control"]]

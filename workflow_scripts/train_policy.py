@@ -16,7 +16,11 @@ from prudent.errors import InputError
 from prudent.policies.models import load_causal_lm, load_policy, use_fused_gelu
 from prudent.ppo.memory import keep_freed_memory
 from prudent.ppo.trainer import PPOSettings, PPOTrainer
+from prudent.rewards.features import check_sidecar, load_features
+from prudent.rewards.last_layer import LastLayer
 from prudent.rewards.loading import load_rewards
+from prudent.rewards.models import final_linear, load_reward_model
+from prudent.rewards.settings import SpreadSettings
 from prudent.tables import metadata, read_table, write_csv
 from prudent.workflow import entry, objectives
 
@@ -38,6 +42,10 @@ class Args:
     run_seed: int  # of this policy
     seed: int  # of the study
     parameters: dict[str, Any] = field(default_factory=dict)  # of the objective
+    spread: dict[str, Any] = field(default_factory=dict)  # how the method takes the spread
+    base: Path | None = None  # base reward model, of a last layer
+    features: Path | None = None  # of the training pairs, by the base reward model
+    sidecar: Path | None = None  # what they are of
     code: str = ""  # digest of the code; another one starts afresh
     threads: int = 1  # of the CPU
 
@@ -49,9 +57,16 @@ def main(args: Args) -> None:
         raise InputError(f"{args.prompts}: no prompts with split train; PPO needs some")
     settings = PPOSettings(**args.settings, **args.sampling)
     ensemble = args.ensemble / str(args.draw)
+    spread, last_layer, inputs = SpreadSettings(**args.spread), None, {}
+    if args.features is not None:
+        check_sidecar(args.sidecar, base=args.base)
+        width = final_linear(load_reward_model(args.base))[1].in_features
+        last_layer = LastLayer(load_features(args.features, width).differences("train"))
+        inputs = {"features": args.features}
     effective = {
         "objective": args.objective,
         "parameters": args.parameters,
+        "spread": spread.model_dump(),
         "beta": args.beta,
         "draw": args.draw,
         "head": args.head,
@@ -59,7 +74,8 @@ def main(args: Args) -> None:
         "run_seed": args.run_seed,
         **settings.model_dump(),
     }
-    sheet = metadata(effective, reference=args.reference, ensemble=ensemble, prompts=args.prompts)
+    inputs |= {"reference": args.reference, "ensemble": ensemble, "prompts": args.prompts}
+    sheet = metadata(effective, **inputs)
 
     # A folder of its own for each variant of a run: after an edit of the configuration the new one
     # starts afresh, and meets no checkpoint that it would have to refuse.
@@ -84,6 +100,8 @@ def main(args: Args) -> None:
         settings=settings,
         seed=args.seed,
         run_seed=args.run_seed,
+        spread=spread,
+        last_layer=last_layer,
         checkpoints=checkpoints,
         fingerprint=fingerprint,
     )

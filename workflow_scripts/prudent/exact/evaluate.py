@@ -17,6 +17,9 @@ from prudent.exact.optimum import Optimum, Terms, matched
 from prudent.exact.scores import independent
 from prudent.exact.terms import NoOptimum, terms_of
 from prudent.rewards.interface import Rewards
+from prudent.rewards.last_layer import LastLayer
+from prudent.rewards.settings import SpreadSettings
+from prudent.rewards.spread import Unavailable
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +48,8 @@ class Method:
     """A function of prudent/objectives, its parameters bound."""
     own: bool
     """Whether its policies have a member of their own; else the ensemble tells them apart."""
+    spread: SpreadSettings = SpreadSettings()  # noqa: RUF009, it is frozen
+    """How it takes the spread."""
 
 
 def levels_of(
@@ -58,7 +63,12 @@ def levels_of(
 
 
 def exact_policies(
-    method: Method, rewards: Sequence[Rewards], truth: Tensor, kls: Sequence[float], seed: int
+    method: Method,
+    rewards: Sequence[Rewards],
+    truth: Tensor,
+    kls: Sequence[float],
+    seed: int,
+    last_layer: LastLayer | None = None,
 ) -> pd.DataFrame:
     """A method's optimal policies: replicate, head, kl_target, gain, proxy_gain, kl, beta,
     effective_size; one row an ensemble and KL.
@@ -72,8 +82,9 @@ def exact_policies(
         rewards: of the P N responses by E ensembles, prompt by prompt.
         truth: the judge's scores [P, N].
         kls: the targets.
+        last_layer: of the features of the ensembles' one backbone, where it is known.
 
-    Raises NoOptimum as ``terms_of``.
+    Raises NoOptimum and Unavailable as ``terms_of``.
     """
     truth = truth.double()
     heads = [place % table.members for place, table in enumerate(rewards)]
@@ -83,7 +94,11 @@ def exact_policies(
         places = list(range(first, min(first + chunk, len(rewards))))
         part = [rewards[place] for place in places]
         own = [heads[place] for place in places]
-        terms = terms_of(method.objective, part, truth.shape[1], seed, own, places)
+        terms = terms_of(
+            *(method.objective, part, truth.shape[1], seed, own, places),
+            spread=method.spread,
+            last_layer=last_layer,
+        )
         for kl in kls:
             table = worth(terms, matched(terms, kl), truth)
             table.insert(0, "replicate", places)
@@ -99,17 +114,24 @@ def compare(
     truth: Tensor,
     kls: Sequence[float],
     seed: int,
+    last_layer: LastLayer | None = None,
 ) -> pd.DataFrame:
-    """``exact_policies`` of all methods at all levels, with the columns level and method; those of
-    a method without an exact optimum are left out, with a warning."""
+    """``exact_policies`` of all methods at all levels, with the columns level and method.
+
+    Those of a method without an exact optimum, or whose parts a level lacks, are left out, with a
+    warning. ``last_layer`` is of the one backbone of the level ``GIVEN``.
+    """
     tables = []
     for level, rewards in levels.items():
         for name, method in methods.items():
             one = level == INDEPENDENT and not method.own
             try:
-                found = exact_policies(method, rewards[:1] if one else rewards, truth, kls, seed)
-            except NoOptimum as error:
-                logger.warning("%s has no exact optimum: %s", name, error)
+                found = exact_policies(
+                    *(method, rewards[:1] if one else rewards, truth, kls, seed),
+                    last_layer=last_layer if level == GIVEN else None,
+                )
+            except (NoOptimum, Unavailable) as error:
+                logger.warning("%s: no exact optimum of %s: %s", level, name, error)
                 continue
             found.insert(0, "level", level)
             found.insert(3, "method", name)

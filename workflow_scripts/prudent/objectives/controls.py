@@ -1,34 +1,49 @@
-"""Controls: what a method would do if its uncertainty knew nothing of the responses."""
+"""Controls: what a method would do if its uncertainty, or its ensemble, said nothing.
+
+The third control is an option of every method that asks for a spread: ``spread: {shuffled: true}``.
+"""
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
+from torch import Tensor
 
 from prudent.objectives.signal import Run, Signal
 from prudent.rewards.interface import Rewards
+from prudent.seeding import generator
 
 
-def shuffled(rewards: Rewards, beta: float, *, head: int, run: Run) -> Signal:
-    """``variance_aware`` with each response's spread given to another one of the batch.
-
-    The coefficients are as large and as different as the method's, and say nothing of their
-    responses: what is left of an effect is not the uncertainty's. Each step draws a new order.
-
-    Raises InputError where there are fewer than two members.
-    """
-    spread = rewards.spread()
-    order = torch.randperm(len(spread), generator=run.generator("shuffle")).to(spread.device)
-    return Signal(rewards.mean[:, head], beta * spread[order])
-
-
-def scale_only(rewards: Rewards, beta: float, *, head: int, run: Run) -> Signal:
+def scale_only(
+    rewards: Rewards, beta: float, *, head: int, reference_spread: Tensor, power: Literal[1, 2] = 1
+) -> Signal:
     """``variance_aware`` with one coefficient for all responses, as large as its are on average.
 
-    score = r_head, coefficient = beta * (mean sigma of the reference policy's responses): what is
-    left of an effect is the coefficient's size alone.
+    What is left of an effect is the coefficient's size alone.
+
+    Score: r_head
+    Coefficient: beta E[sigma^power], over responses of the reference policy
+
+    Args:
+        power: 1 for the standard deviation, 2 for the variance.
 
     Raises InputError where there are fewer than two members.
     """
     score = rewards.mean[:, head]
-    level = run.reference.spread().mean().to(score)
+    level = (reference_spread**power).mean()
     return Signal(score, beta * level * score.new_ones(score.shape))
+
+
+def random_head(rewards: Rewards, beta: float, *, run: Run) -> Signal:
+    """One member of the ensemble in place of all, drawn once for each policy.
+
+    What a pooled method has to do better than: its ensembles are as many, and nothing is pooled.
+
+    Score: r_k, k drawn for the run
+    Coefficient: beta
+    """
+    draws = generator(run.seed, "objective", run.run_seed, "head")
+    head = torch.randint(rewards.members, (1,), generator=draws).item()
+    score = rewards.mean[:, head]
+    return Signal(score, beta * score.new_ones(score.shape))

@@ -9,7 +9,10 @@ from prudent.rewards.interface import Rewards
 def mean(rewards: Rewards, beta: float) -> Signal:
     """The members' mean reward: what an ensemble is worth before its spread is used.
 
-    score = mean, coefficient = beta: Coste et al., arXiv 2310.02743; Eisenstein et al., 2312.09244.
+    Score: mean
+    Coefficient: beta
+    Source: Coste et al., arXiv 2310.02743; Eisenstein et al., arXiv 2312.09244
+    Control: random_head
     """
     score = rewards.mean.mean(dim=1)
     return Signal(score, beta * score.new_ones(score.shape))
@@ -18,7 +21,10 @@ def mean(rewards: Rewards, beta: float) -> Signal:
 def median(rewards: Rewards, beta: float) -> Signal:
     """The members' median reward, of an even number the mean of the two in the middle.
 
-    score = median, coefficient = beta (Eisenstein et al., arXiv 2312.09244).
+    Score: median
+    Coefficient: beta
+    Source: Eisenstein et al., arXiv 2312.09244
+    Control: random_head
     """
     score = rewards.mean.quantile(0.5, dim=1)
     return Signal(score, beta * score.new_ones(score.shape))

@@ -15,6 +15,9 @@ from torch import Tensor
 
 from prudent.errors import InputError, quoted
 from prudent.rewards.interface import Rewards
+from prudent.rewards.last_layer import LastLayer
+from prudent.rewards.settings import SpreadSettings
+from prudent.rewards.spread import Unavailable, spread_of
 from prudent.seeding import generator
 from prudent.settings import Settings
 
@@ -45,6 +48,9 @@ class Signal:
     """From log-ratios [n] to penalties [n], differentiable, element by element."""
     penalty_coefficient: Tensor | None = None
     """[B]"""
+    of_batch: bool = False
+    """Whether a response's score or coefficient follow from what the rest of the batch says of the
+    policy. Then the reference's responses alone say nothing of the optimum."""
     metrics: dict[str, float] = field(default_factory=dict)
     """Numbers for the training log, by name."""
 
@@ -62,6 +68,10 @@ class Run:
     are saved in the run's checkpoints and resumed bit for bit."""
     sample_reference: Callable[[], Rewards] | None = None
     """Draws what ``reference`` holds."""
+    spread: SpreadSettings = SpreadSettings()  # noqa: RUF009, it is frozen
+    """How the method takes the spread."""
+    last_layer: LastLayer | None = None
+    """Of the members' features, where they share them and the training pairs are known."""
 
     def generator(self, purpose: str) -> torch.Generator:
         """A stream of this step's draws for a purpose; no other part of the run draws from it."""
@@ -78,6 +88,17 @@ class Run:
             raise InputError("the objective asks for the reference's responses, and there are none")
         return self.sample_reference()
 
+    @functools.cached_property
+    def reference_spread(self) -> Tensor:
+        """The spread [R] of the reference policy's responses; never shuffled."""
+        settings = self.spread.replace(shuffled=False)
+        return spread_of(self.reference, settings, lambda: self.reference, self.last_layer)
+
+    def spread_of(self, rewards: Rewards) -> Tensor:
+        """The spread [B] of responses, as the method takes it; InputError as ``spread_of``."""
+        stream = self.generator("shuffle") if self.spread.shuffled else None
+        return spread_of(rewards, self.spread, lambda: self.reference, self.last_layer, stream)
+
 
 class NonFiniteSignal(InputError):
     """An objective's infinities or NaN, in these ``rows`` of the batch."""
@@ -88,7 +109,31 @@ class NonFiniteSignal(InputError):
 
 
 EXPECTED = "a function of rewards, beta, and keyword parameters (prudent/objectives/__init__.py)"
-GIVEN = ("head", "run")
+
+
+def _std(rewards: Rewards) -> Tensor:
+    if rewards.std is None:
+        raise Unavailable(
+            "the members have no standard deviation of their own; expected an ensemble of the kind "
+            "gaussian"
+        )
+    return rewards.std.clone()
+
+
+def _last_layer(run: Run) -> LastLayer:
+    if run.last_layer is None:
+        raise Unavailable("the features of the reward model's training pairs are not known")
+    return run.last_layer
+
+
+GIVEN: dict[str, Callable[[Rewards, int, Run], Any]] = {
+    "head": lambda rewards, head, run: head,
+    "run": lambda rewards, head, run: run,
+    "spread": lambda rewards, head, run: run.spread_of(rewards),
+    "reference_spread": lambda rewards, head, run: run.reference_spread.to(rewards.mean),
+    "std": lambda rewards, head, run: _std(rewards),
+    "last_layer": lambda rewards, head, run: _last_layer(run),
+}
 """What an objective is given where it asks for it; all other keyword parameters have defaults."""
 
 
@@ -100,7 +145,7 @@ def name_of(function: Any) -> str:
 
 
 def asks_for(objective: Any) -> list[str]:
-    """Which of ``head`` and ``run`` an objective asks for.
+    """Which of ``GIVEN`` an objective asks for.
 
     ``InputError`` for what is no objective, and for parameters, bound by ``functools.partial``,
     that do not have the type or the bounds of their annotations.
@@ -140,10 +185,10 @@ def evaluate(
 ) -> Signal:
     """What an objective makes of the rewards of B responses, checked.
 
-    It is given the ``head`` and the ``run`` if it asks for them. Raises InputError for what is no
-    objective, and where it returns anything else than a ``Signal`` of B finite numbers each with
-    coefficients that are not negative, changes its rewards, or remembers what is no tensor;
-    NonFiniteSignal for infinities and NaN.
+    It is given what it asks for of ``GIVEN``. Raises Unavailable where that is not there;
+    InputError for what is no objective, and where it returns anything else than a ``Signal`` of B
+    finite numbers each with coefficients that are not negative, changes its rewards, or remembers
+    what is no tensor; NonFiniteSignal for infinities and NaN.
     """
     asks_for(objective)
     run = run or Run(0, 0)
@@ -164,10 +209,10 @@ def evaluate(
 
 
 def called(objective: Any, rewards: Rewards, beta: float, *, head: int, run: Run) -> Any:
-    """What an objective returns, unchecked, given what it asks for of ``head`` and ``run``."""
-    given = {"head": head, "run": run}
+    """What an objective returns, unchecked, given what it asks for of ``GIVEN``."""
     asked = inspect.signature(objective).parameters
-    return objective(rewards, beta, **{name: given[name] for name in GIVEN if name in asked})
+    given = {name: find(rewards, head, run) for name, find in GIVEN.items() if name in asked}
+    return objective(rewards, beta, **given)
 
 
 def _same(part: Tensor, before: Tensor) -> bool:

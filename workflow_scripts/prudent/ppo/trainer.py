@@ -59,6 +59,8 @@ from prudent.ppo.minibatch import Experience, ValueFunction, minibatch_loss, val
 from prudent.ppo.schedule import learning_rate, minibatch_order, prompt_rows
 from prudent.ppo.settings import PPOSettings, RunSettings
 from prudent.rewards.interface import RewardFunction, Rewards
+from prudent.rewards.last_layer import LastLayer
+from prudent.rewards.settings import SpreadSettings
 from prudent.seeding import generator
 from prudent.texts import text_list
 
@@ -101,8 +103,9 @@ class PPOTrainer:
     B strings, to ``Rewards``, or to a table of the members' rewards [B, K] (a tensor, an array or a
     list of lists); ``objective`` (see ``prudent.objectives``) makes the ``Signal`` that PPO follows
     of these, given ``beta`` and, if it asks for it, the policy's own ``head``; one with parameters
-    is given as ``functools.partial(objective, width=2.0)``. ``seed`` is the study's, ``run_seed``
-    the run's.
+    is given as ``functools.partial(objective, width=2.0)``. ``spread`` says how the spread is taken
+    that an objective asks for, and ``last_layer`` what the training pairs know of the features.
+    ``seed`` is the study's, ``run_seed`` the run's.
 
     With ``checkpoints``, a folder, a run that was stopped goes on from its last checkpoint, bit for
     bit as if it had not been, provided that it is the same run: the same settings, prompts,
@@ -128,11 +131,15 @@ class PPOTrainer:
         settings: PPOSettings = PPOSettings(),  # noqa: B008, it is frozen
         seed: int = 0,
         run_seed: int = 0,
+        spread: SpreadSettings = SpreadSettings(),  # noqa: B008, it is frozen
+        last_layer: LastLayer | None = None,
         checkpoints: str | Path | None = None,
         fingerprint: dict[str, Any] | None = None,
     ) -> None:
         if not isinstance(settings, PPOSettings):
             raise InputError(f"settings: found {type(settings).__name__}, expected PPOSettings")
+        if not isinstance(spread, SpreadSettings):
+            raise InputError(f"spread: found {type(spread).__name__}, expected SpreadSettings")
         check_models(policy, reference, tokenizer)
         if not callable(reward_fn):
             raise InputError(
@@ -147,7 +154,7 @@ class PPOTrainer:
         self.checkpoints = None if checkpoints is None else Path(checkpoints)
         self.fingerprint = fingerprint or {}
 
-        self.run = Run(self.seed, self.run_seed)
+        self.run = Run(self.seed, self.run_seed, spread=spread, last_layer=last_layer)
         asks_for(objective)
         try:
             json.dumps(self.fingerprint)
@@ -430,6 +437,8 @@ class PPOTrainer:
         return {
             "ppo": self.settings.model_dump(),
             "objective": {"name": name_of(self.objective), "digest": digest_of(self.objective)},
+            "spread": self.run.spread.model_dump(),
+            "last_layer": digest_of(self.run.last_layer and self.run.last_layer.gram),
             **{"head": self.head, "beta": self.beta, "seed": self.seed, "run_seed": self.run_seed},
             "prompts": hashlib.sha256(json.dumps(prompts).encode()).hexdigest(),
             "inputs": self.fingerprint,  # under a name of its own, so that it hides none of these

@@ -140,6 +140,11 @@ class PairFeatures:
         """Which pairs [n] (bool) are of a split."""
         return torch.tensor([name == split for name in self.split], dtype=torch.bool)
 
+    def differences(self, split: str) -> torch.Tensor:
+        """Features of the chosen responses less those of the rejected ones, of a split [n, d]."""
+        mask = self.of(split)
+        return self.chosen[mask] - self.rejected[mask]
+
 
 def pair_features(
     model: PreTrainedModel,

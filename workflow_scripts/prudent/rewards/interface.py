@@ -38,11 +38,15 @@ class Rewards:
 
         Raises InputError where there are fewer than two members.
         """
+        self.check_members()
+        return self._spread.clone()
+
+    def check_members(self) -> None:
+        """``InputError`` where there are fewer than two members."""
         if self.members < 2:
             raise InputError(
                 f"the ensemble has {self.members} member(s); a spread needs at least 2"
             )
-        return self._spread.clone()
 
     @functools.cached_property
     def _spread(self) -> Tensor:

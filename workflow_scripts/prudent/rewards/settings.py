@@ -168,6 +168,38 @@ class WarmSettings(MemberSettings):
     base reward model with its head."""
 
 
+class SpreadSettings(Settings):
+    """How a method takes the spread sigma of a response."""
+
+    of: Literal["members", "last_layer"] = "members"
+    """The standard deviation of the members' rewards (ddof 1), or that of a Bayesian last layer on
+    the base model's features h, sqrt(h' A^-1 h) with A = `ridge` I + the sum of d d' over the
+    training pairs, d the chosen response's features less the rejected one's."""
+    ridge: Positive = 1.0
+    """Ridge of the last layer."""
+    center: Literal["none", "reference", "prompt"] = "none"
+    """What each member's reward, or the features, are taken less of, nothing (the papers), their
+    mean over responses of the reference policy, or their mean over the responses to the same
+    prompt, which is all that Bradley-Terry identifies. PPO has one response to a prompt, so the
+    last is for exact policies."""
+    scale: Literal["none", "reference"] = "none"
+    """Whether the spread is divided by its mean over responses of the reference policy."""
+    low: Nonnegative | None = None
+    """Least spread; smaller ones become it."""
+    high: Positive | None = None
+    """Largest spread; larger ones become it."""
+    shuffled: bool = False
+    """Whether each response is given the spread of another one of the batch, as a control. The
+    spreads are the same, and say nothing of their responses; each step draws a new order."""
+
+    def rules(self) -> Iterator[tuple[str, str]]:
+        if self.low is not None and self.high is not None and self.low > self.high:
+            yield "low", f"is {self.low:g}; expected at most `high`, {self.high:g}"
+
+
+ON_BASE = ("heads", "gaussian")
+"""The kinds whose members are heads on the base reward model's features."""
+
 KINDS: dict[str, type[Settings]] = {
     "heads": HeadSettings,
     "gaussian": GaussianSettings,

@@ -21,7 +21,7 @@ from prudent.data.settings import (
 from prudent.errors import InputError, quoted
 from prudent.policies.settings import ReferenceSettings, SamplingSettings
 from prudent.ppo.settings import TrainingSettings
-from prudent.rewards.settings import KINDS, RewardSettings
+from prudent.rewards.settings import KINDS, ON_BASE, RewardSettings, SpreadSettings
 from prudent.settings import (
     NAME_FORM,
     Amount,
@@ -71,6 +71,8 @@ class Method(Settings):
     """Function of `prudent/objectives`."""
     beta: Nonnegative
     """Coefficient of the KL penalty."""
+    spread: SpreadSettings = SpreadSettings()
+    """How the spread is taken, where the objective uses one."""
     ppo: TrainingOverrides = TrainingOverrides()
     """Settings of `ppo` that this method overrides."""
 
@@ -108,6 +110,8 @@ class ExactMethod(Settings):
 
     objective: str
     """Function of `prudent/objectives`."""
+    spread: SpreadSettings = SpreadSettings()
+    """How the spread is taken, where the objective uses one."""
 
 
 class ExactSettings(Settings):
@@ -227,24 +231,27 @@ class Config(Settings):
     def _methods(self) -> Iterator[tuple[str, str]]:
         known = objectives()
         for name, method in self.methods.items():
-            objective = known.get(method.objective)
-            if objective is None:
+            key = f"methods.{name}"
+            yield from self._objective(key, method, known)
+            if method.spread.center == "prompt":
                 yield (
-                    f"methods.{name}.objective",
-                    f"is {quoted(method.objective)}, which is no function in prudent/objectives"
-                    f"{suggest(method.objective, list(known))}; expected one of {listed(known)}",
+                    f"{key}.spread.center",
+                    "is prompt, and PPO has one response to a prompt; expected none or reference, "
+                    "or the method under `exact.methods`",
                 )
-                continue
-            what = f"of a method with the objective {objective.name}"
-            yield from _keys(f"methods.{name}", method, objective.parameters, what)
             own = method.ppo.model_dump(exclude_unset=True)
             try:
                 PolicyTraining(**self.ppo.model_dump() | own)
             except InputError as error:  # of keys that fit one by one
-                key, says = re.fullmatch(r"\w+: `(\w+)` (.*)", str(error), re.S).groups()
-                yield f"methods.{name}.ppo.{key}", says
+                option, says = re.fullmatch(r"\w+: `(\w+)` (.*)", str(error), re.S).groups()
+                yield f"{key}.ppo.{option}", says
         for name, method in self.exact.methods.items():
-            yield from self._exact_method(name, method, known)
+            if name in self.methods:
+                yield (
+                    f"exact.methods.{name}",
+                    "has the name of one of `methods`, which are compared anyway; expected another",
+                )
+            yield from self._objective(f"exact.methods.{name}", method, known)
         baseline = self.statistics.baseline
         if baseline not in self.methods:
             yield (
@@ -253,24 +260,50 @@ class Config(Settings):
                 f"{suggest(baseline, list(self.methods))}; expected one of {listed(self.methods)}",
             )
 
-    def _exact_method(
-        self, name: str, method: ExactMethod, known: dict[str, Objective]
+    def _objective(
+        self, key: str, method: Method | ExactMethod, known: dict[str, Objective]
     ) -> Iterator[tuple[str, str]]:
-        if name in self.methods:
-            yield (
-                f"exact.methods.{name}",
-                "has the name of one of `methods`, which are compared anyway; expected another",
-            )
+        """A method's objective, with its parameters and what it asks of the ensemble."""
         objective = known.get(method.objective)
         if objective is None:
             yield (
-                f"exact.methods.{name}.objective",
+                f"{key}.objective",
                 f"is {quoted(method.objective)}, which is no function in prudent/objectives"
                 f"{suggest(method.objective, list(known))}; expected one of {listed(known)}",
             )
             return
         what = f"of a method with the objective {objective.name}"
-        yield from _keys(f"exact.methods.{name}", method, objective.parameters, what)
+        yield from _keys(key, method, objective.parameters, what)
+        if not objective.spread and method.spread != SpreadSettings():
+            using = [name for name, other in known.items() if other.spread]
+            yield (
+                f"{key}.spread",
+                f"is set, and the objective {objective.name} uses no spread; expected one of "
+                f"{listed(using)}, or no `spread`",
+            )
+        ensemble = self.ensembles.get(self.ensemble)
+        if ensemble is None:
+            return
+        has = f"`ensemble`, {self.ensemble}, is of the kind {ensemble.kind}"
+        if "std" in objective.asks and ensemble.kind != "gaussian":
+            yield (
+                f"{key}.objective",
+                f"is {objective.name}, which needs members with a standard deviation of their own, "
+                f"and {has}; expected one of the kind gaussian",
+            )
+        if uses_last_layer(method.model_dump()) and ensemble.kind not in ON_BASE:
+            where = "objective" if "last_layer" in objective.asks else "spread.of"
+            yield (
+                f"{key}.{where}",
+                f"needs the features of the base model, and {has}; expected one of the kinds "
+                f"{', '.join(ON_BASE)}",
+            )
+        if objective.spread and members_of(ensemble.model_dump()) < 2:
+            yield (
+                f"{key}.objective",
+                f"is {objective.name}, which needs a spread of two members at least, and {has}, "
+                "which has one member",
+            )
 
     def _ensembles(self) -> Iterator[tuple[str, str]]:
         for name, ensemble in self.ensembles.items():
@@ -420,6 +453,12 @@ def to_dict(config: Config) -> dict[str, Any]:
 def exact_methods(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """The methods of exact policies: those that are trained, and then the others."""
     return config["methods"] | config["exact"]["methods"]
+
+
+def uses_last_layer(method: dict[str, Any]) -> bool:
+    """Whether a method needs the features of the training pairs."""
+    asks = objectives()[method["objective"]].asks
+    return "last_layer" in asks or method["spread"]["of"] == "last_layer"
 
 
 def method_settings(config: dict[str, Any], method: str) -> dict[str, Any]:

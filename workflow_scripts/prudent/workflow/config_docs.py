@@ -14,11 +14,11 @@ from typing import Any
 import yaml
 
 from prudent.data.settings import Source
-from prudent.rewards.settings import KINDS
+from prudent.rewards.settings import KINDS, SpreadSettings
 from prudent.settings import Form, expected, resolved
 from prudent.workflow.config import Config
 from prudent.workflow.configfiles import read_config
-from prudent.workflow.objectives import objectives
+from prudent.workflow.objectives import FACTS, load, objectives
 
 ROOT = Path(__file__).resolve().parents[3]
 DEFAULTS = ROOT / "config.yaml"
@@ -109,6 +109,10 @@ def _rows(form: Form, schema: Form, scenario: Any, prefix: str) -> Iterator[str]
             method = resolved(part["additionalProperties"], schema)
             for option, inner in method["properties"].items():
                 inner = resolved(inner, schema)
+                if option == "spread":
+                    yield f"| **`{key}.NAME.{option}`** | | | | {_meaning(inner)} |"
+                    yield from _rows(inner, schema, None, f"{key}.NAME.{option}.")
+                    continue
                 yield (
                     f"| `{key}.NAME.{option}` | {_default(inner)} | | "
                     f"{_cell(expected(inner, schema))} | {_meaning(inner)} |"
@@ -139,7 +143,8 @@ def _meaning(form: Form) -> str:
 
 def yaml_text(value: Any) -> str:
     """A value on one line of YAML."""
-    return yaml.safe_dump(value, default_flow_style=True).replace("\n...", "").strip()
+    text = yaml.safe_dump(value, default_flow_style=True, width=float("inf"))
+    return text.replace("\n...", "").strip()
 
 
 def _cell(text: str) -> str:
@@ -157,8 +162,9 @@ METHODS_HEAD = """\
 
 An objective turns the rewards of an ensemble's members into a score and a KL coefficient for each
 response. PPO maximises the score less the coefficient times the log-ratio to the reference. A
-method in the configuration names an objective, its coefficient `beta`, and values of its
-parameters. `make config-docs` writes this page from `workflow_scripts/prudent/objectives/`.
+method in the configuration names an objective, its coefficient `beta`, values of its parameters,
+and, where the objective uses sigma, how this spread is taken. `scenarios/methods.yaml` has all of
+them. `make config-docs` writes this page from `workflow_scripts/prudent/objectives/`.
 
 **Why the raw spread of heads on a frozen backbone says so little.** The layer norm before the heads
 gives all features nearly the same length. The reward of an untrained linear head is then a draw
@@ -169,6 +175,13 @@ for each prompt, which cancels in every pair: the raw spread holds the spread of
 and says the same of all responses to a prompt. What the data identify is the spread of each
 member's reward less its mean over responses to the same prompt. The diagnosis shows what each
 ensemble's spread knows of the error, beside what noise of constant size would give.
+"""
+
+SYMBOLS = """\
+r_k is member k's reward of a response, r_head that of the policy's own member, mean, median and
+sigma are over the K members (ddof 1), std_k a member's own standard deviation, h the features that
+the members' final layers read. *Unit*: policies differ by their member, or by their ensemble alone.
+*Exact*: whether the optimal policy is known without training ([Exact policies](exact.md)).
 """
 
 
@@ -194,15 +207,67 @@ def ensembles_text() -> str:
 
 
 def methods_text() -> str:
-    """The page of the objectives: what each does, by its docstring, and its parameters."""
-    parts = [METHODS_HEAD]
+    """The page of the objectives: a table of all, how a spread is taken, and each by itself, what
+    it does, by its docstring, and its parameters."""
+    parts = [METHODS_HEAD, _methods_table(), SYMBOLS, "## How the spread is taken\n"]
+    parts.append(_parameters("key of `spread`", SpreadSettings.model_json_schema()))
     for objective in objectives().values():
         text = re.sub(r"\n*^Args:\n(    .*\n?|\n)*", "\n\n", objective.document, flags=re.M)
+        text = re.sub(rf"^({'|'.join(FACTS)}): .*\n?(    .*\n?)*", "", text, flags=re.M)
         parts.append(f"## {objective.name}\n\n{_body(text)}\n")
+        facts = objective.facts.items()
+        parts.append("".join(f"- {name}: {_fact(name, said)}\n" for name, said in facts))
         form = objective.parameters.model_json_schema()
         if form.get("properties"):
             parts.append(_parameters("parameter", form))
     return "\n".join(parts)
+
+
+def _methods_table() -> str:
+    """One row an objective."""
+    rows = [
+        "| objective | score | KL coefficient | source | unit | exact | control |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, objective in objectives().items():
+        facts = {key: _fact(key, said) for key, said in objective.facts.items()}
+        score, coefficient, source, control = (
+            _cell(facts.get(key, "")) for key in ("Score", "Coefficient", "Source", "Control")
+        )
+        exact = "yes" if has_optimum(name) else "no"
+        control = control or ("is one" if objective.control else "")
+        link = f"[{name}](#{name})"
+        rows.append(
+            f"| {link} | {score} | {coefficient} | {source} | {objective.unit} | {exact} | "
+            f"{control} |"
+        )
+    return "\n".join(rows) + "\n"
+
+
+def _fact(name: str, said: str) -> str:
+    """A line of an objective's docstring, its formula up to the first comma as code."""
+    if name in ("Source", "Control"):
+        return said
+    formula, comma, rest = said.partition(", ")
+    return f"`{formula}`{comma}{rest}"
+
+
+def has_optimum(name: str) -> bool:
+    """Whether an objective's optimal policy is known without training, tried on random rewards."""
+    import torch
+
+    from prudent.exact.terms import NoOptimum, terms_of
+    from prudent.rewards.interface import Rewards
+    from prudent.rewards.last_layer import LastLayer
+
+    draws = torch.Generator().manual_seed(0)
+    mean, std, features = (torch.randn(8, 4, generator=draws) for _ in range(3))
+    given = Rewards(mean, std.abs(), features)
+    try:
+        terms_of(load(name), [given], 4, 0, last_layer=LastLayer(features))
+    except NoOptimum:
+        return False
+    return True
 
 
 def _body(text: str) -> str:

@@ -18,17 +18,19 @@ from prudent.errors import InputError, quoted
 from prudent.settings import Settings
 
 FOLDER = Path(__file__).parents[1] / "objectives"
-GIVEN = ("head", "run")
+GIVEN = ("head", "run", "spread", "reference_spread", "std", "last_layer")
 """What an objective is given where it asks for it, as in ``prudent.objectives.signal``."""
 FORM = "signal.py"
 """The file that holds what objectives have in common, and none of them."""
 CONTROLS = "controls"
 """The family of those that no claim is made for."""
-RESERVED = ("objective", "beta", "ppo")
+FACTS = ("Score", "Coefficient", "Weight", "Penalty", "Source", "Control")
+"""What lines of an objective's docstring may begin with."""
+RESERVED = ("objective", "beta", "spread", "ppo")
 """Keys that every method has, so that no parameter can be named so."""
 TYPES = {"Literal": Literal, "int": int, "float": float, "bool": bool, "str": str}
 TYPES |= {name: getattr(settings, name) for name in ("Count", "Amount", "Positive", "Nonnegative")}
-TYPES |= {name: getattr(settings, name) for name in ("Share", "Text")}
+TYPES |= {name: getattr(settings, name) for name in ("Share", "Proportion", "Text")}
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,25 @@ class Objective:
     document: str
     parameters: type[Settings]
     """Its keyword parameters, with their types, defaults and bounds."""
-    unit: Literal["member", "ensemble"]
-    """What its policies differ by: the own member if it asks for one, else the ensemble."""
+    asks: tuple[str, ...]
+    """What it is given."""
+
+    @property
+    def unit(self) -> Literal["member", "ensemble"]:
+        """What its policies differ by: the own member if it asks for one, else the ensemble."""
+        return "member" if "head" in self.asks else "ensemble"
+
+    @property
+    def spread(self) -> bool:
+        """Whether it uses the spread of responses."""
+        return bool({"spread", "reference_spread"} & {*self.asks})
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """The docstring's lines that begin with one of ``FACTS``."""
+        form = rf"^({'|'.join(FACTS)}): (.*(?:\n    .*)*)"
+        found = re.findall(form, inspect.cleandoc(self.document), re.M)
+        return {name: " ".join(text.split()) for name, text in found}
 
     @property
     def control(self) -> bool:
@@ -75,7 +94,7 @@ def _objectives_of(file: Path, stamp: int) -> tuple[Objective, ...]:
             file,
             ast.get_docstring(node) or "",
             _parameters(node, file),
-            "member" if any(a.arg == "head" for a in node.args.kwonlyargs) else "ensemble",
+            tuple(a.arg for a in node.args.kwonlyargs if a.arg in GIVEN),
         )
         for node in tree.body
         if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")
