@@ -269,9 +269,9 @@ def modules_of(kinds):
     return [f"prudent/rewards/kinds/{kind}.py" for kind in sorted(kinds)]
 
 
-def seed_of_policy(wildcards):
+def seed_of(seed):
     """The draw of the ensemble and the member of a policy's seed."""
-    return seed_parts(int(wildcards.seed), ENSEMBLE["draws"], members_of(ENSEMBLE))
+    return seed_parts(seed, ENSEMBLE["draws"], members_of(ENSEMBLE))[:2]
 
 
 def objective_of_policy(wildcards):

@@ -71,8 +71,8 @@ rule score_reference:
 rule exact_policies:
     """The optimal policies of every method, for many ensembles, at the same KLs."""
     input:
-        samples=f"{R}/exact/samples.parquet",
         **features_of_pairs(PAIR_FEATURES),
+        samples=f"{R}/exact/samples.parquet",
         scores=f"{R}/exact/scores.safetensors",
     output:
         policies=f"{R}/exact/policies.parquet",
@@ -108,3 +108,35 @@ rule exact_policies:
         "Finding the optimal policies"
     script:
         "../workflow_scripts/exact_policies.py"
+
+
+rule exact_frontier:
+    """The optimal policies of the trained methods over the KL, to hold their policies against."""
+    input:
+        **features_of_pairs(any(map(uses_last_layer, config["methods"].values()))),
+        samples=f"{R}/exact/samples.parquet",
+        scores=f"{R}/exact/scores.safetensors",
+    output:
+        frontier=f"{R}/exact/frontier.parquet",
+    log:
+        f"{R}/logs/exact_frontier.log",
+    benchmark:
+        f"{R}/benchmarks/exact_frontier.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 8
+    resources:
+        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        runtime=lambda wildcards, attempt: 60 * attempt,
+    params:
+        methods={name: EXACT[name] for name in METHODS},
+        pairs=[list(pair) for pair in dict.fromkeys(map(seed_of, SEEDS))],
+        seed=config["seed"],
+        code=[
+            code_digest("exact_frontier", objective=name)
+            for name in sorted({EXACT[name]["objective"] for name in METHODS})
+        ],
+    message:
+        "Finding the optimal policies of the trained methods"
+    script:
+        "../workflow_scripts/exact_frontier.py"

@@ -37,6 +37,16 @@ FIGURES = {
         },
         "settings": {"methods": METHODS},
     },
+    "frontier": {
+        "what": "Trained policies and their optima",
+        "category": "Policies",
+        "inputs": {
+            "frontier": f"{R}/exact/frontier.parquet",
+            "policies": f"{R}/summary/policies.csv",
+            "reference": f"{R}/judge/reference.parquet",
+        },
+        "settings": {"methods": METHODS},
+    },
     "fig8_losses": {
         "what": "Loss curves",
         "category": "Reward models",

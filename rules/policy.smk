@@ -27,8 +27,8 @@ rule train_policy:
         parameters=parameters_of_policy,
         spread=lambda wildcards: config["methods"][wildcards.method]["spread"],
         beta=lambda wildcards: config["methods"][wildcards.method]["beta"],
-        draw=lambda wildcards: seed_of_policy(wildcards)[0],
-        head=lambda wildcards: seed_of_policy(wildcards)[1],
+        draw=lambda wildcards: seed_of(int(wildcards.seed))[0],
+        head=lambda wildcards: seed_of(int(wildcards.seed))[1],
         settings=policy_settings,
         sampling=config["sampling"],
         # Outputs of a failed job are deleted; checkpoints survive in a folder of their own.

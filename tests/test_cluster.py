@@ -26,6 +26,7 @@ GRANTED = {
     "sample_reference": ("gpu", 1, 8, 8000, 240),
     "score_reference": ("gpu", 1, 8, 16000, 240),
     "exact_policies": ("cpu", 0, 8, 8000, 240),
+    "exact_frontier": ("cpu", 0, 8, 8000, 60),
     "score_benchmark": ("gpu", 1, 8, 16000, 120),
     "train_policy": ("gpu", 1, 1, 16000, 480),
     # A method's policies answer in one job.

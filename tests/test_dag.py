@@ -29,6 +29,7 @@ ONCE = {
     "sample_reference",
     "score_reference",
     "exact_policies",
+    "exact_frontier",
     "score_benchmark",
     "tabulate_variance",
     "respond_reference",
@@ -38,7 +39,7 @@ ONCE = {
 
 FEATURES = {"compute_features"}
 """What ensembles of heads need besides."""
-OF_REWARDS = (ONCE | FEATURES) - {"respond_reference", "compare_methods"}
+OF_REWARDS = (ONCE | FEATURES) - {"respond_reference", "compare_methods", "exact_frontier"}
 """What there is of rewards alone."""
 
 
@@ -61,13 +62,13 @@ def jobs(
     return {rule: count for rule, count in counts.items() if count}
 
 
-OPTIMA = {"exact_policies": 1, "plot_figure": 4}
+OPTIMA = {"exact_policies": 1, "exact_frontier": 1, "plot_figure": 5}
 """What an edited or added method brings besides, with one more figure, of exact policies."""
 
 
 def of_readers(policies: int, methods: int) -> dict[str, int]:
-    """So many policies, and what reads policies and their judgements: figures 7, 10 and 11."""
-    return jobs(policies, methods, {"compare_methods"}, figures=3)
+    """So many policies, and what reads them: figures 7, 10 and 11, and the one of their optima."""
+    return jobs(policies, methods, {"compare_methods"}, figures=4)
 
 
 # --- Scenarios and profiles ---------------------------------------------------------------------
@@ -85,7 +86,7 @@ def whole(config):
     """All jobs of the default scenario, whose ensembles are two of heads on one base model."""
     assert config["diagnosis"]["ensembles"] == ["resampled", "heads"]
     policies, replicates = len(config["methods"]) * config["seeds"], config["exact"]["replicates"]
-    counts = jobs(policies, 2, ONCE | FEATURES, figures=10, replicates=replicates)
+    counts = jobs(policies, 2, ONCE | FEATURES, figures=11, replicates=replicates)
     return counts | {"train_ensemble": 2}
 
 
@@ -116,7 +117,7 @@ def test_imdb_scenario(project, tmp_path):
     policies, checked = 2 * said["seeds"], said["diagnosis"]["ensembles"]
     arguments = ["--configfile", "scenarios/imdb.yaml", "--config", f"data_root={tmp_path}"]
     # Which judgements are rare only the world's judge knows, so a figure less.
-    expected = jobs(policies, 2, ONCE | FEATURES | {"train_judge"}, figures=9, members=3)
+    expected = jobs(policies, 2, ONCE | FEATURES | {"train_judge"}, figures=10, members=3)
     expected["train_ensemble"] = len(checked)
     assert dry_run(project, *arguments, path=tmp_path) == expected
 
@@ -131,7 +132,7 @@ def test_scenario_of_all_ensembles(project):
 def test_hard_scenario(project):
     """As many heads as seeds: every policy of a method has one of its own."""
     seeds = yaml.safe_load((project / "scenarios/hard.yaml").read_text())["seeds"]
-    expected = jobs(2 * seeds, 2, ONCE | FEATURES, figures=10, replicates=10)
+    expected = jobs(2 * seeds, 2, ONCE | FEATURES, figures=11, replicates=10)
     expected["train_ensemble"] = 2
     assert dry_run(project, "--configfile", "scenarios/hard.yaml") == expected
 
@@ -140,11 +141,12 @@ def test_scenario_of_all_methods(project):
     """Every objective is named; no ensemble but the one that rewards the policies is trained."""
     said = yaml.safe_load((project / "scenarios/methods.yaml").read_text())
     config = yaml.safe_load((project / "config.yaml").read_text())
-    methods = config["methods"] | said["methods"]
-    all_of_them = methods | config["exact"]["methods"] | said["exact"]["methods"]
-    named = {method["objective"] for method in all_of_them.values()}
-    assert named == set(objectives())
-    expected = jobs(10 * len(methods), len(methods), ONCE | FEATURES, figures=10, replicates=10)
+    sections = [config["methods"], said["methods"]]
+    methods = {name for section in sections for name in section}
+    sections += [config["exact"]["methods"], said["exact"]["methods"]]
+    found = {method.get("objective") for section in sections for method in section.values()}
+    assert found - {None} == set(objectives())
+    expected = jobs(10 * len(methods), len(methods), ONCE | FEATURES, figures=11, replicates=10)
     expected["train_ensemble"] = 1
     assert dry_run(project, "--configfile", "scenarios/methods.yaml") == expected
 
@@ -174,9 +176,12 @@ def test_an_ensembles_jobs_are_what_its_kind_needs(
     project, tmp_path, name, settings, rules, members
 ):
     overlay = tmp_path / "overlay.yaml"
-    overlay.write_text(yaml.safe_dump({"ensembles": {name: settings}, "ensemble": name}))
+    said = {"ensembles": {name: settings}, "ensemble": name}
+    if name == "warm":  # one member, which has no spread
+        said["methods"] = {"variance_aware": {"objective": "mean"}}
+    overlay.write_text(yaml.safe_dump(said))
     arguments = ("--configfile", TINY, str(overlay))
-    expected = jobs(4, 2, ONCE | rules, figures=10, members=members, replicates=3)
+    expected = jobs(4, 2, ONCE | rules, figures=11, members=members, replicates=3)
     assert dry_run(project, *arguments) == expected
     target = f"results/tiny/reward/ensembles/{name}"
     before = {"prepare_texts", "train_reference", "prepare_prompts", "prepare_preferences"}
@@ -348,8 +353,8 @@ def test_another_kinds_code_brings_nothing_back(finished, edit, kind):
 def test_a_kinds_own_code_brings_back_its_ensembles_and_what_reads_them(finished, edit):
     edit("workflow_scripts/prudent/rewards/kinds/heads.py", append("\n\nUNUSED = 1\n"))
     below = {"train_ensemble", "diagnose_rewards", "score_benchmark", "tabulate_variance"}
-    below |= {"score_reference", "exact_policies"}
-    expected = jobs(4, 2, below | {"compare_methods"}, figures=10, replicates=3)
+    below |= {"score_reference", "exact_policies", "exact_frontier"}
+    expected = jobs(4, 2, below | {"compare_methods"}, figures=11, replicates=3)
     # What the reference said is rewarded anew, but not judged.
     assert dry_run(finished, "--configfile", TINY) == expected | {"reward_responses": 3}
 
@@ -367,13 +372,14 @@ def test_an_ensemble_that_is_checked_besides_brings_its_own_jobs_alone(finished,
 @pytest.mark.parametrize(
     ("module", "figures"),
     [
-        ("style", 10),
-        ("looks", 10),
+        ("style", 11),
+        ("looks", 11),
         ("curves", 2),
         ("fig1_heads", 1),
         ("fig10_kl", 1),
         ("kinds", 1),
         ("risk_return", 1),
+        ("frontier", 1),
         ("frequency", 1),
     ],
 )
@@ -413,13 +419,13 @@ def test_the_page_names_the_configuration_beside_it_and_no_commit_brings_it_back
 
 def test_another_version_of_a_package_brings_back_what_imports_it(finished, tmp_path):
     packages = install(tmp_path, "matplotlib")
-    assert dry_run(finished, "--configfile", TINY, path=packages) == jobs(0, figures=10)
+    assert dry_run(finished, "--configfile", TINY, path=packages) == jobs(0, figures=11)
 
 
 def test_a_seed_brings_only_its_own_jobs(finished):
     counts = dry_run(finished, "--configfile", TINY, "--config", "seeds=3")
-    # A method's policies answer in one job.
-    assert counts == of_readers(2, methods=2)
+    # A method's policies answer in one job. The optima of their heads are found beside them.
+    assert counts == of_readers(2, methods=2) | {"exact_frontier": 1}
 
 
 def test_a_method_brings_only_its_own_jobs(finished, tmp_path):
@@ -437,7 +443,7 @@ def test_settings_bring_back_the_stages_that_read_them(finished, tmp_path):
     overlay = tmp_path / "settings.yaml"
     overlay.write_text("statistics: {bootstrap: 300}\nppo: {threads: 2}\nenvironment: cpu\n")
     counts = dry_run(finished, "--configfile", TINY, str(overlay))
-    assert counts == jobs(0, rules={"compare_methods"}, figures=1)
+    assert counts == jobs(0, rules={"compare_methods"}, figures=2)
     overlay.write_text("methods: {vanilla: {beta: 0.2}}\n")
     assert dry_run(finished, "--configfile", TINY, str(overlay)) == of_readers(2, methods=1)
 

@@ -23,6 +23,7 @@ from prudent.exact.evaluate import (
     check_sizes,
     compare,
     exact_policies,
+    frontiers,
     levels_of,
 )
 from prudent.exact.optimum import optimum
@@ -176,6 +177,14 @@ def test_a_level_that_lacks_what_a_method_asks_for_is_left_out(caplog):
     assert "all drawn anew: no exact optimum of last_layer: spread.of: is last_layer" in caplog.text
 
 
+def test_a_single_member_has_no_method_that_uses_a_spread(caplog):
+    given = [Rewards(table.mean[:, :1]) for table in ensembles(3)]
+    methods = {"vanilla": Method(vanilla, True), "aware": Method(variance_aware, True)}
+    found = compare(methods, {GIVEN: given}, truth(), [0.1], 0)
+    assert set(found["method"]) == {"vanilla"}
+    assert "no exact optimum of aware: the ensemble has 1 member(s); a spread" in caplog.text
+
+
 # --- The trainer ----------------------------------------------------------------------------------
 
 
@@ -293,6 +302,51 @@ def test_a_kl_that_too_few_responses_stand_for_is_refused():
         check_sizes(found, "vanilla", N)
 
 
+def test_what_half_the_responses_say(monkeypatch):
+    """Each half's policies are those of a world that has no other responses; the first ensembles'
+    alone are found, and their difference says what another sample would change."""
+    monkeypatch.setattr("prudent.exact.evaluate.HALVED", 3)
+    method, whole_judge = Method(vanilla, True), truth()
+    found = exact_policies(method, ensembles(), whole_judge, [0.1], 0)
+    assert found["first_half"].notna().tolist() == [True] * 3 + [False] * 2
+    for name, half in (("first_half", slice(N // 2)), ("second_half", slice(N // 2, N))):
+        part = [
+            Rewards(table.mean.reshape(P, N, K)[:, half].reshape(-1, K)) for table in ensembles()
+        ]
+        alone = exact_policies(method, part, whole_judge[:, half], [0.1], 0)
+        assert found[name][:3].tolist() == pytest.approx(alone["gain"][:3].tolist())
+    draws = torch.Generator().manual_seed(0)
+    prompts, size = 400, 64
+    score = torch.randn(1, prompts, size, generator=draws)
+    rewards = [Rewards(score.reshape(-1, 1))]
+    found = exact_policies(method, rewards, score[0], [0.2], 0)
+    said = summary_table(found.assign(level=GIVEN, method="vanilla"), "vanilla").iloc[0]
+    # Of a normal score the optimum at KL k gains sqrt(2 k) standard deviations.
+    limit = (2 * 0.2) ** 0.5
+    assert abs(said["gain"] - limit) < 0.03
+    assert abs(said["half_shift"]) < 0.03 and said["sampling_sd"] < 0.02
+
+
+def test_frontiers_are_of_the_trained_policies_draws_and_members(caplog):
+    methods = {"vanilla": Method(vanilla, True), "mean": Method(load("mean"), False)}
+    methods["penalised"] = Method(penalised, False)
+    policies = [(0, 1), (2, 1), (0, 3)]
+    found = frontiers(methods, ensembles(3), policies, truth(), 0)
+    own = found[found["method"] == "vanilla"]
+    assert list(own[["draw", "head"]].drop_duplicates().itertuples(index=False, name=None)) == (
+        policies
+    )
+    of_mean = found[found["method"] == "mean"]
+    assert of_mean["draw"].unique().tolist() == [0, 2] and set(of_mean["head"]) == {-1}
+    assert set(found["method"]) == {"vanilla", "mean"}
+    row = own[(own["draw"] == 2) & (own["kl_target"] == 0.4)].iloc[0]
+    reward = ensembles(3)[2].mean[:, 1].double().reshape(P, N)
+    policy = (reward / row["beta"]).softmax(-1)
+    assert row["gain"] == pytest.approx(((policy - 1 / N) * truth()).sum(-1).mean().item())
+    assert found["kl_target"].max() < math.log(N), "what is not reached is left out"
+    assert frontiers({}, ensembles(3), policies, truth(), 0).empty
+
+
 def test_best_of_n_is_the_mean_over_all_subsets():
     draws = torch.Generator().manual_seed(3)
     scores, judge = torch.randn(2, 2, 6, generator=draws), torch.randn(2, 6, generator=draws)
@@ -320,7 +374,8 @@ def policies(count: int = 40, seed: int = 0) -> pd.DataFrame:
     rows = [(GIVEN, r, "vanilla", 0.5, base[r], 50.0) for r in range(count)]
     rows += [(GIVEN, r, "other", 0.5, own[r], 40.0) for r in range(count)]
     columns = ["level", "replicate", "method", "kl_target", "gain", "effective_size"]
-    return pd.DataFrame(rows, columns=columns)
+    table = pd.DataFrame(rows, columns=columns)
+    return table.assign(first_half=table["gain"] - 0.02, second_half=table["gain"] + 0.06)
 
 
 def test_a_summary_by_hand():
@@ -340,6 +395,7 @@ def test_a_summary_by_hand():
     assert row["below"] == (own < 0).sum() and row["below_share"] == (own < 0).mean()
     assert row["quantile05"] == pytest.approx(np.quantile(own, 0.05))
     assert row["effective_size"] == 40 and row["replicates"] == 40
+    assert row["sampling_sd"] == pytest.approx(0.04) and row["half_shift"] == pytest.approx(0.02)
     assert math.isnan(found.loc["vanilla", "ratio"])
 
 

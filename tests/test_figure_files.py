@@ -67,6 +67,12 @@ def results(tmp_path):
     frequency = dict.fromkeys(schemas.CSV_SCHEMAS["frequency"], 0.7) | {"ensemble": ["heads"]}
     tables.write_csv(pd.DataFrame(frequency), tmp_path / "frequency.csv")
     tables.write_csv(make_exact(), tmp_path / "exact.csv", "exact_summary")
+    optima = [
+        (m, 0, h, kl, kl, kl, kl, 1.0, 20.0) for m in TWO for h in (0, 1) for kl in (0.1, 1.0)
+    ]
+    columns = schemas.SCHEMAS["exact_frontier"].names
+    frontier = pd.DataFrame(optima, columns=columns)
+    tables.write_parquet(frontier, tmp_path / "frontier.parquet", "exact_frontier")
     return tmp_path, judged, logs
 
 
@@ -120,6 +126,15 @@ def test_scripts_make_all_files_from_files(results):
             {"policies": str(folder / "policies.csv"), "reference": reference},
             {"methods": TWO},
         ),
+        (
+            "frontier",
+            {
+                "frontier": str(folder / "frontier.parquet"),
+                "policies": str(folder / "policies.csv"),
+                "reference": reference,
+            },
+            {"methods": TWO},
+        ),
         ("fig8_losses", losses, {"stop_loss": 0.3}),
         ("fig9_accuracy", {"accuracy": str(folder / "accuracy.csv")}, {}),
         ("kinds", {"diagnosis": str(folder / "diagnosis.csv")}, {}),
@@ -145,4 +160,4 @@ def test_scripts_make_all_files_from_files(results):
     )
     page = (folder / "summary.html").read_text(encoding="utf-8")
     assert "variance aware" in page and "SHA-256 0123abcd of config.yaml" in page
-    assert page.count("<svg") == len(names) == 10
+    assert page.count("<svg") == len(names) == 11

@@ -26,10 +26,9 @@ from prudent.objectives.shrunk import shrunk, shrunk_mean
 from prudent.objectives.signal import GIVEN, NonFiniteSignal, Run, Signal, asks_for, evaluate
 from prudent.objectives.single import vanilla
 from prudent.objectives.weighted import exact_gradient, mean_variance_aware, variance_aware
-from prudent.rewards.interface import Rewards
+from prudent.rewards.interface import Rewards, Unavailable
 from prudent.rewards.last_layer import LastLayer
 from prudent.rewards.settings import SpreadSettings
-from prudent.rewards.spread import Unavailable
 from prudent.workflow import objectives as registry
 from prudent.workflow.objectives import load, objectives
 

@@ -6,10 +6,10 @@ import torch
 from prudent.errors import InputError
 from prudent.objectives.signal import Run
 from prudent.rewards.features import PairFeatures
-from prudent.rewards.interface import Rewards
+from prudent.rewards.interface import Rewards, Unavailable
 from prudent.rewards.last_layer import LastLayer
 from prudent.rewards.settings import SpreadSettings
-from prudent.rewards.spread import Unavailable, spread_of
+from prudent.rewards.spread import spread_of
 
 # Two prompts, two responses each, two members: the spread is |difference| / sqrt(2).
 GIVEN = Rewards(

@@ -289,6 +289,7 @@ WRONG_ROWS = {
         {},
         "row 3: found level 'b', method 'a', kl_target 0.5, replicate 1 a second time",
     ),
+    "exact_frontier": ({"kl": -1.0}, "column 'kl': found -1.0, expected a number from 0 to inf"),
     "exact_summary": ({"p": 1.5}, "column 'p': found 1.5, expected a number from 0 to 1"),
     "best_of": ({"n": -2.0}, "column 'n': found -2.0, expected a number from 0 to inf"),
     "scores": ({"side": "best"}, "column 'side': found best, expected one of chosen, rejected"),

@@ -23,7 +23,7 @@ from prudent.workflow.config import members_of
 METHODS = ("vanilla", "variance_aware")
 OF_REWARDS = ("fig1_heads", "fig6_variance", "fig8_losses", "fig9_accuracy", "kinds", "frequency")
 OF_REWARDS += ("risk_return",)
-FIGURES = (*OF_REWARDS, "fig7_scores", "fig10_kl", "fig11_reward")
+FIGURES = (*OF_REWARDS, "fig7_scores", "frontier", "fig10_kl", "fig11_reward")
 
 
 def assert_drawn(results, names):

@@ -93,8 +93,9 @@ def make_exact(methods=(*TWO, "shuffled"), count=5, levels=None, kls=(0.3,)):
             single = level == INDEPENDENT and number % 2
             for replicate in range(1 if single else count):
                 gain = draws.normal(0.1 + 0.02 * number, 0.02)
-                rows.append((level, replicate, method, kl, gain, 20.0))
+                rows.append((level, replicate, method, kl, gain, 20.0, gain - 0.01, gain + 0.03))
     columns = ["level", "replicate", "method", "kl_target", "gain", "effective_size"]
+    columns += ["first_half", "second_half"]
     table = summary_table(pd.DataFrame(rows, columns=columns), methods[0])
     table["control"] = np.where(table["method"] == methods[-1], "yes", "no")
     return table

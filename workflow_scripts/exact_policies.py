@@ -1,20 +1,19 @@
 """The optimal policies of all methods, for many ensembles, and what they say of the methods."""
 
-import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from prudent.exact.evaluate import Method, best_of_n, check_sizes, compare, levels_of
+from prudent.exact.evaluate import best_of_n, check_sizes, compare, levels_of, methods_of
 from prudent.exact.scores import fresh_heads, load_scores
 from prudent.exact.summary import summary_table
 from prudent.rewards.features import check_sidecar, load_features
 from prudent.rewards.last_layer import LastLayer
-from prudent.rewards.settings import HeadSettings, SpreadSettings
+from prudent.rewards.settings import HeadSettings
 from prudent.tables import read_table, write_csv, write_parquet
-from prudent.workflow import entry, objectives
+from prudent.workflow import entry
 
 
 @dataclass
@@ -51,15 +50,9 @@ def main(args: Args) -> None:
             fresh = (args.base, pairs, scores.features, heads, args.size, args.seed, count)
             given = list(fresh_heads(*fresh))
     levels = levels_of(given, scores.anew, per_prompt)
-    methods = {
-        name: Method(
-            functools.partial(objectives.load(said["objective"]), **said["parameters"]),
-            said["unit"] == "member",
-            SpreadSettings(**said["spread"]),
-        )
-        for name, said in args.methods.items()
-    }
-    policies = compare(methods, levels, truth, args.settings["kl"], args.seed, last_layer)
+    policies = compare(
+        methods_of(args.methods), levels, truth, args.settings["kl"], args.seed, last_layer
+    )
     check_sizes(policies, args.baseline, per_prompt)
     summary = summary_table(policies, args.baseline)
     controls = [name for name, said in args.methods.items() if said["control"]]

@@ -91,6 +91,20 @@ SCHEMAS: dict[str, pa.Schema] = {
                 (name, pa.float64())
                 for name in ("kl_target", "gain", "proxy_gain", "kl", "beta", "effective_size")
             ),
+            ("first_half", pa.float64()),
+            ("second_half", pa.float64()),
+        ]
+    ),
+    # The optimal policies beside trained ones, of the same draws and members.
+    "exact_frontier": pa.schema(
+        [
+            ("method", pa.string()),
+            ("draw", pa.int64()),
+            ("head", pa.int64()),
+            *(
+                (name, pa.float64())
+                for name in ("kl_target", "gain", "proxy_gain", "kl", "beta", "effective_size")
+            ),
         ]
     ),
     "scores": pa.schema(
@@ -149,7 +163,7 @@ CSV_SCHEMAS: dict[str, dict[str, str]] = {
         **dict.fromkeys(("difference", "difference_low", "difference_high", "p"), MAYBE),
         **dict.fromkeys(("ratio", "ratio_low", "ratio_high"), BOUND),
         **dict.fromkeys(("below_share", "below_share_low", "below_share_high"), MAYBE),
-        **dict.fromkeys(("quantile05", "effective_size"), MAYBE),
+        **dict.fromkeys(("quantile05", "effective_size", "sampling_sd", "half_shift"), MAYBE),
     },
     "best_of": {
         **dict.fromkeys(("level", "scorer"), TEXT),
@@ -249,6 +263,13 @@ ROWS: dict[str, Rows] = {
         key=(("level", "method", "kl_target", "replicate"),),
         ranges={
             **dict.fromkeys(("replicate", "kl_target", "kl", "beta", "effective_size"), COUNT),
+            "head": NUMBERED,
+        },
+    ),
+    "exact_frontier": Rows(
+        key=(("method", "draw", "head", "kl_target"),),
+        ranges={
+            **dict.fromkeys(("draw", "kl_target", "kl", "beta", "effective_size"), COUNT),
             "head": NUMBERED,
         },
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -15,18 +16,23 @@ from torch import Tensor
 from prudent.errors import InputError
 from prudent.exact.optimum import Optimum, Terms, matched
 from prudent.exact.scores import independent
+from prudent.exact.summary import LEAST_SIZE
 from prudent.exact.terms import NoOptimum, terms_of
-from prudent.rewards.interface import Rewards
+from prudent.rewards.interface import Rewards, Unavailable
 from prudent.rewards.last_layer import LastLayer
 from prudent.rewards.settings import SpreadSettings
-from prudent.rewards.spread import Unavailable
+from prudent.workflow import objectives
 
 logger = logging.getLogger(__name__)
 
 COUNTS = (2, 4, 8, 16, 32, 64)
 """Responses of which best-of-n takes the best."""
-LEAST_SIZE, SHARE = 10.0, 0.01
-"""The responses that a prompt's policy has to be worth, but for this share of the prompts."""
+SHARE = 0.01
+"""The share of the prompts whose policies may be worth fewer than ``LEAST_SIZE`` responses."""
+HALVED = 20
+"""The ensembles of a level whose policies are also found from each half of the responses."""
+FRONTIER = (0.05, 0.1, 0.2, 0.4, 0.7, 1.0, 1.4, 1.9, 2.5)
+"""KLs at which the optimal policies of trained methods are found, to hold trained ones against."""
 AT_ONCE = 4_000_000
 """Numbers [E, P, N] that are worked on at once; an array of them takes 32 MB."""
 
@@ -52,6 +58,18 @@ class Method:
     """How it takes the spread."""
 
 
+def methods_of(said: Mapping[str, Mapping[str, Any]]) -> dict[str, Method]:
+    """The methods by name, from what the rules say of each: objective, parameters, spread, unit."""
+    return {
+        name: Method(
+            functools.partial(objectives.load(method["objective"]), **method["parameters"]),
+            method["unit"] == "member",
+            SpreadSettings(**method["spread"]),
+        )
+        for name, method in said.items()
+    }
+
+
 def levels_of(
     given: Sequence[Rewards], anew: Sequence[Rewards], per_prompt: int
 ) -> dict[str, Sequence[Rewards]]:
@@ -69,25 +87,29 @@ def exact_policies(
     kls: Sequence[float],
     seed: int,
     last_layer: LastLayer | None = None,
+    heads: Sequence[int] | None = None,
 ) -> pd.DataFrame:
     """A method's optimal policies: replicate, head, kl_target, gain, proxy_gain, kl, beta,
-    effective_size; one row an ensemble and KL.
+    effective_size, first_half, second_half; one row an ensemble and KL.
 
     Ensemble e's policy has the member e mod K of its own, or none (head -1). A gain is a mean under
     the policy less that under the reference policy, nan where no beta reaches the KL. The effective
     size is the number of equally likely responses that a prompt's policy is worth, its 1% quantile
-    over prompts.
+    over prompts. The halves are the gains of policies made of one half of the responses each, of
+    the first ensembles.
 
     Args:
         rewards: of the P N responses by E ensembles, prompt by prompt.
         truth: the judge's scores [P, N].
         kls: the targets.
         last_layer: of the features of the ensembles' one backbone, where it is known.
+        heads: each ensemble's member instead of e mod K.
 
     Raises NoOptimum and Unavailable as ``terms_of``.
     """
     truth = truth.double()
-    heads = [place % table.members for place, table in enumerate(rewards)]
+    if heads is None:
+        heads = [place % table.members for place, table in enumerate(rewards)]
     chunk = max(1, AT_ONCE // truth.numel())
     tables = []
     for first in range(0, len(rewards), chunk):
@@ -104,8 +126,61 @@ def exact_policies(
             table.insert(0, "replicate", places)
             table.insert(1, "head", own if method.own else -1)
             table.insert(2, "kl_target", float(kl))
+            halved = max(0, min(len(places), HALVED - first))
+            unknown = [math.nan] * (len(places) - halved)
+            first_half, second_half = _gains_of_halves(terms, kl, truth, halved)
+            table["first_half"] = [*first_half, *unknown]
+            table["second_half"] = [*second_half, *unknown]
             tables.append(table)
     return pd.concat(tables, ignore_index=True)
+
+
+def _gains_of_halves(
+    terms: Terms, kl: float, truth: Tensor, ensembles: int
+) -> tuple[list[float], list[float]]:
+    """The gains of the policies that the first and the second half of the responses make."""
+    size = truth.shape[1] // 2
+    if size < 2 or not ensembles:
+        return [math.nan] * ensembles, [math.nan] * ensembles
+    found = []
+    for half in (slice(size), slice(size, 2 * size)):
+        part = Terms(*(p if p is None else p[:ensembles, :, half] for p in terms))
+        found.append(worth(part, matched(part, kl), truth[:, half])["gain"].tolist())
+    return found[0], found[1]
+
+
+def frontiers(
+    methods: Mapping[str, Method],
+    draws: Sequence[Rewards],
+    policies: Sequence[tuple[int, int]],
+    truth: Tensor,
+    seed: int,
+    last_layer: LastLayer | None = None,
+) -> pd.DataFrame:
+    """The optimal policies against which trained ones are held: of the same draws and members.
+
+    Columns: method, draw, head (-1 where a method has none), kl_target, gain, proxy_gain, kl, beta,
+    effective_size; at the KLs of ``FRONTIER`` that are reached.
+
+    Args:
+        policies: the draw and the member of each trained policy.
+    """
+    columns = ["method", "draw", "head", "kl_target", "gain", "proxy_gain", "kl", "beta"]
+    columns += ["effective_size"]
+    tables = []
+    for name, method in methods.items():
+        pairs = policies if method.own else [(draw, 0) for draw, _ in policies]
+        pairs = list(dict.fromkeys(pairs))
+        given, heads = [draws[draw] for draw, _ in pairs], [head for _, head in pairs]
+        try:
+            found = exact_policies(method, given, truth, FRONTIER, seed, last_layer, heads)
+        except (NoOptimum, Unavailable):
+            continue  # which ``compare`` has said
+        found.insert(0, "method", name)
+        found.insert(1, "draw", [pairs[place][0] for place in found.pop("replicate")])
+        tables.append(found[columns])
+    table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
+    return table.dropna(subset="gain")
 
 
 def compare(

@@ -111,6 +111,9 @@ def _solved(terms: Terms, beta: Tensor, start: Tensor | None) -> tuple[Optimum, 
     most = torch.tensor(size, dtype=torch.float64).log()
     score = terms.score if terms.slope is None else terms.score + wide * terms.slope
     inverse = 1 / (wide * terms.coefficient)
+    if _constant(terms.coefficient):  # a softmax
+        total = (score * inverse).logsumexp(-1) - most
+        return _with_slope(terms, beta, score, inverse, total / inverse[..., 0])
     # By Jensen's inequality, and since one response's term alone is at most the sum.
     mean = (score * inverse).sum(-1) / inverse.sum(-1)
     alone = (score - most / inverse).amax(-1)
@@ -127,8 +130,20 @@ def _solved(terms: Terms, beta: Tensor, start: Tensor | None) -> tuple[Optimum, 
         level = level + step
         if not ((f > 1e-13) & (step > 1e-15 * level.abs())).any():
             break
+    return _with_slope(terms, beta, score, inverse, level)
+
+
+def _constant(coefficient: Tensor) -> bool:
+    """Whether coefficients [E, P, N] are the same for all responses of each prompt."""
+    return bool((coefficient == coefficient[..., :1]).all())
+
+
+def _with_slope(
+    terms: Terms, beta: Tensor, score: Tensor, inverse: Tensor, level: Tensor
+) -> tuple[Optimum, Tensor, Tensor]:
+    """The optima with these lambda, and the slopes of their KLs, as ``_solved`` returns them."""
     log_ratio = (score - level[..., None]) * inverse
-    probability = log_ratio.exp() / size
+    probability = log_ratio.exp() / score.shape[-1]
     of_prompt = (probability * log_ratio).sum(-1)
     kl = of_prompt.mean(-1).clamp_min(0)
     # The log-ratio's derivative by log beta: its own part, and lambda's, which keeps the sum at 1.

@@ -15,18 +15,23 @@ from scipy import stats
 from prudent.analysis.statistics import LEVEL, Interval, t_interval, wilson_interval
 
 KEYS = ["level", "kl_target", "method"]
+LEAST_SIZE = 10.0
+"""The responses that a prompt's policy has to be worth to be known well."""
 
 
 def summary_table(policies: pd.DataFrame, baseline: str) -> pd.DataFrame:
     """One row a level, KL and method, in the order of ``policies``.
 
     Args:
-        policies: one row a policy: level, replicate, method, kl_target, gain, effective_size.
+        policies: one row a policy: level, replicate, method, kl_target, gain, effective_size, and
+            the gains first_half, second_half of policies made of half the responses.
 
     Columns: the keys; replicates with a policy; gain, sd, each with its interval (low, high);
     difference to the baseline's gain with interval and p of the paired t test; ratio of variances,
     baseline over method, with interval; below, the number of policies worse than the reference,
-    and below_share with interval; quantile05 of the gains; the median effective_size. Intervals
+    and below_share with interval; quantile05 of the gains; the median effective_size; sampling_sd,
+    what another sample of as many responses would change a gain by, from the difference of the
+    halves, and half_shift, what half the responses change the mean gain by. Intervals
     are 95%: Student's t for means, the jackknife over replicates for log sd and log ratio, Wilson's
     for shares.
     """
@@ -37,7 +42,11 @@ def summary_table(policies: pd.DataFrame, baseline: str) -> pd.DataFrame:
         for method in dict.fromkeys(part["method"]):
             row = _row(level, kl, method, wide[method], base, baseline)
             of_method = part[part["method"] == method]
-            rows.append(row | {"effective_size": of_method["effective_size"].median()})
+            rows.append(
+                row
+                | {"effective_size": of_method["effective_size"].median()}
+                | finite_samples(of_method)
+            )
     return pd.DataFrame(rows)
 
 
@@ -63,6 +72,20 @@ def _row(level, kl, method, gains: pd.Series, base: pd.Series | None, baseline: 
     row |= {"below": below} | _named("below_share", share)
     row["quantile05"] = float(np.quantile(values, 0.05)) if len(values) else float("nan")
     return row
+
+
+def finite_samples(policies: pd.DataFrame) -> dict[str, float]:
+    """What a finite number of responses does to the gains of ``policies``.
+
+    The halves' gains are independent estimates from N / 2 responses each, so that half their
+    difference has the standard deviation of an estimate from N.
+    """
+    first, second = policies["first_half"], policies["second_half"]
+    halves = (first + second) / 2
+    return {
+        "sampling_sd": float(np.sqrt(((first - second) ** 2).mean()) / 2),
+        "half_shift": float((halves - policies["gain"]).mean()),
+    }
 
 
 def _named(name: str, interval: Interval) -> dict[str, float]:

@@ -99,8 +99,10 @@ heads; all drawn anew, by pairs and base model, too: what heads on one backbone 
 second spread alone. Intervals are over ensembles: Student's t for gains and differences, the
 jackknife for sd and for ratios of variances (baseline over method), Wilson's for shares. The
 effective size is the number of equally likely responses that a policy is worth for one prompt in a
-hundred; a policy worth fewer than 10 is known poorly. Members of different replicates are
-independent, but their policies share members, so that their intervals are too short.
+hundred; a policy worth fewer than 10 is known poorly. Sampling: what another sample of responses
+would change a gain by (sd), and what half of the responses change the mean gain by. Members of
+different replicates are independent, but their policies share members, so that their intervals are
+too short.
 """
 
 FREQUENCY_NOTE = """

@@ -107,6 +107,10 @@ def exact_table(exact: pd.DataFrame) -> Table:
                 ),
                 Cell(decimals(row["quantile05"])),
                 Cell(number(row["effective_size"], 2)),
+                Cell(
+                    decimals(row["sampling_sd"]),
+                    f"half {decimals(row['half_shift'])}" if np.isfinite(row["half_shift"]) else "",
+                ),
             ]
         )
     head = [
@@ -120,6 +124,7 @@ def exact_table(exact: pd.DataFrame) -> Table:
         Cell("worse than the reference"),
         Cell("5% quantile"),
         Cell("effective size"),
+        Cell("sampling", "sd; shift"),
     ]
     return Table(head, rows)
 

@@ -27,7 +27,7 @@ def advantage_weighted(
     Args:
         floor: variance that the signal has at least.
 
-    Raises InputError where there are fewer than two members.
+    Raises Unavailable where there are fewer than two members.
     """
     score = rewards.mean.quantile(0.5, dim=1)
     noise = spread**2

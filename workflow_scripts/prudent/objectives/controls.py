@@ -28,7 +28,7 @@ def scale_only(
     Args:
         power: 1 for the standard deviation, 2 for the variance.
 
-    Raises InputError where there are fewer than two members.
+    Raises Unavailable where there are fewer than two members.
     """
     score = rewards.mean[:, head]
     level = (reference_spread**power).mean()

@@ -28,7 +28,7 @@ def lower_confidence_bound(
     Args:
         width: standard deviations that the score lies below the members' mean.
 
-    Raises InputError where there are fewer than two members.
+    Raises Unavailable where there are fewer than two members.
     """
     score = rewards.mean.mean(dim=1) - width * spread
     return Signal(score, beta * score.new_ones(score.shape))
@@ -47,7 +47,7 @@ def head_lower_confidence_bound(
     Args:
         width: standard deviations that the score lies below the own head's reward.
 
-    Raises InputError where there are fewer than two members.
+    Raises Unavailable where there are fewer than two members.
     """
     score = rewards.mean[:, head] - width * spread
     return Signal(score, beta * score.new_ones(score.shape))
@@ -68,7 +68,7 @@ def uncertainty_weighted(
     Args:
         width: reward that one unit of variance costs.
 
-    Raises InputError where there are fewer than two members.
+    Raises Unavailable where there are fewer than two members.
     """
     variance = spread**2 * (1 - 1 / rewards.members)
     score = rewards.mean.mean(dim=1) - width * variance
@@ -137,7 +137,7 @@ def centred_spread(
         decay: share of the running mean that is kept at each step.
         squares: coefficient of the squared log-ratios in the loss.
 
-    Raises InputError where there are fewer than two members.
+    Raises Unavailable where there are fewer than two members.
     """
     level = run.state.get("level", spread.mean())
     run.state["level"] = level = decay * level + (1 - decay) * spread.mean()

@@ -35,7 +35,7 @@ def shrunk(
     Source: none; James and Stein's shrinkage, by response
     Control: vanilla, shuffled spread
 
-    Raises InputError where there are fewer than two members.
+    Raises Unavailable where there are fewer than two members.
     """
     one = slice(head, head + 1)
     score = _posterior(rewards, one, spread**2, reference_spread**2, run)
@@ -55,7 +55,7 @@ def shrunk_mean(
     Source: none; James and Stein's shrinkage, by response
     Control: mean, shuffled spread
 
-    Raises InputError where there are fewer than two members.
+    Raises Unavailable where there are fewer than two members.
     """
     count = rewards.members
     variances = spread**2 / count, reference_spread**2 / count

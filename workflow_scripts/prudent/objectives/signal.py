@@ -14,10 +14,10 @@ from pydantic import create_model
 from torch import Tensor
 
 from prudent.errors import InputError, quoted
-from prudent.rewards.interface import Rewards
+from prudent.rewards.interface import Rewards, Unavailable
 from prudent.rewards.last_layer import LastLayer
 from prudent.rewards.settings import SpreadSettings
-from prudent.rewards.spread import Unavailable, spread_of
+from prudent.rewards.spread import spread_of
 from prudent.seeding import generator
 from prudent.settings import Settings
 

@@ -27,7 +27,7 @@ def variance_aware(
     Args:
         power: 1 for the standard deviation, 2 for the variance.
 
-    Raises InputError where there are fewer than two members.
+    Raises Unavailable where there are fewer than two members.
     """
     return Signal(rewards.mean[:, head], beta * spread**power)
 
@@ -45,7 +45,7 @@ def exact_gradient(rewards: Rewards, beta: float, *, head: int, spread: Tensor) 
     Source: arXiv 2410.23726, Section 2, differentiated
     Control: shuffled spread
 
-    Raises InputError where there are fewer than two members.
+    Raises Unavailable where there are fewer than two members.
     """
     variance = spread**2
     return Signal(rewards.mean[:, head] - beta * variance, beta * variance)
@@ -64,6 +64,6 @@ def mean_variance_aware(
     Args:
         power: 1 for the standard deviation, 2 for the variance.
 
-    Raises InputError where there are fewer than two members.
+    Raises Unavailable where there are fewer than two members.
     """
     return Signal(rewards.mean.mean(dim=1), beta * spread**power)

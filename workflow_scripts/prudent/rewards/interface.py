@@ -15,6 +15,10 @@ from torch import Tensor
 from prudent.errors import InputError
 
 
+class Unavailable(InputError):
+    """What is asked for is not there; the text says what has it."""
+
+
 @dataclass(frozen=True)
 class Rewards:
     """The rewards of B responses by the K members of an ensemble."""
@@ -36,15 +40,15 @@ class Rewards:
     def spread(self) -> Tensor:
         """The members' standard deviation [B] on each response (ddof 1).
 
-        Raises InputError where there are fewer than two members.
+        Raises Unavailable where there are fewer than two members.
         """
         self.check_members()
         return self._spread.clone()
 
     def check_members(self) -> None:
-        """``InputError`` where there are fewer than two members."""
+        """``Unavailable`` where there are fewer than two members."""
         if self.members < 2:
-            raise InputError(
+            raise Unavailable(
                 f"the ensemble has {self.members} member(s); a spread needs at least 2"
             )
 

@@ -8,13 +8,9 @@ import torch
 from torch import Tensor
 
 from prudent.errors import InputError
-from prudent.rewards.interface import Rewards
+from prudent.rewards.interface import Rewards, Unavailable
 from prudent.rewards.last_layer import LastLayer
 from prudent.rewards.settings import ON_BASE, SpreadSettings
-
-
-class Unavailable(InputError):
-    """What an objective asks for is not there; the text says what has it."""
 
 
 def spread_of(
@@ -33,8 +29,8 @@ def spread_of(
         last_layer: of the features, for ``of: last_layer``.
         stream: what ``shuffled`` draws its order from.
 
-    Raises InputError for fewer than two members, and where all agree and the scale would be 0;
-    Unavailable for features, a last layer or prompts that are not there.
+    Raises Unavailable for fewer than two members, and for features, a last layer or prompts that
+    are not there; InputError where all members agree and the scale would be 0.
     """
     spread = _raw(rewards, settings, reference, last_layer)
     if settings.scale == "reference":

@@ -298,7 +298,9 @@ class Config(Settings):
                 f"needs the features of the base model, and {has}; expected one of the kinds "
                 f"{', '.join(ON_BASE)}",
             )
-        if objective.spread and members_of(ensemble.model_dump()) < 2:
+        single = members_of(ensemble.model_dump()) < 2
+        # Exact policies leave such a method out, with a warning: the default scenario has several.
+        if objective.spread and single and isinstance(method, Method):
             yield (
                 f"{key}.objective",
                 f"is {objective.name}, which needs a spread of two members at least, and {has}, "
