@@ -119,6 +119,7 @@ def test_independent_models_count_against_the_limit_of_jobs(name, each):
     # Of two methods' one policy each, replicates, and about as many as rules.
     limit = 2 * 2 * 1 + REPLICATES + 30
     most = {"ensemble": name, "ensembles": {name: {"draws": 7}}, "seeds": 1}
+    most["methods"] = {"variance_aware": {"objective": "mean"}}  # a single member has no spread
     assert effective(**most, limits={"jobs": limit + 7 * each})["ensemble"] == name
     message = refusal({**most, "limits": {"jobs": limit + 7 * each - 1}})
     assert f"`ensembles.{name}.draws` is 7, which comes to about {limit + 7 * each} jobs" in message

@@ -9,7 +9,7 @@ from prudent.exact.scores import load_scores
 from prudent.rewards.features import check_sidecar, load_features
 from prudent.rewards.last_layer import LastLayer
 from prudent.tables import read_table, write_parquet
-from prudent.workflow import entry
+from prudent.workflow import entry, objectives
 
 
 @dataclass
@@ -36,7 +36,7 @@ def main(args: Args) -> None:
         pairs = load_features(args.features, scores.features.shape[1])
         last_layer = LastLayer(pairs.differences("train"))
     found = frontiers(
-        methods_of(args.methods),
+        methods_of(args.methods, objectives.load),
         scores.draws,
         [(draw, head) for draw, head in args.pairs],
         scores.judge.reshape(-1, per_prompt),

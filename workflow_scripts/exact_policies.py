@@ -13,7 +13,7 @@ from prudent.rewards.features import check_sidecar, load_features
 from prudent.rewards.last_layer import LastLayer
 from prudent.rewards.settings import HeadSettings
 from prudent.tables import read_table, write_csv, write_parquet
-from prudent.workflow import entry
+from prudent.workflow import entry, objectives
 
 
 @dataclass
@@ -51,7 +51,12 @@ def main(args: Args) -> None:
             given = list(fresh_heads(*fresh))
     levels = levels_of(given, scores.anew, per_prompt)
     policies = compare(
-        methods_of(args.methods), levels, truth, args.settings["kl"], args.seed, last_layer
+        methods_of(args.methods, objectives.load),
+        levels,
+        truth,
+        args.settings["kl"],
+        args.seed,
+        last_layer,
     )
     check_sizes(policies, args.baseline, per_prompt)
     summary = summary_table(policies, args.baseline)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,6 @@ from prudent.exact.terms import NoOptimum, terms_of
 from prudent.rewards.interface import Rewards, Unavailable
 from prudent.rewards.last_layer import LastLayer
 from prudent.rewards.settings import SpreadSettings
-from prudent.workflow import objectives
 
 logger = logging.getLogger(__name__)
 
@@ -58,11 +57,16 @@ class Method:
     """How it takes the spread."""
 
 
-def methods_of(said: Mapping[str, Mapping[str, Any]]) -> dict[str, Method]:
-    """The methods by name, from what the rules say of each: objective, parameters, spread, unit."""
+def methods_of(
+    said: Mapping[str, Mapping[str, Any]], load: Callable[[str], Any]
+) -> dict[str, Method]:
+    """The methods by name, from what the rules say of each: objective, parameters, spread, unit.
+
+    ``load`` finds an objective by its name.
+    """
     return {
         name: Method(
-            functools.partial(objectives.load(method["objective"]), **method["parameters"]),
+            functools.partial(load(method["objective"]), **method["parameters"]),
             method["unit"] == "member",
             SpreadSettings(**method["spread"]),
         )
