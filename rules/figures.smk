@@ -77,7 +77,10 @@ FIGURES = {
     "fig10_kl": {
         "what": "KL over steps",
         "category": "Policies",
-        "inputs": {"training_logs": TRAINING_LOGS},
+        "inputs": {
+            "training_logs": TRAINING_LOGS,
+            "policies": f"{R}/summary/policies.csv",
+        },
         "settings": {"methods": METHODS, "seeds": SEEDS},
     },
     "fig11_reward": {
@@ -110,7 +113,6 @@ rule compare_methods:
     input:
         reference=f"{R}/judge/reference.parquet",
         judgements=expand(f"{R}/judge/{{method}}.parquet", method=METHODS),
-        training_logs=TRAINING_LOGS,
     output:
         policies=report(
             f"{R}/summary/policies.csv",

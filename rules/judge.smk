@@ -26,6 +26,7 @@ rule respond:
     """The responses of a method's policies to the test prompts."""
     input:
         policies=expand(f"{R}/policies/{{{{method}}}}/seed{{seed}}", seed=SEEDS),
+        reference=f"{R}/reference",
         prompts=f"{R}/data/prompts.parquet",
     output:
         responses=f"{R}/responses/{{method}}.parquet",
@@ -57,6 +58,7 @@ rule respond:
 use rule respond as respond_reference with:
     input:
         policies=[f"{R}/reference"],
+        reference=f"{R}/reference",
         prompts=f"{R}/data/prompts.parquet",
     output:
         responses=f"{R}/responses/reference.parquet",

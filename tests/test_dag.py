@@ -443,7 +443,7 @@ def test_settings_bring_back_the_stages_that_read_them(finished, tmp_path):
     overlay = tmp_path / "settings.yaml"
     overlay.write_text("statistics: {bootstrap: 300}\nppo: {threads: 2}\nenvironment: cpu\n")
     counts = dry_run(finished, "--configfile", TINY, str(overlay))
-    assert counts == jobs(0, rules={"compare_methods"}, figures=2)
+    assert counts == jobs(0, rules={"compare_methods"}, figures=3)
     overlay.write_text("methods: {vanilla: {beta: 0.2}}\n")
     assert dry_run(finished, "--configfile", TINY, str(overlay)) == of_readers(2, methods=1)
 

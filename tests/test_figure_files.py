@@ -13,11 +13,13 @@ from prudent.analysis.policies import long_table
 from prudent.figures.fig10_kl import draw_kl
 from prudent.figures.style import save
 
+POLICIES = pd.DataFrame({"method": TWO, "kl": [1.3, 1.2]})
+
 
 def test_saved_files_are_the_same_bytes_each_time(tmp_path):
     forms = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}
     for name in ("a", "b"):
-        figure = draw_kl(long_table(make_logs()), TWO)
+        figure = draw_kl(long_table(make_logs()), POLICIES, TWO)
         save(figure, *(tmp_path / f"{name}.{form}" for form in forms))
     for form, start in forms.items():
         first, second = ((tmp_path / f"{name}.{form}").read_bytes() for name in ("a", "b"))
@@ -27,7 +29,9 @@ def test_saved_files_are_the_same_bytes_each_time(tmp_path):
 
 def test_very_many_points_are_drawn_as_pixels(tmp_path):
     for steps in (300, 3000):
-        save(draw_kl(long_table(make_logs(TWO, 20, steps)), TWO), tmp_path / f"{steps}.svg")
+        save(
+            draw_kl(long_table(make_logs(TWO, 20, steps)), POLICIES, TWO), tmp_path / f"{steps}.svg"
+        )
     assert "data:image/png" not in (tmp_path / "300.svg").read_text()
     text = (tmp_path / "3000.svg").read_text()
     assert "data:image/png" in text and len(text) < 2_000_000
@@ -35,7 +39,7 @@ def test_very_many_points_are_drawn_as_pixels(tmp_path):
 
 def test_the_users_matplotlib_settings_are_left_alone():
     before = dict(mpl.rcParams)
-    draw_kl(long_table(make_logs()), TWO)
+    draw_kl(long_table(make_logs()), POLICIES, TWO)
     assert dict(mpl.rcParams) == before
 
 
@@ -56,7 +60,7 @@ def results(tmp_path):
     judged = [tmp_path / f"{method}.parquet" for method in TWO]
     for path, seeds in {**dict.fromkeys(judged, 4), tmp_path / "reference.parquet": 1}.items():
         table = pd.DataFrame({"prompt": [f"p{i}" for i in range(20)] * seeds, "response": "x"})
-        table = table.assign(method=path.stem, seed=np.repeat(np.arange(seeds), 20))
+        table = table.assign(method=path.stem, seed=np.repeat(np.arange(seeds), 20), kl=1.3)
         scores = draw.normal(size=len(table))
         tables.write_parquet(table.assign(score=scores, grammatical=1), path)
     tables.write_csv(make_losses(1), tmp_path / "base.csv")
@@ -93,7 +97,6 @@ def test_scripts_make_all_files_from_files(results):
         "compare_methods",
         reference=folder / "reference.parquet",
         judgements=judged,
-        training_logs=logs,
         **{name: folder / f"{name}.csv" for name in ("policies", "summary", "tests")},
         methods=TWO,
         seeds=[0, 1, 2, 3],
@@ -139,7 +142,7 @@ def test_scripts_make_all_files_from_files(results):
         ("fig9_accuracy", {"accuracy": str(folder / "accuracy.csv")}, {}),
         ("kinds", {"diagnosis": str(folder / "diagnosis.csv")}, {}),
         ("frequency", {"frequency": str(folder / "frequency.csv")}, {}),
-        ("fig10_kl", logs, lists),
+        ("fig10_kl", logs | {"policies": str(folder / "policies.csv")}, lists),
         ("fig11_reward", logs, lists),
     ):
         forms = {form: folder / f"{name}.{form}" for form in ("png", "pdf", "svg")}

@@ -4,6 +4,7 @@ import importlib
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import ROOT
 from tiny_results import (
@@ -189,10 +190,15 @@ def test_accuracy_shows_base_mean_and_every_head(sections, heads, ensembles):
 # --- Figs 10 and 11
 
 
+def kl_figure(logs, methods):
+    """Fig 10 with two policies a method, all at one KL."""
+    return draw_kl(logs, pd.DataFrame({"method": [*methods, *methods], "kl": 1.3}), methods)
+
+
 @pytest.mark.parametrize(
     ("methods", "seeds", "steps"), [(TWO, 3, 40), (TWO, 1, 1), (MANY, 2, 12), (TWO[:1], 2, 3)]
 )
-@pytest.mark.parametrize(("draw", "column"), [(draw_kl, "kl"), (draw_reward, "proxy_reward")])
+@pytest.mark.parametrize(("draw", "column"), [(kl_figure, "kl"), (draw_reward, "proxy_reward")])
 def test_curves_show_every_policy_and_the_mean(draw, column, methods, seeds, steps):
     logs = long_table(make_logs(methods, seeds, steps))
     figure = draw(logs, methods)
@@ -206,7 +212,7 @@ def test_curves_show_every_policy_and_the_mean(draw, column, methods, seeds, ste
     check_layout(figure)
 
 
-@pytest.mark.parametrize("draw", [draw_kl, draw_reward])
+@pytest.mark.parametrize("draw", [kl_figure, draw_reward])
 @pytest.mark.parametrize("methods", [TWO, MANY])
 def test_no_methods_marker_hides_another(draw, methods):
     """Where all curves end at one place."""
@@ -236,18 +242,16 @@ def test_the_mean_of_all_heads_is_dashed():
 @pytest.mark.parametrize(
     ("methods", "kls", "text"),
     [
-        (TWO, [1.0, 1.1], "10% apart: matched (within 15%)"),
-        (TWO, [1.2, 1.0], "20% apart: NOT matched (more than 15%)"),
-        (MANY[:3], [1.0, 1.1, 1.05], "at most 10% apart: matched"),
+        (TWO, [1.0, 1.04], "4% apart: matched (within 5%)"),
+        (TWO, [1.2, 1.0], "20% apart: NOT matched (more than 5%)"),
+        (MANY[:3], [1.0, 1.04, 1.02], "at most 4% apart: matched"),
         (MANY[:3], [1.0, 1.4, 1.05], "up to 40% apart (vanilla and variance aware): NOT matched"),
         (TWO, [-1.0, 1.0], "cannot be matched"),
     ],
 )
 def test_kl_says_whether_it_is_matched(methods, kls, text):
-    logs = {
-        key: log.assign(kl=kls[methods.index(key[0])]) for key, log in make_logs(methods).items()
-    }
-    assert text in texts(draw_kl(long_table(logs), methods))
+    policies = pd.DataFrame({"method": methods, "kl": kls})
+    assert text in texts(draw_kl(long_table(make_logs(methods)), policies, methods))
 
 
 def test_labels_do_not_overlap_and_keep_their_order():

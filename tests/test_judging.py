@@ -140,7 +140,7 @@ def test_answers_hold_no_special_tokens_and_at_most_t_tokens(policies):
 
 def test_policies_answer_and_are_judged_one_by_one(policies, tmp_path):
     checkpoints = {seed: policies[name] for seed, name in enumerate(("first", "other", "copy"))}
-    table = respond(checkpoints, PROMPTS, T, 1.0, seed=5).assign(method="some")
+    table = respond(checkpoints, policies["other"], PROMPTS, T, 1.0, seed=5).assign(method="some")
     assert table["seed"].tolist() == [seed for seed in range(3) for _ in PROMPTS]
     assert table["prompt"].tolist() == PROMPTS * 3
     alone = {
@@ -149,7 +149,9 @@ def test_policies_answer_and_are_judged_one_by_one(policies, tmp_path):
     }
     assert table["response"].tolist() == alone[0] + alone[1] + alone[2]
     assert alone[0] == alone[2] != alone[1]
-    other = respond({0: policies["first"]}, PROMPTS, T, 1.0, seed=6)
+    kl = table.groupby("seed")["kl"].mean()
+    assert kl[0] == kl[2] > 0.01 and kl[1] == 0, "that of the reference itself"
+    other = respond({0: policies["first"]}, policies["other"], PROMPTS, T, 1.0, seed=6)
     assert other["response"].tolist() != alone[0]
 
     judge = load_judge(save_reward_model(tmp_path))
@@ -162,7 +164,9 @@ def test_policies_answer_and_are_judged_one_by_one(policies, tmp_path):
 
 
 def test_all_heads_reward_all_responses(policies, tmp_path):
-    table = respond({3: policies["first"]}, PROMPTS, T, 1.0, seed=5).assign(method="some")
+    table = respond({3: policies["first"]}, policies["other"], PROMPTS, T, 1.0, seed=5).assign(
+        method="some"
+    )
     paths = [save_reward_model(tmp_path / str(n), labels=2, seed=0) for n in range(2)]
     ensembles = [RewardEnsemble.load(path) for path in paths]
     ensembles[1].weight += 1

@@ -102,7 +102,7 @@ def test_the_headline_follows_the_numbers(numbers, status, headline):
 
 def test_the_sentences_hold_the_numbers():
     text = " ".join(finding().sentences)
-    assert "5.0% apart: matched (at most 15% counts as matched)" in text
+    assert "5.0% apart: matched (at most 5% counts as matched)" in text
     assert "ratio vanilla over variance aware 3.00 (95% interval 1.50 to 6.00" in text
     assert "10 members, 10 pairs" in text
     assert "1 of 10 (2% to 40%) for variance aware, 4 of 10 (17% to 69%) for vanilla" in text

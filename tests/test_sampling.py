@@ -18,7 +18,14 @@ from tiny_models import (
 )
 
 from prudent.errors import InputError
-from prudent.policies.sampling import entropy, inverse_cdf, response_statistics, sample
+from prudent.policies import sampling
+from prudent.policies.sampling import (
+    entropy,
+    inverse_cdf,
+    response_statistics,
+    sample,
+    token_kl,
+)
 from prudent.policies.text import decode_responses, encode_prompts
 
 ARCHITECTURES = pytest.mark.parametrize("architecture", CONFIGS)
@@ -64,6 +71,53 @@ def test_rollout_and_statistics_agree_with_the_plain_model(architecture, tempera
             (hidden, expected[2]),
         ):
             torch.testing.assert_close(found[row, :length], wanted, rtol=1e-4, atol=1e-5)
+
+
+@ARCHITECTURES
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_the_kl_of_each_token_is_that_of_the_plain_models(monkeypatch, architecture, temperature):
+    """Also where logits of a few rows fit at once."""
+    policy, reference = tiny_model(architecture), tiny_model(architecture, 1)
+    ids, mask, uniforms = prompts_and_uniforms()
+    rollout = sample(policy, ids, mask, uniforms, temperature, EOS, PAD)
+    all_ids = torch.cat([ids, rollout.response_ids], dim=1)
+    all_mask = torch.cat([mask, rollout.mask.long()], dim=1)
+    width = rollout.mask.shape[1]
+    given = (all_ids, all_mask, width, temperature)
+    found = token_kl(policy, reference, *given)
+    monkeypatch.setitem(sampling.CHUNK_BYTES, "cpu", 8 * width * VOCABULARY * 5)
+    torch.testing.assert_close(token_kl(policy, reference, *given), found)
+    for row, length in enumerate(rollout.mask.sum(dim=1).long()):
+        prompt, response = ids[row][mask[row].bool()], rollout.response_ids[row, :length]
+        own, other = (
+            one_row(model, prompt, response, temperature)[1] for model in (policy, reference)
+        )
+        expected = (own.exp() * (own - other)).sum(-1)
+        torch.testing.assert_close(found[row, :length], expected, rtol=1e-3, atol=1e-5)
+    same = token_kl(policy, policy, *given)
+    assert same.abs().max() < 1e-6
+
+
+def test_the_kls_of_tokens_add_up_to_that_of_responses():
+    """In expectation: over all responses of two tokens to one prompt, by enumeration."""
+    policy, reference = (tiny_model("gpt2", seed).double() for seed in (0, 1))
+    first = torch.arange(VOCABULARY).repeat_interleave(VOCABULARY)
+    second = torch.arange(VOCABULARY).repeat(VOCABULARY)
+    ids = torch.stack([torch.full_like(first, 9), first, second], dim=1)
+    given = (ids, torch.ones_like(ids), 2, 1.0)
+    own, other = (response_statistics(model, *given)[0].sum(1) for model in (policy, reference))
+    assert own.exp().sum().item() == pytest.approx(1.0), "all responses are there"
+    expected = (own.exp() * (own - other)).sum()
+    found = (own.exp() * token_kl(policy, reference, *given).sum(1)).sum()
+    torch.testing.assert_close(found, expected)
+    assert expected > 0.1
+
+
+def test_a_token_that_is_ruled_out_adds_nothing():
+    policy, reference = tiny_model("gpt2", 0), tiny_model("gpt2", 1)
+    ids = torch.tensor([[9, 10, 11]])
+    given = (ids, torch.ones_like(ids), 2, 1e-3)
+    assert token_kl(policy, reference, *given).isfinite().all()
 
 
 @ARCHITECTURES

@@ -35,29 +35,28 @@ def rng(seed=0):
 
 
 def make_study(sds, seeds=10, ensembles=1, heads=10, prompts=40, seed=0, shift=0.2, noise=0.3):
-    """Judgements, logs and the reference of made-up methods; sds: method -> sd of true scores."""
+    """Judgements and the reference of made-up methods; sds: method -> sd of true scores."""
     draw = rng(seed)
     names = [f"prompt {i}" for i in range(prompts)]
     prompt_effect = draw.normal(size=prompts)
 
     def judged(level):
         scores = level + prompt_effect + noise * draw.normal(size=prompts)
-        return pd.DataFrame({"prompt": names, "response": "text", "score": scores})
+        kl = 1.3 + 0.1 * draw.normal(size=prompts)
+        return pd.DataFrame({"prompt": names, "response": "text", "kl": kl, "score": scores})
 
-    judgements, logs = {}, {}
+    judgements = {}
     for method, sd in sds.items():
         for number in range(seeds):
             judgements[method, number] = judged(shift + sd * draw.normal())
-            kl = np.linspace(0, 1.3, 60) + 0.02 * draw.normal(size=60)
-            logs[method, number] = pd.DataFrame({"step": np.arange(60), "kl": kl})
-    return judgements, logs, judged(0.0)
+    return judgements, judged(0.0)
 
 
 def make_policies(sds, units=(), **settings):
-    judgements, logs, reference = make_study(sds, **settings)
+    judgements, reference = make_study(sds, **settings)
     ensembles, heads = settings.get("ensembles", 1), settings.get("heads", 10)
     units = dict.fromkeys(sds, "member") | dict(units)
-    table = policy_table(judgements, logs, reference, ensembles, heads, units)
+    table = policy_table(judgements, reference, ensembles, heads, units)
     return table, judgements, reference
 
 
@@ -81,17 +80,18 @@ def test_policy_table_reads_every_judgement():
     assert row["score_se"] == pytest.approx(stats.sem(scores))
     assert row["worse"] == (scores.mean() < reference["score"].mean())
     assert (row["ensemble"], row["head"], row["trial"]) == (0, 2, 0)
-    assert row["kl"] == pytest.approx(1.24, abs=0.05)
+    assert row["kl"] == pytest.approx(sum(judgements["b", 4]["kl"]) / 40)
+    assert row["kl_se"] == pytest.approx(stats.sem(judgements["b", 4]["kl"]))
 
 
 def test_policies_judged_on_other_prompts_are_refused():
-    judgements, logs, reference = make_study({"a": 0.1}, seeds=2)
+    judgements, reference = make_study({"a": 0.1}, seeds=2)
     judgements["a", 1] = judgements["a", 1].iloc[::-1]
     with pytest.raises(InputError, match="judge/a.parquet: seed 1: .*same order"):
-        policy_table(judgements, logs, reference, 1, 10, dict.fromkeys(("a", "b"), "member"))
+        policy_table(judgements, reference, 1, 10, dict.fromkeys(("a", "b"), "member"))
     judgements["a", 1] = judgements["a", 0].assign(score=np.nan)
     with pytest.raises(InputError, match="not finite"):
-        policy_table(judgements, logs, reference, 1, 10, dict.fromkeys(("a", "b"), "member"))
+        policy_table(judgements, reference, 1, 10, dict.fromkeys(("a", "b"), "member"))
 
 
 def test_evaluation_noise_is_the_residual_of_the_two_way_layout():

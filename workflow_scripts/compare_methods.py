@@ -11,7 +11,6 @@ from prudent.analysis.policies import (
     policy_table,
     read_judgement,
     read_judgements,
-    read_logs,
     summary_table,
     with_comparisons,
 )
@@ -23,7 +22,6 @@ from prudent.workflow import entry
 class Args:
     reference: Path  # judged responses of the reference policy
     judgements: list[Path]  # the judged responses, a file for each method
-    training_logs: list[Path]  # method by method and seed by seed
     policies: Path  # table, written
     summary: Path  # table, written
     tests: Path  # table, written
@@ -41,8 +39,7 @@ class Args:
 def main(args: Args) -> None:
     reference = read_judgement(args.reference)
     judged = read_judgements(args.judgements, args.methods, args.seeds)
-    logs = read_logs(args.training_logs, args.methods, args.seeds)
-    policies = policy_table(judged, logs, reference, args.ensembles, args.heads, args.units)
+    policies = policy_table(judged, reference, args.ensembles, args.heads, args.units)
     scores = {
         method: np.stack([judged[method, seed]["score"] for seed in args.seeds])
         for method in args.methods

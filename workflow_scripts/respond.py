@@ -12,6 +12,7 @@ from prudent.workflow import entry
 @dataclass
 class Args:
     policies: list[Path]  # checkpoints
+    reference: Path  # checkpoint that their KL is to
     prompts: Path  # table
     responses: Path  # table, written
     metadata: Path  # settings, versions and digests, written
@@ -27,11 +28,12 @@ def main(args: Args) -> None:
     table = read_table(args.prompts, "prompts")
     prompts = table.loc[table["split"] == "test", "prompt"].tolist()[: args.prompt_count]
     policies = dict(zip(args.seeds, args.policies, strict=True))
-    responses = respond(policies, prompts, **args.sampling, seed=args.seed)
+    responses = respond(policies, args.reference, prompts, **args.sampling, seed=args.seed)
     write_parquet(responses.assign(method=args.method), args.responses, "responses")
     inputs = {f"policy {seed}": path for seed, path in policies.items()}
     settings = {"prompts": len(prompts), "seed": args.seed, **args.sampling}
-    write_json(metadata(settings, **inputs, prompts=args.prompts), args.metadata)
+    inputs |= {"reference": args.reference, "prompts": args.prompts}
+    write_json(metadata(settings, **inputs), args.metadata)
 
 
 if __name__ == "__main__":

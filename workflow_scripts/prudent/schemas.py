@@ -24,6 +24,7 @@ RESPONSES = [
     ("seed", pa.int64()),
     ("prompt", pa.string()),
     ("response", pa.string()),
+    ("kl", pa.float64()),
 ]
 
 SCHEMAS: dict[str, pa.Schema] = {
@@ -142,8 +143,7 @@ CSV_SCHEMAS: dict[str, dict[str, str]] = {
     "policies": {
         **dict.fromkeys(("method", "unit"), TEXT),
         **dict.fromkeys(("seed", "ensemble", "head", "trial", "score"), NUMBER),
-        "score_se": MAYBE,
-        "kl": MAYBE,
+        **dict.fromkeys(("score_se", "kl", "kl_se"), MAYBE),
     },
     "summary": {
         **dict.fromkeys(("method", "unit", "control"), TEXT),
@@ -246,11 +246,13 @@ ROWS: dict[str, Rows] = {
         ranges={"probability": SHARE},
     ),
     "benchmark": Rows(key=(PAIR,)),
-    "responses": Rows(key=(POLICY, ("prompt",)), ranges={"seed": COUNT}),
+    "responses": Rows(
+        key=(POLICY, ("prompt",)), ranges={"seed": COUNT, "kl": COUNT}, known=("kl",)
+    ),
     "judgements": Rows(
         key=(POLICY, ("prompt",)),
-        ranges={"seed": COUNT, "score": FINITE, "grammatical": SHARE},
-        known=("score", "grammatical"),
+        ranges={"seed": COUNT, "kl": COUNT, "score": FINITE, "grammatical": SHARE},
+        known=("kl", "score", "grammatical"),
     ),
     "rewards": Rows(
         key=(POLICY, ("prompt",), HEAD),
@@ -314,7 +316,7 @@ ROWS: dict[str, Rows] = {
         key=(("method",), ("seed",)),
         words=UNIT,
         ranges={
-            **dict.fromkeys(("seed", *HEAD, "trial", "score_se"), COUNT),
+            **dict.fromkeys(("seed", *HEAD, "trial", "score_se", "kl", "kl_se"), COUNT),
             "grammatical": SHARE,
         },
     ),

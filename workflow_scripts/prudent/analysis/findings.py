@@ -47,7 +47,7 @@ def p_value(p: float) -> str:
 def findings(summary: pd.DataFrame, tests: pd.DataFrame) -> list[Finding]:
     """What the numbers say about every method that is not the baseline.
 
-    What the claim needs is fixed here, before any number is known: final KLs within 15% of each
+    What the claim needs is fixed here, before any number is known: final KLs within 5% of each
     other, a variance ratio whose 95% interval lies above 1, and, as such an interval is too short
     with few members, a paired permutation test below 5%.
 

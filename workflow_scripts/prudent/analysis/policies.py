@@ -31,7 +31,9 @@ from prudent.analysis.statistics import (
 from prudent.errors import InputError, quoted
 from prudent.seeding import seed_parts
 
-KL_TOLERANCE = 0.15
+KL_TOLERANCE = 0.05
+"""How far apart two methods' KLs may be to be compared: a variance of scores that grows with KL^2.6
+then differs by a factor of 1.14."""
 
 T = TypeVar("T")
 
@@ -112,7 +114,6 @@ def final_mean(values: Sequence[float]) -> float:
 
 def policy_table(
     judgements: dict[tuple[str, int], pd.DataFrame],
-    logs: dict[tuple[str, int], pd.DataFrame],
     reference: pd.DataFrame,
     ensembles: int,
     heads: int,
@@ -121,16 +122,15 @@ def policy_table(
     """One row a policy.
 
     Args:
-        judgements: per (method, seed) the judged responses: prompt, response, score, and, where the
-            judge tells, grammatical (0/1). The same prompts in the same order in all of them.
-        logs: per (method, seed) the training log with kl.
+        judgements: per (method, seed) the judged responses: prompt, response, kl, score, and, where
+            the judge tells, grammatical (0/1). The same prompts in the same order in all of them.
         reference: the reference policy's judged responses to the same prompts.
         units: per method what its policies differ by, "member" or "ensemble".
 
     Returns:
         method, unit, seed, ensemble, head, trial, score (mean over prompts), score_se (over
-        prompts), worse (score below the reference's mean), kl (``final_mean``), and grammatical
-        where known.
+        prompts), worse (score below the reference's mean), kl to the reference (mean over prompts)
+        and kl_se (over prompts), and grammatical where known.
     """
     reference_score = reference["score"].mean()
     prompts = reference["prompt"].tolist()
@@ -148,7 +148,7 @@ def policy_table(
         row = {"method": method, "unit": units[method], "seed": seed}
         row |= {"ensemble": ensemble, "head": head, "trial": trial}
         row |= {"score": score, "score_se": se, "worse": bool(score < reference_score)}
-        row["kl"] = final_mean(logs[method, seed]["kl"])
+        row["kl"], row["kl_se"] = mean_and_se(judged["kl"])
         if "grammatical" in judged:
             row["grammatical"] = judged["grammatical"].mean()
         rows.append(row)

@@ -9,34 +9,40 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from prudent.analysis.policies import KL_TOLERANCE, final_mean, kl_mismatch
+from prudent.analysis.policies import KL_TOLERANCE, kl_mismatch
 from prudent.analysis.statistics import variance
 from prudent.analysis.wording import MINUS, name_of, number
 from prudent.figures import curves
 from prudent.figures.looks import INK
 from prudent.figures.style import new_figure, styled
+from prudent.tables import read_csv
 
 
-def plot(training_logs: Sequence[Path], methods: Sequence[str], seeds: Sequence[int]) -> Figure:
-    """The KL to the reference in every policy's training log."""
-    return draw_kl(curves.read(training_logs, methods, seeds), methods)
+def plot(
+    training_logs: Sequence[Path], policies: Path, methods: Sequence[str], seeds: Sequence[int]
+) -> Figure:
+    """The KL to the reference in every policy's training log, and that of the final policies."""
+    logs = curves.read(training_logs, methods, seeds)
+    return draw_kl(logs, read_csv(policies, "policies"), methods)
 
 
 @styled
-def draw_kl(logs: pd.DataFrame, methods: Sequence[str]) -> Figure:
+def draw_kl(logs: pd.DataFrame, policies: pd.DataFrame, methods: Sequence[str]) -> Figure:
     """Fig 10: KL to the reference policy over training.
 
     Args:
         logs: method, seed, step, kl; one row a policy and step.
+        policies: method, kl; one row a policy.
     """
-    ends = {}
-    for method in methods:
-        part = logs[logs["method"] == method]
-        ends[method] = np.array([final_mean(log["kl"]) for _, log in part.groupby("seed")])
+    ends = {
+        method: policies.loc[policies["method"] == method, "kl"].to_numpy(float)
+        for method in methods
+    }
     means = {method: float(values.mean()) for method, values in ends.items()}
     note = (
-        f"{curves.legend(logs, methods)} The numbers at the right are end values: the mean of the "
-        "last 10% of steps (at least 5), \N{PLUS-MINUS SIGN} 1 standard deviation over policies."
+        f"{curves.legend(logs, methods)} The numbers at the right are the final policies' KLs: "
+        "exact for each token, on the test prompts, \N{PLUS-MINUS SIGN} 1 standard deviation over "
+        "policies."
     )
     figure = new_figure(8.6, curves.height(methods), "How far the policies move", note)
     axes = figure.add_subplot()
@@ -53,16 +59,16 @@ def _match(means: dict[str, float]) -> str:
     low, high = min(means, key=means.get), max(means, key=means.get)
     gap = kl_mismatch(means[low], means[high])
     if not np.isfinite(gap):
-        return "End values are not all positive: the methods cannot be matched by KL"
+        return "Final KLs are not all positive: the methods cannot be matched by KL"
     limit = f"{KL_TOLERANCE:.0%}"
     apart = f"{100 * gap:.0f}% apart"
     if gap <= KL_TOLERANCE:
         most = "" if len(means) == 2 else "at most "
-        return f"End values are {most}{apart}: matched (within {limit})"
+        return f"Final KLs are {most}{apart}: matched (within {limit})"
     if len(means) == 2:
-        return f"End values are {apart}: NOT matched (more than {limit})"
+        return f"Final KLs are {apart}: NOT matched (more than {limit})"
     names = f"{name_of(low)} and {name_of(high)}"
-    return f"End values are up to {apart} ({names}): NOT matched (more than {limit})"
+    return f"Final KLs are up to {apart} ({names}): NOT matched (more than {limit})"
 
 
 def _mean_and_sd(values: np.ndarray) -> str:

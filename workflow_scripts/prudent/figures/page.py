@@ -72,8 +72,8 @@ interval comes from a bootstrap over members, the same ones in both methods; wit
 such an interval covers about 90%, not 95%, so its edges are softer than they look. The permutation
 test exchanges the methods' labels within members. Brown-Forsythe and McNemar take the policies as
 independent, which they are not where a member has several trials. A policy is worse than the
-reference if its mean score is below the reference's on the same prompts. The final KL is the mean
-over the last 10% of steps, at least 5.
+reference if its mean score is below the reference's on the same prompts. The final KL is the
+policy's on these prompts, exact for each token.
 """
 
 VARIANCE_NOTE = (

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
 
 from prudent.checkpoints import check_length
-from prudent.policies.models import load_policy
-from prudent.policies.sampling import sample
+from prudent.policies.models import load_causal_lm, load_policy
+from prudent.policies.sampling import Rollout, sample, token_kl
 from prudent.policies.text import decode_responses, encode_prompts, pad_token
 from prudent.seeding import generator
 
@@ -43,10 +44,34 @@ def sample_with_log_probs(
     draws: torch.Generator,
 ) -> tuple[list[str], torch.Tensor]:
     """``sample_responses``, and each response's log-probability [n], its end included."""
-    model, tokenizer = load_policy(checkpoint)
-    uniforms = torch.rand(len(prompts), response_length, generator=draws)
     responses: list[str] = []
     log_probs: list[torch.Tensor] = []
+    for batch in _sampled(checkpoint, prompts, response_length, temperature, draws):
+        responses += batch.responses
+        log_probs.append(batch.rollout.log_probs.double().sum(1).cpu())
+    return responses, torch.cat(log_probs) if log_probs else torch.empty(0)
+
+
+class _Batch(NamedTuple):
+    """What a policy answers to some prompts."""
+
+    model: Any
+    ids: torch.Tensor
+    mask: torch.Tensor
+    rollout: Rollout
+    responses: list[str]
+
+
+def _sampled(
+    checkpoint: str | Path,
+    prompts: list[str],
+    response_length: int,
+    temperature: float,
+    draws: torch.Generator,
+) -> Iterator[_Batch]:
+    """A policy's responses, one for each prompt, in batches."""
+    model, tokenizer = load_policy(checkpoint)
+    uniforms = torch.rand(len(prompts), response_length, generator=draws)
     for start in range(0, len(prompts), BATCH):
         rows = slice(start, start + BATCH)
         ids, mask = (part.to(model.device) for part in encode_prompts(tokenizer, prompts[rows]))
@@ -61,28 +86,40 @@ def sample_with_log_probs(
             tokenizer.eos_token_id,
             pad_token(tokenizer),
         )
-        responses += decode_responses(tokenizer, ids, mask, rollout.response_ids, rollout.mask)
-        log_probs.append(rollout.log_probs.double().sum(1).cpu())
+        responses = decode_responses(tokenizer, ids, mask, rollout.response_ids, rollout.mask)
+        yield _Batch(model, ids, mask, rollout, responses)
         if (start // BATCH) % 10 == 9:
-            logger.info("sampled %d of %d responses", len(responses), len(prompts))
-    return responses, torch.cat(log_probs) if log_probs else torch.empty(0)
+            logger.info("sampled %d of %d responses", start + len(responses), len(prompts))
 
 
 def respond(
     policies: Mapping[int, str | Path],
+    reference: str | Path,
     prompts: list[str],
     response_length: int,
     temperature: float,
     seed: int,
 ) -> pd.DataFrame:
-    """Answers of policies, by their run's seed, to the same prompts: seed, prompt, response.
+    """Answers of policies, by their run's seed, to the same prompts: seed, prompt, response, kl.
 
-    All of them draw from the same stream, so they differ by what they learned and not by luck.
+    All of them draw from the same stream, so they differ by what they learned and not by luck. kl
+    is the sum of ``token_kl`` over the response's tokens: its mean over prompts is the policy's KL
+    to the reference, in nats a response.
     """
+    held_against = load_causal_lm(reference)
     tables = []
     for number, (run_seed, checkpoint) in enumerate(policies.items(), 1):
         draws = generator(seed, "judge", "sampling")
-        responses = sample_responses(checkpoint, prompts, response_length, temperature, draws)
-        tables.append(pd.DataFrame({"seed": run_seed, "prompt": prompts, "response": responses}))
+        responses: list[str] = []
+        kls: list[torch.Tensor] = []
+        for batch in _sampled(checkpoint, prompts, response_length, temperature, draws):
+            responses += batch.responses
+            answered = batch.rollout.mask
+            ids = torch.cat([batch.ids, batch.rollout.response_ids], dim=1)
+            mask = torch.cat([batch.mask, answered.to(batch.mask.dtype)], dim=1)
+            found = token_kl(batch.model, held_against, ids, mask, answered.shape[1], temperature)
+            kls.append((found * answered).double().sum(1).cpu())
+        table = pd.DataFrame({"seed": run_seed, "prompt": prompts, "response": responses})
+        tables.append(table.assign(kl=torch.cat(kls).clamp_min(0).numpy()))
         logger.info("%d of %d policies have answered", number, len(policies))
     return pd.concat(tables, ignore_index=True)

@@ -15,7 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prudent.policies.lm_head import chosen_log_probs, fused_loss, linear_head, log_softmax
+from prudent.policies.lm_head import (
+    CHUNK_BYTES,
+    chosen_log_probs,
+    fused_loss,
+    linear_head,
+    log_softmax,
+)
 
 BLOCK = 256
 """Tokens of the vocabulary that the sampler sums at once."""
@@ -109,6 +115,50 @@ def response_statistics(
             linear_head(model), states.flatten(0, 1), tokens.flatten(), temperature
         ).view(tokens.shape)
     return log_probs, states
+
+
+@torch.no_grad()
+def token_kl(
+    policy: Any, reference: Any, ids: Tensor, mask: Tensor, response_length: int, temperature: float
+) -> Tensor:
+    """KL(policy || reference) [B, T], in nats, of the distributions that responses were drawn from.
+
+    Over all next tokens at each position of given responses; ``ids`` and ``mask`` as for
+    ``response_statistics``. The sum over a response's tokens has the same mean as its log-ratio,
+    the KL of the policies, and less variance, since only the tokens before are a sample. What
+    stands outside the mask means nothing. Rows are read in parts, so that their logits fit.
+    """
+    size = policy.get_output_embeddings().weight.shape[0]
+    rows = max(1, CHUNK_BYTES[ids.device.type] // (8 * response_length * size))
+    parts = []
+    for start in range(0, len(ids), rows):
+        part = slice(start, start + rows)
+        own, other = (
+            _distributions(model, ids[part], mask[part], response_length, temperature)
+            for model in (policy, reference)
+        )
+        probabilities = own.exp()
+        # A token that was ruled out adds 0, and not 0 times minus infinity.
+        terms = torch.where(probabilities > 0, probabilities * (own - other), 0.0)
+        parts.append(terms.sum(dim=-1))
+    return torch.cat(parts)
+
+
+def _distributions(
+    model: Any, ids: Tensor, mask: Tensor, response_length: int, temperature: float
+) -> Tensor:
+    """Log-probabilities [B, T, V] of all tokens at each position of given responses."""
+    states, logits, _ = _forward(
+        model,
+        ids[:, :-1],
+        mask[:, :-1],
+        position_ids(mask)[:, :-1],
+        keep=response_length,
+        use_cache=False,
+    )
+    if logits is None:
+        logits = linear_head(model)(states[:, -response_length:])
+    return log_softmax(logits, temperature)
 
 
 def response_loss(
