@@ -49,7 +49,7 @@ def draw_frontier(
         "exact policies; the thick one is their mean. It is dotted where a policy is worth fewer "
         f"than {LEAST_SIZE:g} responses for one prompt in a hundred, and known poorly. Each mark "
         "is the policy that PPO trained against that head: the mean score of its responses to the "
-        "test prompts over the reference policy's (dashed, 0), at the KL of its last steps. What "
+        "test prompts over the reference policy's (dashed, 0), at its KL on them. What "
         "lies between a mark and its line is what optimisation loses, or finds elsewhere."
     )
     columns = min(COLUMNS, len(methods))
