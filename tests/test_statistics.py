@@ -349,7 +349,8 @@ def files(tmp_path):
         tables.write_csv(log, logs[-1])
     for method, first in (("a", 0), ("b", 2)):
         table = pd.DataFrame({"seed": [0, 0, 1, 1], "prompt": ["a", "b"] * 2, "response": "c"})
-        table = table.assign(method=method, score=[0.5, first, 0.5, first + 1], grammatical=1)
+        scores = [0.5, first, 0.5, first + 1]
+        table = table.assign(method=method, kl=0.5, score=scores, grammatical=1)
         judged.append(tmp_path / f"{method}.parquet")
         tables.write_parquet(table, judged[-1])
     return logs, judged
