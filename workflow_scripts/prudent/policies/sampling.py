@@ -108,7 +108,7 @@ def response_statistics(
     token chooses nothing, so the model does not read it, and logits are computed for the T
     positions that chose the responses alone. What stands outside the mask means nothing.
     """
-    states, log_probs = _read(model, ids, mask, response_length, temperature)
+    states, log_probs = _chosen(model, ids, mask, response_length, temperature)
     if log_probs is None:
         tokens = ids[:, -response_length:]
         log_probs = chosen_log_probs(
@@ -125,7 +125,7 @@ def token_kl(
 
     Over all next tokens at each position of given responses; ``ids`` and ``mask`` as for
     ``response_statistics``. The sum over a response's tokens has the same mean as its log-ratio,
-    the KL of the policies, and less variance, since only the tokens before are a sample. What
+    the KL of the policies, without the noise of the token that was drawn. What
     stands outside the mask means nothing. Rows are read in parts, so that their logits fit.
     """
     size = policy.get_output_embeddings().weight.shape[0]
@@ -148,17 +148,8 @@ def _distributions(
     model: Any, ids: Tensor, mask: Tensor, response_length: int, temperature: float
 ) -> Tensor:
     """Log-probabilities [B, T, V] of all tokens at each position of given responses."""
-    states, logits, _ = _forward(
-        model,
-        ids[:, :-1],
-        mask[:, :-1],
-        position_ids(mask)[:, :-1],
-        keep=response_length,
-        use_cache=False,
-    )
-    if logits is None:
-        logits = linear_head(model)(states[:, -response_length:])
-    return log_softmax(logits, temperature)
+    states, logits = _read(model, ids, mask, response_length)
+    return log_softmax(linear_head(model)(states) if logits is None else logits, temperature)
 
 
 def response_loss(
@@ -175,7 +166,7 @@ def response_loss(
     see ``response_statistics``. ``loss_of(log_probs [n], rows)`` is the part of the loss that the
     tokens of a slice add, counted through all rows, [B * T].
     """
-    states, log_probs = _read(model, ids, mask, response_length, temperature)
+    states, log_probs = _chosen(model, ids, mask, response_length, temperature)
     tokens = ids[:, -response_length:]
     if log_probs is not None:
         return loss_of(log_probs.flatten(), slice(None)), log_probs.detach(), states
@@ -199,10 +190,22 @@ def response_states(model: Any, ids: Tensor, mask: Tensor, response_length: int)
     return output.last_hidden_state[:, -response_length:]
 
 
-def _read(
+def _chosen(
     model: Any, ids: Tensor, mask: Tensor, response_length: int, temperature: float
 ) -> tuple[Tensor, Tensor | None]:
     """Hidden states, and log-probabilities where the model's own forward pass has to make them."""
+    states, logits = _read(model, ids, mask, response_length)
+    if logits is None:
+        return states, None
+    chosen = ids[:, -response_length:, None]
+    return states, log_softmax(logits, temperature).gather(2, chosen).squeeze(2)
+
+
+def _read(
+    model: Any, ids: Tensor, mask: Tensor, response_length: int
+) -> tuple[Tensor, Tensor | None]:
+    """Hidden states [B, T, d] in which the responses' tokens were chosen, and logits [B, T, V] as
+    ``_forward``."""
     states, logits, _ = _forward(
         model,
         ids[:, :-1],
@@ -211,11 +214,7 @@ def _read(
         keep=response_length,
         use_cache=False,
     )
-    states = states[:, -response_length:]
-    if logits is None:
-        return states, None
-    chosen = ids[:, -response_length:, None]
-    return states, log_softmax(logits, temperature).gather(2, chosen).squeeze(2)
+    return states[:, -response_length:], logits
 
 
 def _forward(
