@@ -132,6 +132,12 @@ OBJECTIVES = {
     for name, method in config["methods"].items()
 }
 SEEDS = list(range(config["seeds"]))
+# The methods whose coefficient is found for a KL.
+CALIBRATED = {
+    name: method["beta"]["kl"]
+    for name, method in config["methods"].items()
+    if SEEDS and isinstance(method["beta"], dict)
+}
 # The ensemble that rewards the policies, and all that the run trains and checks.
 ENSEMBLE = config["ensembles"][config["ensemble"]]
 CHECKED = used_ensembles(config)
@@ -159,6 +165,12 @@ REPLICATES = expand(
     f"{R}/reward/replicates/{{replicate}}",
     replicate=range(config["exact"]["replicates"]),
 )
+
+# The ensemble's draw and the member of each of a method's policies.
+PAIRS = [
+    list(seed_parts(seed, ENSEMBLE["draws"], members_of(ENSEMBLE))[:2])
+    for seed in SEEDS
+]
 
 
 wildcard_constraints:
@@ -219,8 +231,14 @@ def judge_model():
 
 
 def ensemble_inputs(wildcards):
-    """What an ensemble is trained from, by its kind."""
-    ensemble = config["ensembles"][wildcards.ensemble]
+    """What an ensemble is trained from."""
+    draws = config["ensembles"][wildcards.ensemble]["draws"]
+    return inputs_of_draws(wildcards.ensemble, 0, draws)
+
+
+def inputs_of_draws(name, first, draws):
+    """What some draws of an ensemble are trained from, by its kind."""
+    ensemble = config["ensembles"][name]
     inputs = {
         "preferences": f"{R}/data/preferences.parquet",
         "backbone": backbone(config["reward"]),
@@ -229,8 +247,8 @@ def ensemble_inputs(wildcards):
         inputs["base"] = made(f"{R}/reward/base")
     inputs |= features_of_pairs(ensemble["kind"] in ("heads", "gaussian"))
     if models := models_of(ensemble):
-        members = range(ensemble["draws"] * models)
-        of_member = f"{R}/reward/members/{wildcards.ensemble}/{{member}}"
+        members = range(first * models, (first + draws) * models)
+        of_member = f"{R}/reward/members/{name}/{{member}}"
         inputs["members"] = expand(of_member, member=members)
     return inputs
 
@@ -269,9 +287,25 @@ def modules_of(kinds):
     return [f"prudent/rewards/kinds/{kind}.py" for kind in sorted(kinds)]
 
 
-def seed_of(seed):
-    """The draw of the ensemble and the member of a policy's seed."""
-    return seed_parts(seed, ENSEMBLE["draws"], members_of(ENSEMBLE))[:2]
+def code_of_policy(script, wildcards):
+    """The digest of a script that trains policies of a method."""
+    return code_digest(
+        script,
+        objective=objective_of_policy(wildcards),
+        loads=modules_of([ENSEMBLE["kind"]]),
+    )
+
+
+def calibration_of_policy(wildcards):
+    """Where a policy's coefficient is found, if it is."""
+    if wildcards.method in CALIBRATED:
+        return f"{R}/calibration/{wildcards.method}.json"
+    return []
+
+
+def given_beta(method):
+    """A method's coefficient, if it is given."""
+    return None if method in CALIBRATED else config["methods"][method]["beta"]
 
 
 def objective_of_policy(wildcards):
@@ -287,6 +321,12 @@ def parameters_of_policy(wildcards):
 def features_of_policy(wildcards):
     """The features of the training pairs, where a policy's method uses a Bayesian last layer."""
     return features_of_pairs(uses_last_layer(config["methods"][wildcards.method]))
+
+
+def features_of_calibration(wildcards):
+    """The same for a rule that is cached."""
+    found = features_of_policy(wildcards)
+    return found | {"base": made(found["base"])} if found else found
 
 
 def features_of_pairs(used):

@@ -130,7 +130,7 @@ rule exact_frontier:
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
         methods={name: EXACT[name] for name in METHODS},
-        pairs=[list(pair) for pair in dict.fromkeys(map(seed_of, SEEDS))],
+        pairs=[list(pair) for pair in dict.fromkeys(map(tuple, PAIRS))],
         seed=config["seed"],
         code=[
             code_digest("exact_frontier", objective=name)

@@ -86,8 +86,22 @@ FIGURES = {
     "fig11_reward": {
         "what": "Proxy reward over steps",
         "category": "Policies",
-        "inputs": {"training_logs": TRAINING_LOGS},
+        "inputs": {
+            "training_logs": TRAINING_LOGS,
+            "policies": f"{R}/summary/policies.csv",
+        },
         "settings": {"methods": METHODS, "seeds": SEEDS},
+    },
+    "calibration": {
+        "what": "The search for the coefficients",
+        "category": "Policies",
+        "inputs": {
+            "tables": expand(f"{R}/calibration/{{method}}.csv", method=CALIBRATED),
+            "calibrations": expand(
+                f"{R}/calibration/{{method}}.json", method=CALIBRATED
+            ),
+        },
+        "settings": {"methods": list(CALIBRATED)},
     },
 }
 
@@ -95,6 +109,8 @@ FIGURES = {
 # Only the world's judge knows which judgements are rare.
 if config["judge"]["model"] != "world":
     del FIGURES["frequency"]
+if not CALIBRATED:
+    del FIGURES["calibration"]
 # Without policies, what is drawn is of the rewards.
 if not SEEDS:
     FIGURES = {
@@ -113,6 +129,7 @@ rule compare_methods:
     input:
         reference=f"{R}/judge/reference.parquet",
         judgements=expand(f"{R}/judge/{{method}}.parquet", method=METHODS),
+        calibrations=expand(f"{R}/calibration/{{method}}.json", method=CALIBRATED),
     output:
         policies=report(
             f"{R}/summary/policies.csv",
@@ -145,6 +162,7 @@ rule compare_methods:
         methods=METHODS,
         seeds=SEEDS,
         units={name: objective.unit for name, objective in OBJECTIVES.items()},
+        betas={name: given_beta(name) for name in METHODS},
         controls=[name for name, objective in OBJECTIVES.items() if objective.control],
         baseline=config["statistics"]["baseline"],
         ensembles=ENSEMBLE["draws"],

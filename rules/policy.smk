@@ -1,4 +1,42 @@
-# Stage 6: the policies, one job per method and seed.
+# Stage 6: the policies, one job per method and seed, and the coefficients that they need.
+
+
+rule calibrate_beta:
+    """The coefficient for a method's KL: from the exact policies, corrected by pilots."""
+    input:
+        unpack(features_of_calibration),
+        reference=made(f"{R}/reference"),
+        pilots=made(f"{R}/reward/pilots"),
+        prompts=f"{R}/data/prompts.parquet",
+        samples=f"{R}/exact/samples.parquet",
+        scores=f"{R}/exact/scores.safetensors",
+    output:
+        table=f"{R}/calibration/{{method}}.csv",
+        calibration=f"{R}/calibration/{{method}}.json",
+    log:
+        f"{R}/logs/calibrate_beta/{{method}}.log",
+    cache: bool(CACHE)
+    conda:
+        ENVIRONMENT
+    threads: policy_threads
+    resources:
+        gpu=1,
+        mem_mb=lambda wildcards, attempt: 16000 * attempt,
+        runtime=lambda wildcards, attempt: 720 * attempt,
+    params:
+        method_settings=lambda wildcards: EXACT[wildcards.method],
+        kl=lambda wildcards: CALIBRATED.get(wildcards.method),
+        pilot_count=config["pilots"],
+        prompt_count=config["judge"]["prompts"],
+        settings=policy_settings,
+        sampling=config["sampling"],
+        checkpoints=f"{CHECKPOINTS}/calibration/{{method}}",
+        seed=config["seed"],
+        code=lambda wildcards: code_of_policy("calibrate_beta", wildcards),
+    message:
+        "Calibrating the coefficient of {wildcards.method}"
+    script:
+        "../workflow_scripts/calibrate_beta.py"
 
 
 rule train_policy:
@@ -6,6 +44,7 @@ rule train_policy:
     input:
         unpack(features_of_policy),
         reference=f"{R}/reference",
+        calibration=calibration_of_policy,
         ensemble=REWARDS,
         prompts=f"{R}/data/prompts.parquet",
     output:
@@ -26,20 +65,16 @@ rule train_policy:
         objective=objective_of_policy,
         parameters=parameters_of_policy,
         spread=lambda wildcards: config["methods"][wildcards.method]["spread"],
-        beta=lambda wildcards: config["methods"][wildcards.method]["beta"],
-        draw=lambda wildcards: seed_of(int(wildcards.seed))[0],
-        head=lambda wildcards: seed_of(int(wildcards.seed))[1],
+        beta=lambda wildcards: given_beta(wildcards.method),
+        draw=lambda wildcards: PAIRS[int(wildcards.seed)][0],
+        head=lambda wildcards: PAIRS[int(wildcards.seed)][1],
         settings=policy_settings,
         sampling=config["sampling"],
         # Outputs of a failed job are deleted; checkpoints survive in a folder of their own.
         checkpoints=f"{CHECKPOINTS}/policies/{{method}}/seed{{seed}}",
         run_seed=lambda wildcards: int(wildcards.seed),
         seed=config["seed"],
-        code=lambda wildcards: code_digest(
-            "train_policy",
-            objective=objective_of_policy(wildcards),
-            loads=modules_of([ENSEMBLE["kind"]]),
-        ),
+        code=lambda wildcards: code_of_policy("train_policy", wildcards),
     message:
         "Training policy {wildcards.method}, seed {wildcards.seed}"
     script:

@@ -121,6 +121,33 @@ rule train_ensemble:
         "../workflow_scripts/train_ensemble.py"
 
 
+use rule train_ensemble as train_pilots with:
+    input:
+        unpack(
+            lambda wildcards: inputs_of_draws(config["ensemble"], ENSEMBLE["draws"], 1)
+        ),
+    output:
+        ensemble=directory(f"{R}/reward/pilots"),
+        digest=f"{R}/reward/pilots.sha256",
+        loss=f"{R}/reward/pilots.csv",
+    log:
+        f"{R}/logs/train_pilots.log",
+    benchmark:
+        f"{R}/benchmarks/train_pilots.tsv"
+    params:
+        kind=ENSEMBLE["kind"],
+        size=ENSEMBLE["count"],
+        draws=1,
+        first=ENSEMBLE["draws"],
+        reward=portable(config["reward"]),
+        settings=ensemble_settings(ENSEMBLE),
+        content=content_of(config["reward"]["checkpoint"], memory),
+        seed=config["seed"],
+        code=code_of_ensembles("train_ensemble", [config["ensemble"]]),
+    message:
+        "Training the pilots' ensemble"
+
+
 rule train_replicate:
     """One replicate of the ensemble that rewards the policies: pairs, labels, base model, members."""
     input:

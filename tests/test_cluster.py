@@ -28,6 +28,8 @@ GRANTED = {
     "exact_policies": ("cpu", 0, 8, 8000, 240),
     "exact_frontier": ("cpu", 0, 8, 8000, 60),
     "score_benchmark": ("gpu", 1, 8, 16000, 120),
+    "train_pilots": ("gpu", 1, 1, 16000, 240),
+    "calibrate_beta": ("gpu", 1, 1, 16000, 720),
     "train_policy": ("gpu", 1, 1, 16000, 480),
     # A method's policies answer in one job.
     "respond": ("gpu", 1, 1, 16000, 60),
@@ -118,7 +120,7 @@ def test_the_base_model_was_trained_in_as_many_processes_as_gpus(run, finished):
 def test_logs_and_benchmarks_came_back(run):
     folder, _ = run
     results = folder / "results/tiny"
-    for part, count in (("logs", 45 - 1), ("benchmarks", 45 - 1 - 7)):
+    for part, count in (("logs", 48 - 1), ("benchmarks", 48 - 1 - 8)):
         files = [path for path in (results / part).rglob("*") if path.is_file()]
         assert len(files) == count
     for path in (results / "benchmarks").rglob("*.tsv"):

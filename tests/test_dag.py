@@ -86,8 +86,13 @@ def whole(config):
     """All jobs of the default scenario, whose ensembles are two of heads on one base model."""
     assert config["diagnosis"]["ensembles"] == ["resampled", "heads"]
     policies, replicates = len(config["methods"]) * config["seeds"], config["exact"]["replicates"]
-    counts = jobs(policies, 2, ONCE | FEATURES, figures=11, replicates=replicates)
-    return counts | {"train_ensemble": 2}
+    counts = jobs(policies, 2, ONCE | FEATURES, figures=12, replicates=replicates)
+    return counts | {"train_ensemble": 2} | calibrated(2)
+
+
+def calibrated(methods: int) -> dict[str, int]:
+    """What the search for the coefficients of so many methods needs."""
+    return {"train_pilots": 1, "calibrate_beta": methods}
 
 
 def test_kubernetes_profile(project, config, tmp_path):
@@ -132,7 +137,7 @@ def test_scenario_of_all_ensembles(project):
 def test_hard_scenario(project):
     """As many heads as seeds: every policy of a method has one of its own."""
     seeds = yaml.safe_load((project / "scenarios/hard.yaml").read_text())["seeds"]
-    expected = jobs(2 * seeds, 2, ONCE | FEATURES, figures=11, replicates=10)
+    expected = jobs(2 * seeds, 2, ONCE | FEATURES, figures=12, replicates=10) | calibrated(2)
     expected["train_ensemble"] = 2
     assert dry_run(project, "--configfile", "scenarios/hard.yaml") == expected
 
@@ -146,8 +151,9 @@ def test_scenario_of_all_methods(project):
     sections += [config["exact"]["methods"], said["exact"]["methods"]]
     found = {method.get("objective") for section in sections for method in section.values()}
     assert found - {None} == set(objectives())
-    expected = jobs(10 * len(methods), len(methods), ONCE | FEATURES, figures=11, replicates=10)
-    expected["train_ensemble"] = 1
+    expected = jobs(10 * len(methods), len(methods), ONCE | FEATURES, figures=12, replicates=10)
+    # One has a penalty of its own, and a coefficient of 0.
+    expected |= {"train_ensemble": 1} | calibrated(len(methods) - 1)
     assert dry_run(project, "--configfile", "scenarios/methods.yaml") == expected
 
 
@@ -181,8 +187,10 @@ def test_an_ensembles_jobs_are_what_its_kind_needs(
         said["methods"] = {"variance_aware": {"objective": "mean"}}
     overlay.write_text(yaml.safe_dump(said))
     arguments = ("--configfile", TINY, str(overlay))
-    expected = jobs(4, 2, ONCE | rules, figures=11, members=members, replicates=3)
-    assert dry_run(project, *arguments) == expected
+    # One draw more for the pilots.
+    more = members // 2 if members else 0
+    expected = jobs(4, 2, ONCE | rules, figures=12, members=members + more, replicates=3)
+    assert dry_run(project, *arguments) == expected | calibrated(1)
     target = f"results/tiny/reward/ensembles/{name}"
     before = {"prepare_texts", "train_reference", "prepare_prompts", "prepare_preferences"}
     based = name == "warm" or settings.get("start") == "base" or rules
@@ -336,12 +344,14 @@ def test_an_objective_brings_back_its_policies_and_what_is_below(finished, edit)
     )
     assert dry_run(finished, "--configfile", TINY) == {}, "a new objective has no policies yet"
     edit(name, lambda text: text.replace("beta * spread**power", "2 * beta * spread**power", 1))
-    assert dry_run(finished, "--configfile", TINY) == of_readers(2, methods=1) | OPTIMA
+    again = of_readers(2, methods=1) | OPTIMA | {"calibrate_beta": 1, "plot_figure": 6}
+    assert dry_run(finished, "--configfile", TINY) == again
 
 
 def test_the_trainer_brings_back_all_policies(finished, edit):
     edit("workflow_scripts/prudent/ppo/trainer.py", append("\n\nUNUSED = 1\n"))
-    assert dry_run(finished, "--configfile", TINY) == of_readers(4, methods=2)
+    again = of_readers(4, methods=2) | {"calibrate_beta": 1, "plot_figure": 5}
+    assert dry_run(finished, "--configfile", TINY) == again
 
 
 @pytest.mark.parametrize("kind", ["adapters", "members", "gaussian", "dropout", "warm"])
@@ -354,7 +364,7 @@ def test_a_kinds_own_code_brings_back_its_ensembles_and_what_reads_them(finished
     edit("workflow_scripts/prudent/rewards/kinds/heads.py", append("\n\nUNUSED = 1\n"))
     below = {"train_ensemble", "diagnose_rewards", "score_benchmark", "tabulate_variance"}
     below |= {"score_reference", "exact_policies", "exact_frontier"}
-    expected = jobs(4, 2, below | {"compare_methods"}, figures=11, replicates=3)
+    expected = jobs(4, 2, below | {"compare_methods"}, figures=12, replicates=3) | calibrated(1)
     # What the reference said is rewarded anew, but not judged.
     assert dry_run(finished, "--configfile", TINY) == expected | {"reward_responses": 3}
 
@@ -372,8 +382,8 @@ def test_an_ensemble_that_is_checked_besides_brings_its_own_jobs_alone(finished,
 @pytest.mark.parametrize(
     ("module", "figures"),
     [
-        ("style", 11),
-        ("looks", 11),
+        ("style", 12),
+        ("looks", 12),
         ("curves", 2),
         ("fig1_heads", 1),
         ("fig10_kl", 1),
@@ -381,6 +391,7 @@ def test_an_ensemble_that_is_checked_besides_brings_its_own_jobs_alone(finished,
         ("risk_return", 1),
         ("frontier", 1),
         ("frequency", 1),
+        ("calibration", 1),
     ],
 )
 def test_a_figures_code_brings_back_what_it_draws(finished, edit, module, figures):
@@ -419,7 +430,7 @@ def test_the_page_names_the_configuration_beside_it_and_no_commit_brings_it_back
 
 def test_another_version_of_a_package_brings_back_what_imports_it(finished, tmp_path):
     packages = install(tmp_path, "matplotlib")
-    assert dry_run(finished, "--configfile", TINY, path=packages) == jobs(0, figures=11)
+    assert dry_run(finished, "--configfile", TINY, path=packages) == jobs(0, figures=12)
 
 
 def test_a_seed_brings_only_its_own_jobs(finished):
@@ -443,8 +454,20 @@ def test_settings_bring_back_the_stages_that_read_them(finished, tmp_path):
     overlay = tmp_path / "settings.yaml"
     overlay.write_text("statistics: {bootstrap: 300}\nppo: {threads: 2}\nenvironment: cpu\n")
     counts = dry_run(finished, "--configfile", TINY, str(overlay))
-    assert counts == jobs(0, rules={"compare_methods"}, figures=3)
+    assert counts == jobs(0, rules={"compare_methods"}, figures=4)
     overlay.write_text("methods: {vanilla: {beta: 0.2}}\n")
+    assert dry_run(finished, "--configfile", TINY, str(overlay)) == of_readers(2, methods=1)
+
+
+def test_a_target_brings_back_one_methods_search_and_its_policies(finished, tmp_path):
+    overlay = tmp_path / "target.yaml"
+    overlay.write_text("methods: {variance_aware: {beta: {kl: 0.03}}}\n")
+    again = of_readers(2, methods=1) | {"calibrate_beta": 1, "plot_figure": 5}
+    assert dry_run(finished, "--configfile", TINY, str(overlay)) == again
+    # The pilots' number is the search's own, and a coefficient that is given needs none.
+    overlay.write_text("pilots: 2\n")
+    assert dry_run(finished, "--configfile", TINY, str(overlay)) == again
+    overlay.write_text("methods: {variance_aware: {beta: 0.5}}\n")
     assert dry_run(finished, "--configfile", TINY, str(overlay)) == of_readers(2, methods=1)
 
 

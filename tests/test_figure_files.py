@@ -6,14 +6,22 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
-from tiny_results import TWO, make_exact, make_logs, make_losses, make_scores, names_of_figures
+from tiny_results import (
+    TWO,
+    make_calibration,
+    make_exact,
+    make_logs,
+    make_losses,
+    make_scores,
+    names_of_figures,
+)
 
 from prudent import schemas, tables
 from prudent.analysis.policies import long_table
 from prudent.figures.fig10_kl import draw_kl
 from prudent.figures.style import save
 
-POLICIES = pd.DataFrame({"method": TWO, "kl": [1.3, 1.2]})
+POLICIES = pd.DataFrame({"method": TWO, "kl": [1.3, 1.2], "target": "fixed"})
 
 
 def test_saved_files_are_the_same_bytes_each_time(tmp_path):
@@ -77,6 +85,9 @@ def results(tmp_path):
     columns = schemas.SCHEMAS["exact_frontier"].names
     frontier = pd.DataFrame(optima, columns=columns)
     tables.write_parquet(frontier, tmp_path / "frontier.parquet", "exact_frontier")
+    pilots, found = make_calibration("variance_aware")
+    tables.write_csv(pilots, tmp_path / "variance_aware.csv", "calibration")
+    tables.write_json({"found": found._asdict()}, tmp_path / "variance_aware.json")
     return tmp_path, judged, logs
 
 
@@ -101,6 +112,8 @@ def test_scripts_make_all_files_from_files(results):
         methods=TWO,
         seeds=[0, 1, 2, 3],
         units=dict.fromkeys(TWO, "member"),
+        betas={"vanilla": 0.3, "variance_aware": None},
+        calibrations=[folder / "variance_aware.json"],
         controls=[],
         baseline="vanilla",
         ensembles=1,
@@ -143,7 +156,15 @@ def test_scripts_make_all_files_from_files(results):
         ("kinds", {"diagnosis": str(folder / "diagnosis.csv")}, {}),
         ("frequency", {"frequency": str(folder / "frequency.csv")}, {}),
         ("fig10_kl", logs | {"policies": str(folder / "policies.csv")}, lists),
-        ("fig11_reward", logs, lists),
+        ("fig11_reward", logs | {"policies": str(folder / "policies.csv")}, lists),
+        (
+            "calibration",
+            {
+                "tables": [str(folder / "variance_aware.csv")],
+                "calibrations": [str(folder / "variance_aware.json")],
+            },
+            {"methods": TWO[1:]},
+        ),
     ):
         forms = {form: folder / f"{name}.{form}" for form in ("png", "pdf", "svg")}
         run("plot_figure", figure=name, files=files, settings=settings, **forms)

@@ -12,6 +12,7 @@ from tiny_results import (
     TWO,
     artist,
     check_layout,
+    make_calibration,
     make_logs,
     make_losses,
     make_policies,
@@ -22,6 +23,7 @@ from tiny_results import (
 
 from prudent.analysis.policies import long_table
 from prudent.analysis.wording import number
+from prudent.figures.calibration import draw_calibration
 from prudent.figures.fig1_heads import draw_heads
 from prudent.figures.fig6_variance import draw_variance
 from prudent.figures.fig7_scores import draw_scores
@@ -37,9 +39,9 @@ from prudent.rewards import rewardbench
 
 def test_a_figure_is_a_row_a_module_and_a_caption():
     names = names_of_figures()
-    assert len(names) == 11
+    assert len(names) == 12
     numbered = {name for name in names if name.startswith("fig")}
-    assert set(names) - numbered == {"kinds", "frequency", "risk_return", "frontier"}
+    assert set(names) - numbered == {"kinds", "frequency", "risk_return", "frontier", "calibration"}
     modules = {path.stem for path in (ROOT / "workflow_scripts/prudent/figures").glob("fig*.py")}
     captions = {path.stem for path in (ROOT / "rules/captions").glob("fig*_*.rst")}
     assert numbered == modules == captions
@@ -192,7 +194,8 @@ def test_accuracy_shows_base_mean_and_every_head(sections, heads, ensembles):
 
 def kl_figure(logs, methods):
     """Fig 10 with two policies a method, all at one KL."""
-    return draw_kl(logs, pd.DataFrame({"method": [*methods, *methods], "kl": 1.3}), methods)
+    ends = {"method": [*methods, *methods], "kl": 1.3, "target": "reached"}
+    return draw_kl(logs, pd.DataFrame(ends), methods)
 
 
 @pytest.mark.parametrize(
@@ -250,8 +253,43 @@ def test_the_mean_of_all_heads_is_dashed():
     ],
 )
 def test_kl_says_whether_it_is_matched(methods, kls, text):
-    policies = pd.DataFrame({"method": methods, "kl": kls})
+    policies = pd.DataFrame({"method": methods, "kl": kls, "target": "fixed"})
     assert text in texts(draw_kl(long_table(make_logs(methods)), policies, methods))
+
+
+@pytest.mark.parametrize("methods", [TWO, MANY])
+def test_a_method_that_is_off_its_kl_is_marked_in_every_figure(methods):
+    logs, off = long_table(make_logs(methods)), methods[-1:]
+    policies = make_policies(methods).assign(kl=1.3)
+    policies.loc[policies["method"].isin(off), "target"] = "missed"
+    for figure in (
+        draw_kl(logs, policies, methods),
+        draw_reward(logs, methods, off),
+        draw_scores(policies, [0.5, 0.6], methods),
+    ):
+        check_layout(figure)
+        assert "off its KL target" in texts(figure)
+
+
+@pytest.mark.parametrize("pilots", [1, 4])
+@pytest.mark.parametrize("methods", [TWO, MANY])
+def test_the_search_shows_every_pilot_and_what_was_taken(methods, pilots):
+    made = {m: make_calibration(m, pilots=pilots, reached=m != methods[0]) for m in methods}
+    tables = pd.concat([table for table, _ in made.values()])
+    figure = draw_calibration(tables, {method: found for method, (_, found) in made.items()})
+    check_layout(figure)
+    panels = [axes for axes in figure.axes if axes.get_visible()]
+    for axes, method in zip(panels, methods, strict=True):
+        table = made[method][0]
+        (dots,) = [line for line in axes.lines if line.get_gid() == "pilots"]
+        assert dots.get_xydata() == pytest.approx(table[["beta", "kl"]].to_numpy())
+        said = axes.get_title(loc="left")
+        assert ("not reached" in said) == (method == methods[0])
+        numbers = [text.get_text() for text in axes.texts]
+        assert numbers == ["1", "2", "3"]
+        filled = [line for line in axes.lines if line.get_marker() == "o"]
+        taken = [line for line in filled if line.get_markerfacecolor() != "white"]
+        assert [line.get_xydata()[0].tolist() for line in taken] == [[0.7, 1.02]]
 
 
 def test_labels_do_not_overlap_and_keep_their_order():

@@ -23,7 +23,7 @@ def optima(methods) -> pd.DataFrame:
 
 def trained(methods) -> pd.DataFrame:
     rows = [(method, s, 0.9 + 0.1 * s, 2.5 + 0.1 * s) for method in methods for s in range(2)]
-    return pd.DataFrame(rows, columns=["method", "seed", "kl", "score"])
+    return pd.DataFrame(rows, columns=["method", "seed", "kl", "score"]).assign(target="fixed")
 
 
 @pytest.mark.parametrize("methods", [MANY[:1], MANY[:2], MANY])
@@ -42,6 +42,14 @@ def test_a_panel_a_method_with_its_optima_and_its_policies(methods):
         assert lines["mean"].get_xydata() == pytest.approx(known)
         dotted = [line for line in axes.lines if line.get_linestyle() == ":"]
         assert len(dotted) == 3 and dotted[0].get_xdata() == pytest.approx([0.4, 1.0])
+
+
+def test_a_method_that_is_off_its_kl_is_marked():
+    policies = trained(MANY[:2])
+    policies.loc[policies["method"] == MANY[1], "target"] = "missed"
+    figure = draw_frontier(optima(MANY[:2]), policies, 2.0, MANY[:2])
+    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    assert titles == ["vanilla", "variance aware, off its KL target"]
 
 
 def test_a_method_without_an_optimum_has_its_policies_alone():

@@ -15,7 +15,7 @@ from prudent.analysis.statistics import wilson_interval
 from prudent.errors import InputError
 from prudent.figures import page
 from prudent.figures.inline import inline_svg
-from prudent.figures.page_tables import decimals
+from prudent.figures.page_tables import decimals, methods_table
 from prudent.figures.style import new_figure, save
 from prudent.rewards import calibration, disagreement, frequency
 from prudent.rewards.diagnosis import COLUMNS
@@ -43,6 +43,7 @@ def make_tables(ratio=3.0, low=1.5, high=6.0, swap=0.01, mismatch=0.05, **change
         row |= {"score_sd": variance**0.5, "noise_variance": 0.001, "worse": count}
         row |= {"worse_share": share.estimate, "worse_low": share.low, "worse_high": share.high}
         row |= {"kl": 1.25, "kl_sd": 0.1, "reference_score": 0.19, "reference_se": 0.02}
+        row |= {"beta": 0.5, "kl_target": 1.2, "target": changes.get("target", "reached")}
         rows.append(row)
     nan = float("nan")
     quantities = {
@@ -65,6 +66,18 @@ def make_tables(ratio=3.0, low=1.5, high=6.0, swap=0.01, mismatch=0.05, **change
 def finding(**numbers):
     (found,) = findings(*make_tables(**numbers))
     return found
+
+
+def test_a_method_that_misses_its_kl_is_named_in_headline_and_sentence():
+    found = finding(target="missed")
+    assert found.headline.endswith("(off the KL that was asked for: variance aware and vanilla)")
+    assert "variance aware was to end at 1.20 and does not" in found.sentences[0]
+    assert "missed" not in str(finding()) and "asked for" not in str(finding(target="fixed"))
+    summary, tests = make_tables(target="missed")
+    cells = [cell.note for row in methods_table(summary, tests).rows for cell in row]
+    assert cells.count("sd 0.10\ntarget 1.20, missed") == 2
+    cells = [cell.note for row in methods_table(*make_tables(target="fixed")).rows for cell in row]
+    assert not any("target" in note for note in cells)
 
 
 def test_a_comparison_whose_unit_has_one_draw_says_so():

@@ -16,6 +16,7 @@ from cluster import wait_for
 from conftest import ROOT, TINY, copy_project, dry_run, environment, job_counts, snakemake
 
 from prudent import tables
+from prudent.policies.target_kl import read_calibration
 from prudent.rewards.loading import draws_of, load_rewards
 from prudent.rewards.settings import KINDS
 from prudent.workflow.config import members_of
@@ -24,6 +25,7 @@ METHODS = ("vanilla", "variance_aware")
 OF_REWARDS = ("fig1_heads", "fig6_variance", "fig8_losses", "fig9_accuracy", "kinds", "frequency")
 OF_REWARDS += ("risk_return",)
 FIGURES = (*OF_REWARDS, "fig7_scores", "frontier", "fig10_kl", "fig11_reward")
+FIGURES += ("calibration",)
 
 
 def assert_drawn(results, names):
@@ -64,6 +66,18 @@ def test_every_stage_left_what_the_next_ones_read(finished):
         # Of all heads, for any policy's responses.
         assert len(rewards) == len(judged) * 2 * 3 and rewards["reward"].notna().all()
     policies = pd.read_csv(results / "summary/policies.csv")
+    # One method's coefficient is given, the other's was searched for; two steps reach no KL.
+    given = policies.set_index("method")[["beta", "kl_target", "target"]].drop_duplicates()
+    assert given.loc["vanilla", "beta"] == 0.3 and given.loc["vanilla", "target"] == "fixed"
+    pilots = tables.read_csv(results / "calibration/variance_aware.csv", "calibration")
+    found = read_calibration(results / "calibration/variance_aware.json")
+    assert found.beta in set(pilots["beta"]) and pilots["beta"].nunique() == 6
+    assert not found.reached and found.kl_target == 0.02
+    assert given.loc["variance_aware"].tolist() == [found.beta, 0.02, "missed"]
+    for seed in range(2):
+        sheet = results / f"policies/variance_aware/seed{seed}/metadata.json"
+        assert json.loads(sheet.read_text())["settings"]["beta"] == found.beta
+    assert "off the KL that was asked for" in (results / "summary/summary.html").read_text()
     places = {(row.method, row.seed, row.ensemble, row.head) for row in policies.itertuples()}
     assert places == {(method, seed, seed, 0) for method in METHODS for seed in range(2)}
     # All methods, and those that are not trained, at one KL: ensembles, replicates, and a pool.

@@ -12,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from prudent import schemas
 from prudent.exact.evaluate import ANEW, GIVEN, INDEPENDENT
 from prudent.exact.summary import summary_table
+from prudent.policies.target_kl import Calibration
 from prudent.seeding import seed_parts
 
 MANY = [
@@ -55,7 +56,8 @@ def make_policies(methods=TWO, seeds=10, heads=10):
         (method, s, *seed_parts(s, 1, heads), draw.normal())
         for method, s in itertools.product(methods, range(seeds))
     ]
-    return pd.DataFrame(rows, columns=["method", "seed", "ensemble", "head", "trial", "score"])
+    table = pd.DataFrame(rows, columns=["method", "seed", "ensemble", "head", "trial", "score"])
+    return table.assign(beta=0.5, kl_target=np.nan, target="fixed")
 
 
 def make_scores(sections=("easy", "hard"), rows=12, heads=10, ensembles=1):
@@ -99,6 +101,21 @@ def make_exact(methods=(*TWO, "shuffled"), count=5, levels=None, kls=(0.3,)):
     table = summary_table(pd.DataFrame(rows, columns=columns), methods[0])
     table["control"] = np.where(table["method"] == methods[-1], "yes", "no")
     return table
+
+
+def make_calibration(method="vanilla", target=1.0, pilots=3, reached=True):
+    """The table of a search of three evaluations, and what it found."""
+    draws = np.random.default_rng(4)
+    rows = []
+    for evaluation, (beta, kl) in enumerate([(0.5, 1.6), (0.9, 0.7), (0.7, 1.02)]):
+        common = {"method": method, "kl_target": target, "evaluation": evaluation, "beta": beta}
+        common |= {"policies_kl": kl, "policies_kl_se": 0.05 if pilots > 1 else np.nan}
+        for pilot in range(pilots):
+            own = {"pilot": pilot, "head": pilot, "pilot_beta": beta + 0.1 * draws.normal()}
+            own |= {"kl": kl + 0.1 * draws.normal(), "kl_se": 0.02}
+            rows.append(common | own | {"exact_kl": 1.1 * kl})
+    found = Calibration(0.7, 1.02, 0.05 if pilots > 1 else None, target, reached)
+    return pd.DataFrame(rows), found
 
 
 def names_of_figures():

@@ -1,6 +1,6 @@
 """Compare the methods: the scores of all policies, a summary of each method, and tests."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +12,10 @@ from prudent.analysis.policies import (
     read_judgement,
     read_judgements,
     summary_table,
+    target_table,
     with_comparisons,
 )
+from prudent.policies.target_kl import read_calibration
 from prudent.seeding import derive_seed
 from prudent.workflow import entry
 
@@ -29,22 +31,29 @@ class Args:
     seeds: list[int]  # of the policies
     units: dict[str, str]  # of each method, member or ensemble
     controls: list[str]  # methods that no claim is made for
+    betas: dict[str, float | None]  # coefficient of each method, where it is given
     baseline: str  # method that the others are compared with
     ensembles: int  # number of them
     heads: int  # of an ensemble
     bootstrap: int  # resamples
     seed: int  # of the study
+    calibrations: list[Path] = field(default_factory=list)  # of the methods without one, in order
 
 
 def main(args: Args) -> None:
     reference = read_judgement(args.reference)
     judged = read_judgements(args.judgements, args.methods, args.seeds)
     policies = policy_table(judged, reference, args.ensembles, args.heads, args.units)
+    searched = [method for method in args.methods if args.betas[method] is None]
+    found = map(read_calibration, args.calibrations)
+    targets = target_table(policies, args.betas, dict(zip(searched, found, strict=True)))
+    policies = policies.merge(targets, on="method", how="left")
     scores = {
         method: np.stack([judged[method, seed]["score"] for seed in args.seeds])
         for method in args.methods
     }
     summary = summary_table(policies, scores, reference["score"])
+    summary = summary.merge(targets, on="method", how="left")
     summary["control"] = np.where(summary["method"].isin(args.controls), "yes", "no")
     tests = comparison_table(
         policies, args.baseline, args.bootstrap, derive_seed(args.seed, "bootstrap")

@@ -6,7 +6,6 @@ from typing import Any
 
 from prudent.exact.evaluate import frontiers, methods_of
 from prudent.exact.scores import load_scores
-from prudent.rewards.features import check_sidecar, load_features
 from prudent.rewards.last_layer import LastLayer
 from prudent.tables import read_table, write_parquet
 from prudent.workflow import entry, objectives
@@ -32,9 +31,7 @@ def main(args: Args) -> None:
     scores = load_scores(args.scores, len(table))
     last_layer = None
     if args.features is not None:
-        check_sidecar(args.sidecar, base=args.base)
-        pairs = load_features(args.features, scores.features.shape[1])
-        last_layer = LastLayer(pairs.differences("train"))
+        last_layer = LastLayer.load(args.base, args.features, args.sidecar)
     found = frontiers(
         methods_of(args.methods, objectives.load),
         scores.draws,

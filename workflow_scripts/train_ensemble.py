@@ -10,7 +10,7 @@ from prudent.rewards.features import check_sidecar
 from prudent.rewards.loading import train_function
 from prudent.rewards.material import Material
 from prudent.rewards.settings import KINDS, RewardSettings
-from prudent.tables import metadata, read_table, write_csv, write_json
+from prudent.tables import file_digest, metadata, read_table, write_csv, write_json, write_text
 from prudent.workflow import entry
 
 
@@ -25,6 +25,8 @@ class Args:
     draws: int  # ensembles
     seed: int  # of the study
     preferences: Path  # table of pairs
+    first: int = 0  # number of the first draw
+    digest: Path | None = None  # where to write the folder's
     backbone: Path | None = None  # checkpoint that reward models start from, if it is local
     base: Path | None = None  # checkpoint of the base reward model
     features: Path | None = None  # of the pairs, by the base reward model
@@ -50,13 +52,16 @@ def main(args: Args) -> None:
     train = train_function(args.kind)
     each = len(args.members) // args.draws
     losses = []
-    for draw in range(args.draws):
-        members = tuple(args.members[draw * each : (draw + 1) * each])
+    for place in range(args.draws):
+        draw = args.first + place
+        members = tuple(args.members[place * each : (place + 1) * each])
         path = args.ensemble / str(draw)
         of_draw = replace(material, members=members)
         losses.append(train(of_draw, settings, args.size, args.seed, draw, path))
         write_json(sheet, path / "metadata.json")
     write_csv(pd.concat(losses, ignore_index=True), args.loss, "head_losses")
+    if args.digest is not None:
+        write_text(file_digest(args.ensemble) + "\n", args.digest)
 
 
 INPUTS = ("base", "features", "preferences", "backbone")

@@ -13,13 +13,11 @@ import pandas as pd
 
 from prudent.checkpoints import save_checkpoint
 from prudent.errors import InputError
-from prudent.policies.models import load_causal_lm, load_policy, use_fused_gelu
-from prudent.ppo.memory import keep_freed_memory
-from prudent.ppo.trainer import PPOSettings, PPOTrainer
-from prudent.rewards.features import check_sidecar, load_features
+from prudent.policies.target_kl import read_calibration
+from prudent.ppo.policy import PolicyRecipe
+from prudent.ppo.settings import PPOSettings
 from prudent.rewards.last_layer import LastLayer
 from prudent.rewards.loading import load_rewards
-from prudent.rewards.models import final_linear, load_reward_model
 from prudent.rewards.settings import SpreadSettings
 from prudent.tables import metadata, read_table, write_csv
 from prudent.workflow import entry, objectives
@@ -33,7 +31,6 @@ class Args:
     policy: Path  # checkpoint, written
     training_log: Path  # table, written
     objective: str  # function of prudent/objectives
-    beta: float  # coefficient of the KL penalty
     draw: int  # of the ensemble
     head: int  # member that it is trained against
     settings: dict[str, Any]  # section `ppo` of the configuration
@@ -41,6 +38,8 @@ class Args:
     checkpoints: Path  # folder to go on from after an interruption
     run_seed: int  # of this policy
     seed: int  # of the study
+    beta: float | None = None  # coefficient of the KL penalty
+    calibration: Path | None = None  # what it was found by, where it is not given
     parameters: dict[str, Any] = field(default_factory=dict)  # of the objective
     spread: dict[str, Any] = field(default_factory=dict)  # how the method takes the spread
     base: Path | None = None  # base reward model, of a last layer
@@ -57,17 +56,18 @@ def main(args: Args) -> None:
         raise InputError(f"{args.prompts}: no prompts with split train; PPO needs some")
     settings = PPOSettings(**args.settings, **args.sampling)
     ensemble = args.ensemble / str(args.draw)
+    beta = args.beta
+    if args.calibration is not None:
+        beta = read_calibration(args.calibration).beta
     spread, last_layer, inputs = SpreadSettings(**args.spread), None, {}
     if args.features is not None:
-        check_sidecar(args.sidecar, base=args.base)
-        width = final_linear(load_reward_model(args.base))[1].in_features
-        last_layer = LastLayer(load_features(args.features, width).differences("train"))
+        last_layer = LastLayer.load(args.base, args.features, args.sidecar)
         inputs = {"features": args.features}
     effective = {
         "objective": args.objective,
         "parameters": args.parameters,
         "spread": spread.model_dump(),
-        "beta": args.beta,
+        "beta": beta,
         "draw": args.draw,
         "head": args.head,
         "seed": args.seed,
@@ -83,29 +83,20 @@ def main(args: Args) -> None:
     variant = hashlib.sha256(json.dumps(fingerprint).encode()).hexdigest()[:16]
     checkpoints = args.checkpoints / variant
 
-    policy, tokenizer = load_policy(args.reference)
-    reference = load_causal_lm(args.reference)
-    for model in (policy, reference):
-        use_fused_gelu(model)
-    if policy.device.type == "cpu":
-        keep_freed_memory()
-    trainer = PPOTrainer(
-        policy,
-        reference,
-        tokenizer,
+    recipe = PolicyRecipe(
+        args.reference,
+        prompts,
         load_rewards(ensemble),
         functools.partial(objectives.load(args.objective), **args.parameters),
-        beta=args.beta,
-        head=args.head,
-        settings=settings,
-        seed=args.seed,
-        run_seed=args.run_seed,
-        spread=spread,
-        last_layer=last_layer,
+        settings,
+        spread,
+        last_layer,
+    )
+    policy, tokenizer, log = recipe.policy(
+        *(beta, args.head, args.seed, args.run_seed),
         checkpoints=checkpoints,
         fingerprint=fingerprint,
     )
-    log = trainer.train(prompts)
 
     write_csv(pd.DataFrame(log), args.training_log, "training_log")
     save_checkpoint(policy, tokenizer, args.policy, metadata=sheet)

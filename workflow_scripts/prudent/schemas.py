@@ -143,18 +143,27 @@ CSV_SCHEMAS: dict[str, dict[str, str]] = {
     "policies": {
         **dict.fromkeys(("method", "unit"), TEXT),
         **dict.fromkeys(("seed", "ensemble", "head", "trial", "score"), NUMBER),
-        **dict.fromkeys(("score_se", "kl", "kl_se"), MAYBE),
+        **dict.fromkeys(("score_se", "kl", "kl_se", "kl_target"), MAYBE),
+        **{"beta": NUMBER, "target": TEXT},
     },
     "summary": {
         **dict.fromkeys(("method", "unit", "control"), TEXT),
         **dict.fromkeys(("policies", "units", "score", "worse", "worse_low", "worse_high"), NUMBER),
         **dict.fromkeys(("score_low", "score_high", "score_variance", "noise_variance"), MAYBE),
         **dict.fromkeys(("kl", "kl_sd", "reference_score", "reference_se"), MAYBE),
+        **{"beta": NUMBER, "kl_target": MAYBE, "target": TEXT},
     },
     "tests": {
         **dict.fromkeys(("method", "baseline", "unit", "quantity"), TEXT),
         **dict.fromkeys(("pairs", "units"), NUMBER),
         **dict.fromkeys(("estimate", "low", "high", "p"), BOUND),
+    },
+    "calibration": {
+        "method": TEXT,
+        **dict.fromkeys(("kl_target", "evaluation", "beta", "exact_kl", "policies_kl"), NUMBER),
+        "policies_kl_se": MAYBE,
+        **dict.fromkeys(("pilot", "head", "pilot_beta", "kl"), NUMBER),
+        "kl_se": MAYBE,
     },
     "exact_summary": {
         **dict.fromkeys(("level", "method", "control"), TEXT),
@@ -233,6 +242,7 @@ NUMBERED = (-1.0, math.inf)
 ROUNDING = 1e-9
 SPLIT = {"split": ("train", "validation")}
 UNIT = {"unit": ("member", "ensemble")}
+TARGET = {"target": ("fixed", "reached", "missed")}
 POLICY, PAIR, HEAD = ("method", "seed"), ("section", "subset", "id"), ("ensemble", "head")
 
 ROWS: dict[str, Rows] = {
@@ -275,6 +285,17 @@ ROWS: dict[str, Rows] = {
             "head": NUMBERED,
         },
     ),
+    # Each evaluation has all pilots.
+    "calibration": Rows(
+        key=(("method", "evaluation"), ("pilot",)),
+        ranges=dict.fromkeys(
+            (
+                *("kl_target", "evaluation", "beta", "policies_kl", "policies_kl_se"),
+                *("pilot", "head", "pilot_beta", "kl", "kl_se", "exact_kl"),
+            ),
+            COUNT,
+        ),
+    ),
     "exact_summary": Rows(
         key=(("level", "kl_target", "method"),),
         words={"control": ("no", "yes")},
@@ -314,16 +335,18 @@ ROWS: dict[str, Rows] = {
     ),
     "policies": Rows(
         key=(("method",), ("seed",)),
-        words=UNIT,
+        words=UNIT | TARGET,
         ranges={
+            **dict.fromkeys(("beta", "kl_target"), COUNT),
             **dict.fromkeys(("seed", *HEAD, "trial", "score_se", "kl", "kl_se"), COUNT),
             "grammatical": SHARE,
         },
     ),
     "summary": Rows(
         key=(("method",),),
-        words=UNIT | {"control": ("no", "yes")},
+        words=UNIT | TARGET | {"control": ("no", "yes")},
         ranges={
+            **dict.fromkeys(("beta", "kl_target"), COUNT),
             **dict.fromkeys(("policies", "units", "worse", "kl_sd", "reference_se"), COUNT),
             **dict.fromkeys(("score_variance", "noise_variance", "score_sd"), COUNT),
             **dict.fromkeys(("worse_share", "worse_low", "worse_high", "grammatical"), SHARE),

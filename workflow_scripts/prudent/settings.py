@@ -16,7 +16,16 @@ from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    create_model,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from prudent.errors import InputError, cut, quoted
@@ -89,6 +98,20 @@ def partial(model: type[Settings], name: str) -> type[Settings]:
     return create_model(name, __base__=Settings, __doc__=model.__doc__, **fields)
 
 
+NUMBER, SECTION = "(number)", "(section)"
+"""What pydantic adds to the place of a value that ``number_or`` describes."""
+
+
+def number_or(model: type[Settings]) -> Any:
+    """The type of a key that has a number, not negative, or a section."""
+
+    def form(value: Any) -> str:
+        return SECTION if isinstance(value, dict | Settings) else NUMBER
+
+    either = Annotated[Nonnegative, Tag(NUMBER)] | Annotated[model, Tag(SECTION)]
+    return Annotated[either, Discriminator(form)]
+
+
 @functools.cache
 def schema_of(model: type[Settings]) -> Form:
     """The JSON schema of settings, which takes pydantic 80 ms to make for the configuration."""
@@ -113,6 +136,7 @@ def complaint(error: ValidationError, model: type[Settings]) -> str:
     # Unknown keys come first: a misspelt key is often also a missing one.
     first = min(found, key=lambda detail: detail["type"] != "extra_forbidden")
     path, kind = first["loc"], first["type"]
+    path = path[:-1] if path[-1:] in ((NUMBER,), (SECTION,)) else path
     if kind in ("extra_forbidden", "invalid_key"):
         *owner, unknown = path
         known = list(form_at(schema, owner).get("properties", {}))
@@ -150,6 +174,8 @@ def key_of(path: Iterable[str | int]) -> str:
     """A path into settings, as ``texts.sources[0].path``."""
     text = ""
     for part in path:
+        if part in (NUMBER, SECTION):
+            continue
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
     return text
 
@@ -160,6 +186,8 @@ def form_at(schema: Form, path: Iterable[str | int]) -> Form:
     for part in path:
         if isinstance(part, int):
             form = form.get("items", {})
+        elif part in (NUMBER, SECTION):
+            form = form["oneOf"][(NUMBER, SECTION).index(part)]
         elif part in form.get("properties", {}):
             form = form["properties"][part]
         else:
@@ -200,6 +228,9 @@ def expected(form: Form, schema: Form) -> str:
     form = resolved(form, schema)
     if "enum" in form:
         words = "one of " + listed(form["enum"])
+    elif "oneOf" in form:
+        number, section = (resolved(part, schema) for part in form["oneOf"])
+        words = f"{expected(number, schema)}, or a section with {listed(section['properties'])}"
     else:
         words = TYPES.get(form.get("type", "object"), "a value")
         signs = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}

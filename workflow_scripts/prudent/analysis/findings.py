@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from prudent.analysis.policies import KL_TOLERANCE
 from prudent.analysis.wording import name_of as name
 from prudent.analysis.wording import number
+from prudent.policies.target_kl import KL_TOLERANCE
 
 CLAIM = (
     "The claim under test comes from arXiv 2410.23726, for variance-aware PPO: policies that have "
@@ -64,6 +64,9 @@ def findings(summary: pd.DataFrame, tests: pd.DataFrame) -> list[Finding]:
         kl, matched = _kl_sentence(method, baseline, one, base, test)
         spread, verdict = _variance_sentence(method, baseline, one, base, test)
         status, headline = _headline(verdict, matched, one["control"] == "yes")
+        off = [key for key in (method, baseline) if rows.loc[key, "target"] == "missed"]
+        if off:
+            headline += f" (off the KL that was asked for: {' and '.join(map(name, off))})"
         sentences = [
             kl,
             spread,
@@ -98,11 +101,17 @@ def _kl_sentence(method, baseline, one, base, test) -> tuple[str, bool | None]:
     values = f"{number(one['kl'])} for {name(method)}, {number(base['kl'])} for {name(baseline)}"
     if not np.isfinite(gap):
         return f"Final KL to the reference: {values}; not both positive, so not comparable.", None
+    asked = [
+        f"{name(key)} was to end at {number(row['kl_target'])} and does not"
+        for key, row in ((method, one), (baseline, base))
+        if row["target"] == "missed"
+    ]
+    missed = f" {'; '.join(asked)}." if asked else ""
     matched = bool(gap <= KL_TOLERANCE)
     says = "matched" if matched else "NOT matched"
     return (
         f"Final KL to the reference: {values}, {100 * gap:.1f}% apart: {says} "
-        f"(at most {KL_TOLERANCE:.0%} counts as matched).",
+        f"(at most {KL_TOLERANCE:.0%} counts as matched).{missed}",
         matched,
     )
 

@@ -29,11 +29,8 @@ from prudent.analysis.statistics import (
     wilson_interval,
 )
 from prudent.errors import InputError, quoted
+from prudent.policies.target_kl import KL_TOLERANCE, Calibration
 from prudent.seeding import seed_parts
-
-KL_TOLERANCE = 0.05
-"""How far apart two methods' KLs may be to be compared: a variance of scores that grows with KL^2.6
-then differs by a factor of 1.14."""
 
 T = TypeVar("T")
 
@@ -206,6 +203,39 @@ def summary_table(
         row |= {"reference_score": reference_score, "reference_se": reference_se}
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def target_table(
+    policies: pd.DataFrame,
+    betas: Mapping[str, float | None],
+    calibrations: Mapping[str, Calibration],
+) -> pd.DataFrame:
+    """One row a method: method, beta, kl_target, target.
+
+    The last says what became of a method's KL: ``fixed`` where its coefficient was given,
+    ``reached``, or ``missed``: no coefficient that was tried came near, or the policies' mean KL is
+    not within 5% of the target.
+
+    Args:
+        policies: ``policy_table``.
+        betas: the coefficients that were given.
+        calibrations: those that were found, of the other methods.
+    """
+    rows = []
+    for method, part in policies.groupby("method", sort=False):
+        found = calibrations.get(method)
+        if found is None:
+            rows.append((method, betas[method], float("nan"), "fixed"))
+            continue
+        near = abs(part["kl"].mean() / found.kl_target - 1) <= KL_TOLERANCE
+        word = "reached" if found.reached and near else "missed"
+        rows.append((method, found.beta, found.kl_target, word))
+    return pd.DataFrame(rows, columns=["method", "beta", "kl_target", "target"])
+
+
+def missed(policies: pd.DataFrame) -> list[str]:
+    """The methods of ``policies.csv`` whose policies are not at the KL that was asked for."""
+    return list(dict.fromkeys(policies.loc[policies["target"] == "missed", "method"]))
 
 
 def comparison_table(

@@ -9,12 +9,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from prudent.analysis.policies import KL_TOLERANCE, kl_mismatch
+from prudent.analysis.policies import kl_mismatch, missed
 from prudent.analysis.statistics import variance
 from prudent.analysis.wording import MINUS, name_of, number
 from prudent.figures import curves
 from prudent.figures.looks import INK
-from prudent.figures.style import new_figure, styled
+from prudent.figures.style import new_figure, off_target, styled
+from prudent.policies.target_kl import KL_TOLERANCE
 from prudent.tables import read_csv
 
 
@@ -32,7 +33,7 @@ def draw_kl(logs: pd.DataFrame, policies: pd.DataFrame, methods: Sequence[str]) 
 
     Args:
         logs: method, seed, step, kl; one row a policy and step.
-        policies: method, kl; one row a policy.
+        policies: method, kl, target; one row a policy.
     """
     ends = {
         method: policies.loc[policies["method"] == method, "kl"].to_numpy(float)
@@ -46,7 +47,10 @@ def draw_kl(logs: pd.DataFrame, policies: pd.DataFrame, methods: Sequence[str]) 
     )
     figure = new_figure(8.6, curves.height(methods), "How far the policies move", note)
     axes = figure.add_subplot()
-    labels = {method: f"  {_mean_and_sd(ends[method])}" for method in methods}
+    off = missed(policies)
+    labels = {
+        method: f"  {_mean_and_sd(ends[method])}{off_target(method, off)}" for method in methods
+    }
     curves.draw_curves(axes, logs, methods, {"kl": "-"}, labels)
     axes.set_ylabel("KL to the reference (nats per response)")
     if len(methods) > 1:

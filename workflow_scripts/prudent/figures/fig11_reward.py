@@ -10,24 +10,29 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from prudent.analysis.policies import final_mean
+from prudent.analysis.policies import final_mean, missed
 from prudent.analysis.wording import number
 from prudent.figures import curves
 from prudent.figures.looks import INK
-from prudent.figures.style import new_figure, styled
+from prudent.figures.style import new_figure, off_target, styled
+from prudent.tables import read_csv
 
 
-def plot(training_logs: Sequence[Path], methods: Sequence[str], seeds: Sequence[int]) -> Figure:
+def plot(
+    training_logs: Sequence[Path], policies: Path, methods: Sequence[str], seeds: Sequence[int]
+) -> Figure:
     """The rewards in every policy's training log."""
-    return draw_reward(curves.read(training_logs, methods, seeds), methods)
+    off = missed(read_csv(policies, "policies"))
+    return draw_reward(curves.read(training_logs, methods, seeds), methods, off)
 
 
 @styled
-def draw_reward(logs: pd.DataFrame, methods: Sequence[str]) -> Figure:
+def draw_reward(logs: pd.DataFrame, methods: Sequence[str], off: Sequence[str] = ()) -> Figure:
     """Fig 11: the reward that is optimised over training, and the ensemble's mean of it.
 
     Args:
         logs: method, seed, step, proxy_reward (the policy's own member), ensemble_reward.
+        off: the methods that are not at the KL asked for.
     """
     of_what = " reward from the policy's own member"
     note = (
@@ -46,6 +51,7 @@ def draw_reward(logs: pd.DataFrame, methods: Sequence[str]) -> Figure:
             for column in ("proxy_reward", "ensemble_reward")
         )
         labels[method] = f"\nown member {number(own)}, all {number(every)}"
+        labels[method] += off_target(method, off)
     lines = {"proxy_reward": "-", "ensemble_reward": (0, (4, 2))}
     curves.draw_curves(axes, logs, methods, lines, labels)
     axes.set_ylabel("proxy reward")

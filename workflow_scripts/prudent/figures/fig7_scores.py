@@ -12,10 +12,10 @@ from matplotlib.figure import Figure
 from scipy.stats import gaussian_kde
 
 from prudent.analysis import statistics
-from prudent.analysis.policies import read_judgement
+from prudent.analysis.policies import missed, read_judgement
 from prudent.analysis.wording import number
 from prudent.figures.looks import BLACK, GREY, INK, Look, looks
-from prudent.figures.style import new_figure, on_lines, styled
+from prudent.figures.style import new_figure, off_target, on_lines, styled
 from prudent.tables import read_csv
 
 
@@ -71,7 +71,9 @@ def draw_scores(
             f"{worse} of {n} below reference"
         )
         axes.text(1.01, row, text, transform=axes.get_yaxis_transform(), va="center", fontsize=8.5)
-    axes.set_yticks(range(len(methods)), [on_lines(method) for method in methods])
+    off = missed(policies)
+    names = [on_lines(method) + off_target(method, off) for method in methods]
+    axes.set_yticks(range(len(methods)), names)
     for tick, method in zip(axes.get_yticklabels(), methods, strict=True):
         tick.set(color=look[method].ink, fontweight="bold")
     axes.tick_params(axis="y", length=0)

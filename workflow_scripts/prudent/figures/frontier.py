@@ -11,11 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from prudent.analysis.policies import read_judgement
+from prudent.analysis.policies import missed, read_judgement
 from prudent.analysis.wording import name_of
 from prudent.exact.summary import LEAST_SIZE
 from prudent.figures.looks import GREY, INK, Look, looks
-from prudent.figures.style import new_figure, styled
+from prudent.figures.style import new_figure, off_target, styled
 from prudent.tables import read_csv, read_table
 
 COLUMNS = 4
@@ -69,7 +69,7 @@ def draw_frontier(
             look[method],
         )
         known = "" if (frontier["method"] == method).any() else ": no exact optimum"
-        axes.set_title(name_of(method) + known)
+        axes.set_title(name_of(method) + known + off_target(method, missed(policies), ", "))
     for axes in panels[-1]:
         axes.set_xlabel("KL to the reference policy, nats")
     for axes in panels[:, 0]:

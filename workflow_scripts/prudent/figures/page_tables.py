@@ -61,7 +61,8 @@ def methods_table(summary: pd.DataFrame, tests: pd.DataFrame) -> Table:
                 Cell(number(ratio), _range(low, high)) if compared else Cell(NOTHING),
                 brown if compared else Cell(NOTHING),
                 Cell(f"{row['worse']}", f"{row['worse_low']:.0%} to {row['worse_high']:.0%}"),
-                Cell(number(row["kl"]), f"sd {number(row['kl_sd'], 2)}"),
+                Cell(number(row["kl"]), f"sd {number(row['kl_sd'], 2)}{_target(row)}"),
+                Cell(number(row["beta"]), "found" if row["target"] != "fixed" else ""),
                 *([Cell(f"{row['grammatical']:.0%}")] if "grammatical" in row else []),
             ]
         )
@@ -74,9 +75,18 @@ def methods_table(summary: pd.DataFrame, tests: pd.DataFrame) -> Table:
         Cell("Brown-Forsythe p"),
         Cell("worse than the reference", "95% Wilson"),
         Cell("final KL"),
+        Cell("coefficient"),
         *([Cell("grammatical")] if "grammatical" in summary else []),
     ]
     return Table(head, rows)
+
+
+def _target(row: dict) -> str:
+    """The KL at which a method's policies were to end, and whether they do."""
+    if row["target"] == "fixed":
+        return ""
+    missed = ", missed" if row["target"] == "missed" else ""
+    return f"\ntarget {number(row['kl_target'])}{missed}"
 
 
 def exact_table(exact: pd.DataFrame) -> Table:

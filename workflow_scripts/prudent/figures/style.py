@@ -57,6 +57,11 @@ def on_lines(method: str) -> str:
     return textwrap.fill(name_of(method), 22)
 
 
+def off_target(method: str, missed: Sequence[str], before: str = "\n") -> str:
+    """What stands after a method's name where its policies are not at the KL asked for."""
+    return f"{before}off its KL target" if method in missed else ""
+
+
 def save(figure: Figure, *paths: str | Path) -> None:
     """Writes a figure as PNG (150 dpi), PDF or SVG, as each name ends; the same bytes each time."""
     with mpl.rc_context(STYLE), warnings.catch_warnings():

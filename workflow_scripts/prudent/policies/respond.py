@@ -46,7 +46,7 @@ def sample_with_log_probs(
     """``sample_responses``, and each response's log-probability [n], its end included."""
     responses: list[str] = []
     log_probs: list[torch.Tensor] = []
-    for batch in _sampled(checkpoint, prompts, response_length, temperature, draws):
+    for batch in _sampled(*load_policy(checkpoint), prompts, response_length, temperature, draws):
         responses += batch.responses
         log_probs.append(batch.rollout.log_probs.double().sum(1).cpu())
     return responses, torch.cat(log_probs) if log_probs else torch.empty(0)
@@ -55,7 +55,6 @@ def sample_with_log_probs(
 class _Batch(NamedTuple):
     """What a policy answers to some prompts."""
 
-    model: Any
     ids: torch.Tensor
     mask: torch.Tensor
     rollout: Rollout
@@ -63,14 +62,14 @@ class _Batch(NamedTuple):
 
 
 def _sampled(
-    checkpoint: str | Path,
+    model: Any,
+    tokenizer: Any,
     prompts: list[str],
     response_length: int,
     temperature: float,
     draws: torch.Generator,
 ) -> Iterator[_Batch]:
     """A policy's responses, one for each prompt, in batches."""
-    model, tokenizer = load_policy(checkpoint)
     uniforms = torch.rand(len(prompts), response_length, generator=draws)
     for start in range(0, len(prompts), BATCH):
         rows = slice(start, start + BATCH)
@@ -87,9 +86,32 @@ def _sampled(
             pad_token(tokenizer),
         )
         responses = decode_responses(tokenizer, ids, mask, rollout.response_ids, rollout.mask)
-        yield _Batch(model, ids, mask, rollout, responses)
+        yield _Batch(ids, mask, rollout, responses)
         if (start // BATCH) % 10 == 9:
             logger.info("sampled %d of %d responses", start + len(responses), len(prompts))
+
+
+def answers(
+    policy: Any,
+    tokenizer: Any,
+    reference: Any,
+    prompts: list[str],
+    response_length: int,
+    temperature: float,
+    draws: torch.Generator,
+) -> tuple[list[str], torch.Tensor]:
+    """A model's responses, and the KL [n] of each to the reference: the sum of ``token_kl`` over
+    its tokens, whose mean over prompts is the policy's KL, in nats a response."""
+    responses: list[str] = []
+    kls: list[torch.Tensor] = []
+    for batch in _sampled(policy, tokenizer, prompts, response_length, temperature, draws):
+        responses += batch.responses
+        answered = batch.rollout.mask
+        ids = torch.cat([batch.ids, batch.rollout.response_ids], dim=1)
+        mask = torch.cat([batch.mask, answered.to(batch.mask.dtype)], dim=1)
+        found = token_kl(policy, reference, ids, mask, answered.shape[1], temperature)
+        kls.append((found * answered).double().sum(1).cpu())
+    return responses, torch.cat(kls).clamp_min(0)
 
 
 def respond(
@@ -103,23 +125,16 @@ def respond(
     """Answers of policies, by their run's seed, to the same prompts: seed, prompt, response, kl.
 
     All of them draw from the same stream, so they differ by what they learned and not by luck. kl
-    is the sum of ``token_kl`` over the response's tokens: its mean over prompts is the policy's KL
-    to the reference, in nats a response.
+    is as ``answers`` gives it.
     """
     held_against = load_causal_lm(reference)
     tables = []
     for number, (run_seed, checkpoint) in enumerate(policies.items(), 1):
         draws = generator(seed, "judge", "sampling")
-        responses: list[str] = []
-        kls: list[torch.Tensor] = []
-        for batch in _sampled(checkpoint, prompts, response_length, temperature, draws):
-            responses += batch.responses
-            answered = batch.rollout.mask
-            ids = torch.cat([batch.ids, batch.rollout.response_ids], dim=1)
-            mask = torch.cat([batch.mask, answered.to(batch.mask.dtype)], dim=1)
-            found = token_kl(batch.model, held_against, ids, mask, answered.shape[1], temperature)
-            kls.append((found * answered).double().sum(1).cpu())
+        responses, kls = answers(
+            *load_policy(checkpoint), held_against, prompts, response_length, temperature, draws
+        )
         table = pd.DataFrame({"seed": run_seed, "prompt": prompts, "response": responses})
-        tables.append(table.assign(kl=torch.cat(kls).clamp_min(0).numpy()))
+        tables.append(table.assign(kl=kls.numpy()))
         logger.info("%d of %d policies have answered", number, len(policies))
     return pd.concat(tables, ignore_index=True)

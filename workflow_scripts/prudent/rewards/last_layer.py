@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
 from prudent.errors import InputError
+from prudent.rewards.features import check_sidecar, load_features
+from prudent.rewards.models import final_linear, load_reward_model
 
 
 class LastLayer:
@@ -27,6 +31,13 @@ class LastLayer:
         pairs = pairs.double()
         self.gram = pairs.T @ pairs
         self._factors: dict[float, Tensor] = {}
+
+    @classmethod
+    def load(cls, base: Path, features: Path, sidecar: Path) -> LastLayer:
+        """Of the training pairs' features by a base reward model; ``InputError`` for another's."""
+        check_sidecar(sidecar, base=base)
+        width = final_linear(load_reward_model(base))[1].in_features
+        return cls(load_features(features, width).differences("train"))
 
     def whitened(self, features: Tensor, ridge: float) -> Tensor:
         """L^-1 h [B, width] of features h [B, width], where L L' = A: |L^-1 h|^2 = h' A^-1 h.

@@ -62,12 +62,13 @@ def _config_text(config: dict[str, Any]) -> str:
 
 
 PLACES = (
-    *("data", "reference", "reward", "benchmark", "exact", "policies", "responses", "judge"),
+    *("data", "reference", "reward", "benchmark", "exact", "calibration"),
+    *("policies", "responses", "judge"),
     "summary",
     *("figures", "logs", "benchmarks"),
 )
 """The folders of a scenario's results."""
-CACHED = PLACES[:4]
+CACHED = (*PLACES[:4], "calibration")
 """Those with results of cached rules, which are links into the cache."""
 
 

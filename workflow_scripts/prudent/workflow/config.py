@@ -6,6 +6,7 @@ what neither says has the default of its settings class.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal
@@ -26,12 +27,12 @@ from prudent.settings import (
     NAME_FORM,
     Amount,
     Count,
-    Nonnegative,
     Positive,
     Seed,
     Settings,
     Text,
     listed,
+    number_or,
     partial,
     suggest,
 )
@@ -62,6 +63,14 @@ TrainingOverrides = partial(PolicyTraining, "TrainingOverrides")
 RewardOverrides = partial(RewardSettings, "RewardOverrides")
 
 
+class TargetKL(Settings):
+    """The KL at which a method's policies are to end."""
+
+    kl: Positive
+    """KL to the reference policy, in nats a response, at which the policies are to end on average:
+    the coefficient is then found by the stage `calibrate_beta`."""
+
+
 class Method(Settings):
     """A method; the parameters of its objective are keys, too."""
 
@@ -69,8 +78,8 @@ class Method(Settings):
 
     objective: str
     """Function of `prudent/objectives`."""
-    beta: Nonnegative
-    """Coefficient of the KL penalty."""
+    beta: number_or(TargetKL)
+    """Coefficient of the KL penalty, or the KL for which it is found."""
     spread: SpreadSettings = SpreadSettings()
     """How the spread is taken, where the objective uses one."""
     ppo: TrainingOverrides = TrainingOverrides()
@@ -208,6 +217,9 @@ class Config(Settings):
     seeds: Amount = 10
     """Policies per method; seed s takes the ensemble's draw s mod E, member (s div E) mod K and
     trial s div (E K). With 0 the run ends with the check of the rewards."""
+    pilots: Annotated[int, Field(ge=1, le=1000)] = 2
+    """Policies that are trained at each coefficient that a method with a KL for its `beta` tries;
+    they have members and random streams of their own."""
     ppo: PolicyTraining = PolicyTraining()
     """Training of the policies."""
     judge: JudgeSettings = JudgeSettings()
@@ -238,6 +250,13 @@ class Config(Settings):
                     f"{key}.spread.center",
                     "is prompt, and PPO has one response to a prompt; expected none or reference, "
                     "or the method under `exact.methods`",
+                )
+            target, most = method.beta, math.log(self.exact.samples)
+            if self.exact.responses is None and isinstance(target, TargetKL) and target.kl >= most:
+                yield (
+                    f"{key}.beta.kl",
+                    f"is {target.kl:g}, and `exact.samples`, {self.exact.samples}, responses to a "
+                    f"prompt represent policies up to {most:.2f}; expected less, or more responses",
                 )
             own = method.ppo.model_dump(exclude_unset=True)
             try:
@@ -384,6 +403,7 @@ class Config(Settings):
         used = {name: self.ensembles[name] for name in used_ensembles(self.model_dump())}
         models = {name: one.draws * models_of(one.model_dump()) for name, one in used.items()}
         jobs = 2 * policies + sum(models.values()) + self.exact.replicates + self.OTHER_JOBS
+        jobs += sum(isinstance(method.beta, TargetKL) for method in self.methods.values())
         if jobs > self.limits.jobs:
             most = max(models, key=models.get)
             shares = {

@@ -117,6 +117,10 @@ def _rows(form: Form, schema: Form, scenario: Any, prefix: str) -> Iterator[str]
                     f"| `{key}.NAME.{option}` | {_default(inner)} | | "
                     f"{_cell(expected(inner, schema))} | {_meaning(inner)} |"
                 )
+                for form in inner.get("oneOf", []):
+                    part = resolved(form, schema)
+                    if "properties" in part:
+                        yield from _rows(part, schema, None, f"{key}.NAME.{option}.")
         elif part.get("properties") and key != "judge.reward":
             yield f"| **`{key}`** | | | | {_meaning(part)} |"
             yield from _rows(part, schema, said, f"{key}.")

@@ -1,0 +1,62 @@
+"""The training of one policy, from files: what trained policies and pilots share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from prudent.policies.models import load_causal_lm, load_policy, use_fused_gelu
+from prudent.ppo.memory import keep_freed_memory
+from prudent.ppo.trainer import Objective, PPOSettings, PPOTrainer
+from prudent.rewards.interface import RewardFunction
+from prudent.rewards.last_layer import LastLayer
+from prudent.rewards.settings import SpreadSettings
+
+
+@dataclass(frozen=True)
+class PolicyRecipe:
+    """What all policies of a method are trained from."""
+
+    reference: Path
+    """Checkpoint that they start from and stay near."""
+    prompts: list[str]
+    """To train on."""
+    rewards: RewardFunction
+    objective: Objective
+    settings: PPOSettings
+    spread: SpreadSettings = SpreadSettings()  # noqa: RUF009, it is frozen
+    last_layer: LastLayer | None = None
+
+    def policy(
+        self, beta: float, head: int, seed: int, run_seed: int, **checkpoints: Any
+    ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, list[dict[str, float]]]:
+        """A trained policy, its tokenizer, and the training log.
+
+        ``seed`` is the study's, ``run_seed`` the policy's own; ``checkpoints`` and ``fingerprint``
+        are as ``PPOTrainer`` takes them.
+        """
+        policy, tokenizer = load_policy(self.reference)
+        reference = load_causal_lm(self.reference)
+        for model in (policy, reference):
+            use_fused_gelu(model)
+        if policy.device.type == "cpu":
+            keep_freed_memory()
+        trainer = PPOTrainer(
+            policy,
+            reference,
+            tokenizer,
+            self.rewards,
+            self.objective,
+            beta=beta,
+            head=head,
+            settings=self.settings,
+            seed=seed,
+            run_seed=run_seed,
+            spread=self.spread,
+            last_layer=self.last_layer,
+            **checkpoints,
+        )
+        return policy, tokenizer, trainer.train(self.prompts)
