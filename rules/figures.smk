@@ -129,6 +129,7 @@ rule compare_methods:
     input:
         reference=f"{R}/judge/reference.parquet",
         judgements=expand(f"{R}/judge/{{method}}.parquet", method=METHODS),
+        frontier=f"{R}/exact/frontier.parquet",
         calibrations=expand(f"{R}/calibration/{{method}}.json", method=CALIBRATED),
     output:
         policies=report(

@@ -108,6 +108,7 @@ def test_scripts_make_all_files_from_files(results):
         "compare_methods",
         reference=folder / "reference.parquet",
         judgements=judged,
+        frontier=folder / "frontier.parquet",
         **{name: folder / f"{name}.csv" for name in ("policies", "summary", "tests")},
         methods=TWO,
         seeds=[0, 1, 2, 3],
@@ -184,4 +185,4 @@ def test_scripts_make_all_files_from_files(results):
     )
     page = (folder / "summary.html").read_text(encoding="utf-8")
     assert "variance aware" in page and "SHA-256 0123abcd of config.yaml" in page
-    assert page.count("<svg") == len(names) == 11
+    assert page.count("<svg") == len(names) == 12

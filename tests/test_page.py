@@ -49,6 +49,8 @@ def make_tables(ratio=3.0, low=1.5, high=6.0, swap=0.01, mismatch=0.05, **change
     quantities = {
         "score_difference": changes.get("difference", (-0.01, -0.1, 0.08, nan)),
         "variance_ratio": (ratio, low, high, nan),
+        "elasticity": (changes.get("elasticity", nan), nan, nan, nan),
+        "corrected_ratio": changes.get("corrected", (nan, nan, nan, nan)),
         "brown_forsythe": (nan, nan, nan, 0.02),
         "swap_test": (nan, nan, nan, swap),
         "worse_difference": ((worse[0] - worse[1]) / 10, nan, nan, changes.get("mcnemar", 0.25)),
@@ -66,6 +68,18 @@ def make_tables(ratio=3.0, low=1.5, high=6.0, swap=0.01, mismatch=0.05, **change
 def finding(**numbers):
     (found,) = findings(*make_tables(**numbers))
     return found
+
+
+def test_the_ratio_at_one_kl_decides_where_it_is_known():
+    """A ratio that the KLs' difference explains is no finding."""
+    nan = float("nan")
+    found = finding(elasticity=2.6, corrected=(1.9, 0.95, 3.8, nan))
+    assert found.status == "open" and "not established" in found.headline
+    assert "3.00, 1.90 at one KL (the optima's variance grows with KL^2.6) (95%" in " ".join(
+        found.sentences
+    )
+    assert "interval 0.950 to 3.80" in " ".join(found.sentences)
+    assert finding(elasticity=2.6, corrected=(2.9, 1.4, 5.8, nan)).status == "for"
 
 
 def test_a_method_that_misses_its_kl_is_named_in_headline_and_sentence():

@@ -12,10 +12,13 @@ from prudent.analysis.policies import (
     comparison_table,
     final_mean,
     kl_mismatch,
+    missed,
     policy_table,
     read_judgements,
     read_logs,
     summary_table,
+    target_table,
+    variance_elasticity,
     with_comparisons,
 )
 from prudent.analysis.statistics import (
@@ -28,6 +31,7 @@ from prudent.analysis.statistics import (
     wilson_interval,
 )
 from prudent.errors import InputError
+from prudent.policies.target_kl import Calibration
 
 
 def rng(seed=0):
@@ -255,6 +259,70 @@ def test_tables_tell_a_real_difference():
     assert joined.loc["calm", "variance_ratio"] == tests.loc["variance_ratio", "estimate"]
     assert joined.loc["calm", "brown_forsythe_p"] == tests.loc["brown_forsythe", "p"]
     assert joined.loc["vanilla", "variance_ratio":].isna().all()
+
+
+@pytest.mark.parametrize("elasticity", [0.7, 2.6])
+def test_the_elasticity_is_that_of_the_optima(elasticity):
+    """Gains whose spread over heads grows with a power of the KL; other methods do not count."""
+    draws = rng().normal(size=8)
+    rows = [
+        ("vanilla", head, kl, kl + kl ** (elasticity / 2) * draws[head])
+        for head in range(8)
+        for kl in (0.1, 0.4, 0.7, 1.0, 1.4)
+    ]
+    frontier = pd.DataFrame(rows, columns=["method", "head", "kl_target", "gain"])
+    others = frontier.assign(method="other", gain=frontier["gain"] ** 2)
+    both = pd.concat([others, frontier])
+    assert variance_elasticity(both, "vanilla", 0.8) == pytest.approx(elasticity)
+    few = frontier[frontier["head"] < 2]
+    assert np.isnan(variance_elasticity(few, "vanilla", 0.8))
+    assert np.isnan(variance_elasticity(frontier, "none", 0.8))
+    assert np.isnan(variance_elasticity(frontier, "vanilla", float("nan")))
+
+
+def test_the_elasticity_is_measured_near_the_policies():
+    """Of a variance that is no power, the slope at the three nearest KLs."""
+    kls = np.array([0.1, 0.4, 0.7, 1.0, 1.4])
+    draws = rng().normal(size=8)
+    rows = [("m", h, kl, draws[h] * np.exp(kl / 2)) for h in range(8) for kl in kls]
+    frontier = pd.DataFrame(rows, columns=["method", "head", "kl_target", "gain"])
+    expected = np.polyfit(np.log(kls[1:4]), kls[1:4], 1)[0]
+    assert variance_elasticity(frontier, "m", 0.7) == pytest.approx(expected)
+
+
+def test_a_ratio_at_one_kl_takes_out_what_the_kl_makes():
+    table, *_ = make_policies({"vanilla": 1.0, "calm": 0.5})
+    table.loc[table["method"] == "calm", "kl"] *= 0.9
+    found = comparison_table(table, "vanilla", 500, 0, elasticity=2.6).set_index("quantity")
+    kls = table.groupby("method")["kl"].mean()
+    factor = (kls["calm"] / kls["vanilla"]) ** 2.6
+    raw, corrected = (
+        found.loc[name, ["estimate", "low", "high"]].to_numpy(float)
+        for name in ("variance_ratio", "corrected_ratio")
+    )
+    assert corrected == pytest.approx(factor * raw) and factor < 0.8
+    assert found.loc["elasticity", "estimate"] == 2.6
+    plain = comparison_table(table, "vanilla", 500, 0).set_index("quantity")
+    assert np.isnan(plain.loc["corrected_ratio", "estimate"])
+
+
+def make_target(target, reached=True):
+    return Calibration(0.4, target, 0.01, target, reached)
+
+
+def test_a_target_is_reached_where_search_and_policies_are_near():
+    table, *_ = make_policies(dict.fromkeys(("a", "b", "c", "d"), 0.5))
+    kl = table[table["method"] == "b"]["kl"].mean()
+    found = target_table(
+        table,
+        {"a": 0.2, "b": None, "c": None, "d": None},
+        {"b": make_target(kl * 1.04), "c": make_target(2 * kl), "d": make_target(kl, False)},
+    )
+    assert found["method"].tolist() == ["a", "b", "c", "d"]
+    assert found["target"].tolist() == ["fixed", "reached", "missed", "missed"]
+    assert found["beta"].tolist() == [0.2, 0.4, 0.4, 0.4]
+    assert np.isnan(found["kl_target"][0]) and found["kl_target"][2] == 2 * kl
+    assert missed(table.merge(found, on="method")) == ["c", "d"]
 
 
 def test_an_ensembles_policies_are_one_draw():

@@ -13,6 +13,7 @@ from prudent.analysis.policies import (
     read_judgements,
     summary_table,
     target_table,
+    variance_elasticity,
     with_comparisons,
 )
 from prudent.policies.target_kl import read_calibration
@@ -23,6 +24,7 @@ from prudent.workflow import entry
 @dataclass
 class Args:
     reference: Path  # judged responses of the reference policy
+    frontier: Path  # optimal policies of the methods
     judgements: list[Path]  # the judged responses, a file for each method
     policies: Path  # table, written
     summary: Path  # table, written
@@ -55,8 +57,14 @@ def main(args: Args) -> None:
     summary = summary_table(policies, scores, reference["score"])
     summary = summary.merge(targets, on="method", how="left")
     summary["control"] = np.where(summary["method"].isin(args.controls), "yes", "no")
+    frontier = tables.read_table(args.frontier, "exact_frontier")
+    kl = policies.loc[policies["method"] == args.baseline, "kl"].mean()
     tests = comparison_table(
-        policies, args.baseline, args.bootstrap, derive_seed(args.seed, "bootstrap")
+        policies,
+        args.baseline,
+        args.bootstrap,
+        derive_seed(args.seed, "bootstrap"),
+        variance_elasticity(frontier, args.baseline, kl),
     )
     tables.write_csv(policies, args.policies, "policies")
     tables.write_csv(with_comparisons(summary, tests), args.summary, "summary")

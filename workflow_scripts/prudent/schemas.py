@@ -358,7 +358,8 @@ ROWS: dict[str, Rows] = {
         words=UNIT
         | {
             "quantity": (
-                *("score_difference", "variance_ratio", "brown_forsythe"),
+                *("score_difference", "variance_ratio", "elasticity", "corrected_ratio"),
+                "brown_forsythe",
                 *("swap_test", "worse_difference", "kl_mismatch"),
             )
         },

@@ -238,18 +238,45 @@ def missed(policies: pd.DataFrame) -> list[str]:
     return list(dict.fromkeys(policies.loc[policies["target"] == "missed", "method"]))
 
 
+def variance_elasticity(frontier: pd.DataFrame, method: str, kl: float) -> float:
+    """d log variance / d log KL of a method's optimal policies, at the three KLs nearest to ``kl``.
+
+    The variance is that of the gain over the method's draws and members. nan where fewer than three
+    policies, or fewer than three KLs, are known.
+
+    Args:
+        frontier: ``exact.evaluate.frontiers``.
+    """
+    own = frontier[frontier["method"] == method]
+    variances = own.groupby("kl_target")["gain"].agg(["var", "size"])
+    variances = variances[(variances["size"] >= 3) & (variances["var"] > 0)]
+    if len(variances) < 3 or not kl > 0:
+        return float("nan")
+    apart = np.abs(np.log(variances.index.to_numpy() / kl))
+    near = variances.iloc[np.argsort(apart, kind="stable")[:3]]
+    return float(np.polyfit(np.log(near.index.to_numpy()), np.log(near["var"]), 1)[0])
+
+
 def comparison_table(
-    policies: pd.DataFrame, baseline: str, resamples: int, seed: int
+    policies: pd.DataFrame,
+    baseline: str,
+    resamples: int,
+    seed: int,
+    elasticity: float = float("nan"),
 ) -> pd.DataFrame:
     """Every other method against the baseline, paired by seed.
+
+    Args:
+        elasticity: d log variance / d log KL, by ``variance_elasticity``.
 
     Returns:
         method, baseline, unit, pairs, units (clusters), quantity, estimate, low, high, p. The unit
         is the ensemble where that of either method is. Quantities: score_difference (method -
         baseline; t over units), variance_ratio (baseline / method; bootstrap over units),
-        brown_forsythe and swap_test (p only; the second is the paired
-        permutation test), worse_difference (method - baseline, share of policies worse than the
-        reference; p of McNemar), kl_mismatch.
+        elasticity, corrected_ratio (what the variance ratio would be at one KL, if the variance
+        grew with KL^elasticity; the elasticity's own error is not in its interval), brown_forsythe
+        and swap_test (p only; the second is the paired permutation test), worse_difference (method
+        - baseline, share of policies worse than the reference; p of McNemar), kl_mismatch.
     """
     by_method = {name: part.set_index("seed") for name, part in policies.groupby("method")}
     if baseline not in by_method:
@@ -271,13 +298,18 @@ def comparison_table(
         rng = np.random.default_rng([seed, *method.encode()])
         nan = float("nan")
         difference = second["worse"].mean() - first["worse"].mean()
+        ratio = variance_ratio(a, b, clusters, resamples, rng)
+        kls = first["kl"].mean(), second["kl"].mean()
+        factor = (kls[1] / kls[0]) ** elasticity if min(kls) > 0 else nan
         found = {
             "score_difference": (*t_interval(b - a, clusters), nan),
-            "variance_ratio": (*variance_ratio(a, b, clusters, resamples, rng), nan),
+            "variance_ratio": (*ratio, nan),
+            "elasticity": (elasticity, nan, nan, nan),
+            "corrected_ratio": (*(factor * bound for bound in ratio), nan),
             "brown_forsythe": (nan, nan, nan, brown_forsythe(a, b)),
             "swap_test": (nan, nan, nan, permutation_test(a, b, clusters, resamples, rng)),
             "worse_difference": (difference, nan, nan, mcnemar(first["worse"], second["worse"])),
-            "kl_mismatch": (kl_mismatch(first["kl"].mean(), second["kl"].mean()), nan, nan, nan),
+            "kl_mismatch": (kl_mismatch(*kls), nan, nan, nan),
         }
         common = {"method": method, "baseline": baseline, "unit": unit, "pairs": len(seeds)}
         common["units"] = len(np.unique(clusters))
@@ -295,6 +327,7 @@ def with_comparisons(summary: pd.DataFrame, tests: pd.DataFrame) -> pd.DataFrame
         "variance_ratio": ("variance_ratio", "estimate"),
         "variance_ratio_low": ("variance_ratio", "low"),
         "variance_ratio_high": ("variance_ratio", "high"),
+        "corrected_ratio": ("corrected_ratio", "estimate"),
         "brown_forsythe_p": ("brown_forsythe", "p"),
         "swap_test_p": ("swap_test", "p"),
         "kl_mismatch": ("kl_mismatch", "estimate"),
