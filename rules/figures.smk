@@ -13,6 +13,12 @@ FIGURES = {
         "inputs": {"exact": f"{R}/exact/summary.csv"},
         "settings": {"baseline": config["statistics"]["baseline"]},
     },
+    "gain_over_kl": {
+        "what": "Optimal policies over the KL",
+        "category": "Exact policies",
+        "inputs": {"policies": f"{R}/exact/policies.parquet"},
+        "settings": {},
+    },
     "fig1_heads": {
         "what": "Members on one response",
         "category": "Reward models",
@@ -92,6 +98,15 @@ FIGURES = {
         },
         "settings": {"methods": METHODS, "seeds": SEEDS},
     },
+    "overoptimisation": {
+        "what": "Proxy and judge along training",
+        "category": "Policies",
+        "inputs": {
+            "training_logs": TRAINING_LOGS,
+            "policies": f"{R}/summary/policies.csv",
+        },
+        "settings": {"methods": METHODS, "seeds": SEEDS},
+    },
     "calibration": {
         "what": "The search for the coefficients",
         "category": "Policies",
@@ -106,9 +121,9 @@ FIGURES = {
 }
 
 
-# Only the world's judge knows which judgements are rare.
+# Only the world's judge knows which judgements are rare, and is asked at each step.
 if config["judge"]["model"] != "world":
-    del FIGURES["frequency"]
+    del FIGURES["frequency"], FIGURES["overoptimisation"]
 if not CALIBRATED:
     del FIGURES["calibration"]
 # Without policies, what is drawn is of the rewards.

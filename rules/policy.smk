@@ -66,6 +66,8 @@ rule train_policy:
         parameters=parameters_of_policy,
         spread=lambda wildcards: config["methods"][wildcards.method]["spread"],
         beta=lambda wildcards: given_beta(wildcards.method),
+        # The world's judge is cheap enough to be asked at each step.
+        judge="world" if config["judge"]["model"] == "world" else None,
         draw=lambda wildcards: PAIRS[int(wildcards.seed)][0],
         head=lambda wildcards: PAIRS[int(wildcards.seed)][1],
         settings=policy_settings,

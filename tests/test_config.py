@@ -238,7 +238,7 @@ def test_schema_and_table_are_in_step_with_the_settings():
     for key in ("seeds", "ppo.steps", "methods.NAME.beta", "ensembles.NAME.kind", "judge.model"):
         assert f"| `{key}` |" in table
     steps = PPOSettings().steps
-    assert f"| `ppo.steps` | `{steps}` | `60` | a whole number >= 1 |" in table
+    assert f"| `ppo.steps` | `{steps}` | `40` | a whole number >= 1 |" in table
 
 
 def test_the_schema_file_accepts_and_refuses_as_the_settings_do():

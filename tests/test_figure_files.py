@@ -18,10 +18,11 @@ from tiny_results import (
 
 from prudent import schemas, tables
 from prudent.analysis.policies import long_table
+from prudent.exact.evaluate import GIVEN
 from prudent.figures.fig10_kl import draw_kl
 from prudent.figures.style import save
 
-POLICIES = pd.DataFrame({"method": TWO, "kl": [1.3, 1.2], "target": "fixed"})
+POLICIES = pd.DataFrame({"method": TWO, "kl": [1.3, 1.2], "kl_target": 1.0, "target": "fixed"})
 
 
 def test_saved_files_are_the_same_bytes_each_time(tmp_path):
@@ -85,6 +86,12 @@ def results(tmp_path):
     columns = schemas.SCHEMAS["exact_frontier"].names
     frontier = pd.DataFrame(optima, columns=columns)
     tables.write_parquet(frontier, tmp_path / "frontier.parquet", "exact_frontier")
+    optima = [(GIVEN, r, 0, m, k, k) for m in TWO for k in (0.1, 1.0) for r in (0, 1)]
+    columns = ["level", "replicate", "head", "method", "kl_target", "kl"]
+    optima = pd.DataFrame(optima, columns=columns)
+    optima = optima.assign(gain=0.1 + 0.01 * optima["replicate"], proxy_gain=0.2, beta=1.0)
+    optima = optima.assign(effective_size=20.0, first_half=0.1, second_half=0.1)
+    tables.write_parquet(optima, tmp_path / "optima.parquet", "exact_policies")
     pilots, found = make_calibration("variance_aware")
     tables.write_csv(pilots, tmp_path / "variance_aware.csv", "calibration")
     tables.write_json({"found": found._asdict()}, tmp_path / "variance_aware.json")
@@ -136,6 +143,12 @@ def test_scripts_make_all_files_from_files(results):
     exact = {"exact": str(folder / "exact.csv")}
     for name, files, settings in (
         ("risk_return", exact, {"baseline": "vanilla"}),
+        ("gain_over_kl", {"policies": str(folder / "optima.parquet")}, {}),
+        (
+            "overoptimisation",
+            logs | {"policies": str(folder / "policies.csv")},
+            lists,
+        ),
         ("fig1_heads", {"scores": scores, "benchmark": benchmark}, {}),
         ("fig6_variance", {"scores": scores}, {}),
         (
@@ -185,4 +198,4 @@ def test_scripts_make_all_files_from_files(results):
     )
     page = (folder / "summary.html").read_text(encoding="utf-8")
     assert "variance aware" in page and "SHA-256 0123abcd of config.yaml" in page
-    assert page.count("<svg") == len(names) == 12
+    assert page.count("<svg") == len(names) == 14

@@ -23,6 +23,7 @@ from tiny_results import (
 
 from prudent.analysis.policies import long_table
 from prudent.analysis.wording import number
+from prudent.exact.evaluate import GIVEN, INDEPENDENT
 from prudent.figures.calibration import draw_calibration
 from prudent.figures.fig1_heads import draw_heads
 from prudent.figures.fig6_variance import draw_variance
@@ -31,6 +32,8 @@ from prudent.figures.fig8_losses import draw_losses
 from prudent.figures.fig9_accuracy import draw_accuracy
 from prudent.figures.fig10_kl import draw_kl
 from prudent.figures.fig11_reward import draw_reward
+from prudent.figures.gain_over_kl import draw_gain_over_kl
+from prudent.figures.overoptimisation import draw_overoptimisation
 from prudent.figures.style import _spread
 from prudent.rewards import rewardbench
 
@@ -39,9 +42,12 @@ from prudent.rewards import rewardbench
 
 def test_a_figure_is_a_row_a_module_and_a_caption():
     names = names_of_figures()
-    assert len(names) == 12
+    assert len(names) == 14
     numbered = {name for name in names if name.startswith("fig")}
-    assert set(names) - numbered == {"kinds", "frequency", "risk_return", "frontier", "calibration"}
+    assert set(names) - numbered == {
+        *("kinds", "frequency", "risk_return", "gain_over_kl"),
+        *("frontier", "calibration", "overoptimisation"),
+    }
     modules = {path.stem for path in (ROOT / "workflow_scripts/prudent/figures").glob("fig*.py")}
     captions = {path.stem for path in (ROOT / "rules/captions").glob("fig*_*.rst")}
     assert numbered == modules == captions
@@ -194,7 +200,7 @@ def test_accuracy_shows_base_mean_and_every_head(sections, heads, ensembles):
 
 def kl_figure(logs, methods):
     """Fig 10 with two policies a method, all at one KL."""
-    ends = {"method": [*methods, *methods], "kl": 1.3, "target": "reached"}
+    ends = {"method": [*methods, *methods], "kl": 1.3, "kl_target": np.nan, "target": "fixed"}
     return draw_kl(logs, pd.DataFrame(ends), methods)
 
 
@@ -253,7 +259,7 @@ def test_the_mean_of_all_heads_is_dashed():
     ],
 )
 def test_kl_says_whether_it_is_matched(methods, kls, text):
-    policies = pd.DataFrame({"method": methods, "kl": kls, "target": "fixed"})
+    policies = pd.DataFrame({"method": methods, "kl": kls, "kl_target": 1.0, "target": "fixed"})
     assert text in texts(draw_kl(long_table(make_logs(methods)), policies, methods))
 
 
@@ -266,6 +272,7 @@ def test_a_method_that_is_off_its_kl_is_marked_in_every_figure(methods):
         draw_kl(logs, policies, methods),
         draw_reward(logs, methods, off),
         draw_scores(policies, [0.5, 0.6], methods),
+        draw_overoptimisation(logs, methods, off),
     ):
         check_layout(figure)
         assert "off its KL target" in texts(figure)
@@ -287,9 +294,66 @@ def test_the_search_shows_every_pilot_and_what_was_taken(methods, pilots):
         assert ("not reached" in said) == (method == methods[0])
         numbers = [text.get_text() for text in axes.texts]
         assert numbers == ["1", "2", "3"]
-        filled = [line for line in axes.lines if line.get_marker() == "o"]
-        taken = [line for line in filled if line.get_markerfacecolor() != "white"]
-        assert [line.get_xydata()[0].tolist() for line in taken] == [[0.7, 1.02]]
+        (taken,) = [line for line in axes.lines if line.get_gid() == "taken"]
+        assert list(taken.get_xdata()) == [0.7, 0.7]
+
+
+@pytest.mark.parametrize(
+    ("methods", "seeds", "steps"), [(TWO, 3, 40), (TWO, 1, 1), (MANY, 2, 12), (TWO[:1], 2, 3)]
+)
+def test_proxy_and_judge_are_gains_over_the_kl(methods, seeds, steps):
+    logs = long_table(make_logs(methods, seeds, steps))
+    logs["judge_score"] = 0.3 - 0.1 * logs["proxy_reward"]  # falls where the proxy rises
+    figure = draw_overoptimisation(logs, methods)
+    check_layout(figure)
+    for method in methods:
+        proxy, judged = (
+            artist(figure, f"{name} {method}").get_xydata()
+            for name in ("proxy_reward", "judge_score")
+        )
+        assert proxy[:, 0] == pytest.approx(judged[:, 0]) and len(proxy) == steps
+        assert proxy[0, 1] == judged[0, 1] == 0
+        if steps > 3:
+            assert proxy[-1, 1] > 0.9 and judged[-1, 1] < 0
+            part = logs[logs["method"] == method]
+            last = part[part["step"] >= steps - 5].groupby("seed")["kl"].mean().mean()
+            assert proxy[-1, 0] == pytest.approx(last)
+
+
+def test_a_run_without_a_cheap_judge_draws_its_proxy():
+    logs = long_table(make_logs()).assign(judge_score=np.nan)
+    check_layout(draw_overoptimisation(logs, TWO))
+
+
+@pytest.mark.parametrize("kls", [(0.3,), (0.5, 1.0, 2.0)])
+def test_gains_over_the_kl_are_means_with_their_intervals(kls):
+    draws = np.random.default_rng(5)
+    rows = [
+        (level, number, method, kl, draws.normal(kl, 0.1), draws.normal(2 * kl, 0.1))
+        for level, count in ((GIVEN, 6), (INDEPENDENT, 1))
+        for number in range(count)
+        for method in MANY
+        for kl in kls
+    ]
+    columns = ["level", "replicate", "method", "kl_target", "gain", "proxy_gain"]
+    table = pd.DataFrame(rows, columns=columns)
+    table.loc[table["method"] == MANY[2], "gain"] = np.nan
+    figure = draw_gain_over_kl(table)
+    check_layout(figure)
+    part = table[(table["level"] == GIVEN) & (table["method"] == "vanilla")]
+    lines = {line.get_gid(): line for line in figure.axes[0].lines}
+    means = part.groupby("kl_target")["gain"].mean()
+    assert lines["gain vanilla"].get_xydata() == pytest.approx(
+        np.column_stack([[0, *kls], [0, *means]])
+    )
+    assert f"gain {MANY[2]}" not in lines
+    assert figure.axes[0].get_title(loc="left") == f"{GIVEN} (6)"
+
+
+def test_kl_says_that_all_are_where_they_were_to_be():
+    policies = pd.DataFrame({"method": TWO, "kl": [0.77, 0.83], "kl_target": 0.8})
+    figure = draw_kl(long_table(make_logs()), policies.assign(target="reached"), TWO)
+    assert "all within 5% of 0.800, as asked: matched" in texts(figure)
 
 
 def test_labels_do_not_overlap_and_keep_their_order():

@@ -132,6 +132,7 @@ REFERENCE = tiny_model("gpt2", 1)
             "the tokenizer's tokens go up to 22, and the model has embeddings of 20",
         ),
         ({"tokenizer": None}, "tokenizer: found NoneType, expected the policy's"),
+        ({"judge": 3}, "judge: found int, expected a function of prompts, responses"),
         ({"reward_fn": None}, "reward_fn: found NoneType, expected a function of prompts, resp"),
         (
             {"objective": None},

@@ -17,7 +17,8 @@ from tiny_models import CONFIGS, VOCABULARY, tiny_model, tiny_tokenizer
 from tiny_runs import PROMPTS, CountingRewards, Preempted
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from prudent.tables import write_parquet
+from prudent.policies.target_kl import Calibration
+from prudent.tables import write_json, write_parquet
 
 
 def script_args(tmp_path, **settings) -> train_policy.Args:
@@ -58,6 +59,29 @@ def script_args(tmp_path, **settings) -> train_policy.Args:
     )
 
 
+def test_a_judge_is_logged_and_has_no_part_in_the_training(tmp_path):
+    args = script_args(tmp_path)
+    judged = replace(
+        args, judge="world", policy=tmp_path / "judged", training_log=tmp_path / "judged.csv"
+    )
+    logs = []
+    for one in (args, judged):
+        train_policy.main(one)
+        logs.append(pd.read_csv(one.training_log).drop(columns="seconds"))
+    assert logs[1]["judge_score"].between(-1, 1).all()
+    pd.testing.assert_frame_equal(
+        logs[0].drop(columns="judge_score"), logs[1].drop(columns="judge_score")
+    )
+
+
+def test_a_coefficient_that_was_searched_for_is_the_policys(tmp_path):
+    args = script_args(tmp_path)
+    found = Calibration(0.123, 0.8, None, 0.8, True)
+    write_json({"found": found._asdict()}, tmp_path / "found.json")
+    train_policy.main(replace(args, beta=None, calibration=tmp_path / "found.json"))
+    assert json.loads((args.policy / "metadata.json").read_text())["settings"]["beta"] == 0.123
+
+
 def test_the_script_writes_a_policy_that_loads_and_its_log(tmp_path):
     args = script_args(tmp_path)
     train_policy.main(args)
@@ -67,11 +91,11 @@ def test_the_script_writes_a_policy_that_loads_and_its_log(tmp_path):
         log.columns.tolist()
         == (
             "step kl kl_k3 proxy_reward ensemble_reward sigma kl_coefficient score entropy "
-            "clip_fraction policy_loss value_loss learning_rate tokens seconds"
+            "clip_fraction policy_loss value_loss learning_rate tokens seconds judge_score"
         ).split()
     )
     assert log["step"].tolist() == [0, 1, 2]
-    assert (log["sigma"] > 0).all()
+    assert (log["sigma"] > 0).all() and log["judge_score"].isna().all()
     assert not (tmp_path / "checkpoints").exists()
     policy = AutoModelForCausalLM.from_pretrained(args.policy)
     assert AutoTokenizer.from_pretrained(args.policy).vocab_size == VOCABULARY

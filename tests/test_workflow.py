@@ -23,9 +23,9 @@ from prudent.workflow.config import members_of
 
 METHODS = ("vanilla", "variance_aware")
 OF_REWARDS = ("fig1_heads", "fig6_variance", "fig8_losses", "fig9_accuracy", "kinds", "frequency")
-OF_REWARDS += ("risk_return",)
+OF_REWARDS += ("risk_return", "gain_over_kl")
 FIGURES = (*OF_REWARDS, "fig7_scores", "frontier", "fig10_kl", "fig11_reward")
-FIGURES += ("calibration",)
+FIGURES += ("calibration", "overoptimisation")
 
 
 def assert_drawn(results, names):
@@ -58,7 +58,7 @@ def test_every_stage_left_what_the_next_ones_read(finished):
     for method in METHODS:
         for seed in range(2):
             log = pd.read_csv(results / f"policies/{method}/seed{seed}.csv")
-            assert len(log) == 2 and log["kl"].notna().all()
+            assert len(log) == 2 and log[["kl", "judge_score"]].notna().all(axis=None)
         judged = tables.read_table(results / f"judge/{method}.parquet", "judgements")
         assert judged["score"].notna().all() and set(judged["method"]) == {method}
         assert judged["seed"].tolist() == [0] * 16 + [1] * 16

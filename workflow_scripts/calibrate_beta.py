@@ -163,7 +163,7 @@ def main(args: Args) -> None:
     except InputError as error:
         raise InputError(f"methods.{args.method}.beta.kl {error}") from None
     search = find_beta(kl_of, args.kl, start, slope_at(policies, start))
-    best = estimates[search.beta]
+    best = estimates[search.betas[search.nearest]]
     reached = abs(best.mean / args.kl - 1) <= KL_TOLERANCE
     if not reached:
         logger.warning(

@@ -16,6 +16,7 @@ from prudent.errors import InputError
 from prudent.policies.target_kl import read_calibration
 from prudent.ppo.policy import PolicyRecipe
 from prudent.ppo.settings import PPOSettings
+from prudent.rewards.judges import load_judge
 from prudent.rewards.last_layer import LastLayer
 from prudent.rewards.loading import load_rewards
 from prudent.rewards.settings import SpreadSettings
@@ -39,6 +40,7 @@ class Args:
     run_seed: int  # of this policy
     seed: int  # of the study
     beta: float | None = None  # coefficient of the KL penalty
+    judge: str | None = None  # "world", where its score of each step's responses is logged
     calibration: Path | None = None  # what it was found by, where it is not given
     parameters: dict[str, Any] = field(default_factory=dict)  # of the objective
     spread: dict[str, Any] = field(default_factory=dict)  # how the method takes the spread
@@ -68,6 +70,7 @@ def main(args: Args) -> None:
         "parameters": args.parameters,
         "spread": spread.model_dump(),
         "beta": beta,
+        "judge": args.judge,
         "draw": args.draw,
         "head": args.head,
         "seed": args.seed,
@@ -91,6 +94,7 @@ def main(args: Args) -> None:
         settings,
         spread,
         last_layer,
+        None if args.judge is None else load_judge(args.judge),
     )
     policy, tokenizer, log = recipe.policy(
         *(beta, args.head, args.seed, args.run_seed),
@@ -98,7 +102,10 @@ def main(args: Args) -> None:
         fingerprint=fingerprint,
     )
 
-    write_csv(pd.DataFrame(log), args.training_log, "training_log")
+    table = pd.DataFrame(log)
+    if args.judge is None:
+        table["judge_score"] = float("nan")
+    write_csv(table, args.training_log, "training_log")
     save_checkpoint(policy, tokenizer, args.policy, metadata=sheet)
     # All is written by now: what a network file system does not let go of yet is no failure.
     # Another variant's checkpoint, or what else is in that folder, is not ours to delete.

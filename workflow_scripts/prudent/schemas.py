@@ -126,7 +126,7 @@ TEXT, NUMBER, MAYBE, BOUND = "text", "number", "number or nothing", "number, inf
 CSV_SCHEMAS: dict[str, dict[str, str]] = {
     "training_log": {
         **dict.fromkeys(("step", "kl", "kl_k3", "proxy_reward", "ensemble_reward"), NUMBER),
-        "sigma": MAYBE,
+        **{"sigma": MAYBE, "judge_score": MAYBE},
         **dict.fromkeys(("kl_coefficient", "score", "entropy", "clip_fraction"), NUMBER),
         **dict.fromkeys(("policy_loss", "value_loss", "learning_rate", "tokens"), NUMBER),
         "seconds": NUMBER,

@@ -233,6 +233,11 @@ def target_table(
     return pd.DataFrame(rows, columns=["method", "beta", "kl_target", "target"])
 
 
+def at_one_target(rows: pd.DataFrame) -> bool:
+    """Whether all rows, of policies or methods, are at the same KL that was asked for."""
+    return bool((rows["target"] == "reached").all() and rows["kl_target"].nunique() == 1)
+
+
 def missed(policies: pd.DataFrame) -> list[str]:
     """The methods of ``policies.csv`` whose policies are not at the KL that was asked for."""
     return list(dict.fromkeys(policies.loc[policies["target"] == "missed", "method"]))

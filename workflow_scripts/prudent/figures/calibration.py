@@ -41,9 +41,9 @@ def draw_calibration(pilots: pd.DataFrame, found: Mapping[str, Calibration]) -> 
     note = (
         "Each small mark is a pilot: a policy with a member and a random stream of its own that is "
         "not compared. The numbered marks are their means, in the order of the search, "
-        "\N{PLUS-MINUS SIGN} 1 standard error; the filled one is the coefficient that was taken. "
-        "The line is the mean KL of the optimal policies of the members that are compared. The "
-        f"band is the target \N{PLUS-MINUS SIGN} {KL_TOLERANCE:.0%}."
+        "\N{PLUS-MINUS SIGN} 1 standard error. The vertical line is the coefficient that was "
+        "taken. The curve is the mean KL of the optimal policies of the members that are "
+        f"compared. The band is the target \N{PLUS-MINUS SIGN} {KL_TOLERANCE:.0%}."
     )
     columns = min(COLUMNS, len(methods))
     rows = -(-len(methods) // columns)
@@ -61,7 +61,7 @@ def draw_calibration(pilots: pd.DataFrame, found: Mapping[str, Calibration]) -> 
         axes.set_ylabel("final KL to the reference, nats")
     keys = [
         Line2D([], [], color=INK, marker=".", linestyle="none", label="pilot"),
-        Line2D([], [], color=INK, marker="o", markersize=9, linestyle="none", label="taken"),
+        Line2D([], [], color=INK, linewidth=2.2, label="taken"),
         Line2D([], [], color=INK, linewidth=0.8, label="optimum"),
     ]
     figure.legend(handles=keys, loc="outside right upper")
@@ -74,6 +74,7 @@ def _panel(axes: Axes, pilots: pd.DataFrame, found: Calibration, look: Look) -> 
         target * (1 - KL_TOLERANCE), target * (1 + KL_TOLERANCE), color=GREY, alpha=0.25, zorder=0
     )
     axes.axhline(target, color=INK, linestyle=(0, (4, 2)), linewidth=1.2)
+    axes.axvline(found.beta, color=look.ink, linewidth=2.2, zorder=1, gid="taken")
     axes.plot(
         pilots["beta"], pilots["kl"], ".", color=look.colour, markersize=6, zorder=2, gid="pilots"
     )
@@ -81,7 +82,6 @@ def _panel(axes: Axes, pilots: pd.DataFrame, found: Calibration, look: Look) -> 
     axes.plot(exact.index, exact, color=INK, linewidth=0.8, zorder=1, gid="exact")
     estimates = pilots.drop_duplicates("evaluation").sort_values("evaluation")
     for row in estimates.itertuples():
-        taken = row.beta == found.beta
         error = row.policies_kl_se if np.isfinite(row.policies_kl_se) else None
         axes.errorbar(
             row.beta,
@@ -90,7 +90,7 @@ def _panel(axes: Axes, pilots: pd.DataFrame, found: Calibration, look: Look) -> 
             marker="o",
             markersize=13,
             color=look.ink,
-            markerfacecolor=look.ink if taken else "white",
+            markerfacecolor="white",
             linewidth=1.2,
             zorder=3,
         )
@@ -100,7 +100,7 @@ def _panel(axes: Axes, pilots: pd.DataFrame, found: Calibration, look: Look) -> 
             ha="center",
             va="center",
             fontsize=8,
-            color="white" if taken else look.ink,
+            color=look.ink,
             zorder=5,
         )
     for axis, scale in ((axes.xaxis, axes.set_xscale), (axes.yaxis, axes.set_yscale)):

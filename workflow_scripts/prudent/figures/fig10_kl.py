@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from prudent.analysis.policies import kl_mismatch, missed
+from prudent.analysis.policies import at_one_target, kl_mismatch, missed
 from prudent.analysis.statistics import variance
 from prudent.analysis.wording import MINUS, name_of, number
 from prudent.figures import curves
@@ -33,7 +33,7 @@ def draw_kl(logs: pd.DataFrame, policies: pd.DataFrame, methods: Sequence[str]) 
 
     Args:
         logs: method, seed, step, kl; one row a policy and step.
-        policies: method, kl, target; one row a policy.
+        policies: method, kl, kl_target, target; one row a policy.
     """
     ends = {
         method: policies.loc[policies["method"] == method, "kl"].to_numpy(float)
@@ -54,17 +54,20 @@ def draw_kl(logs: pd.DataFrame, policies: pd.DataFrame, methods: Sequence[str]) 
     curves.draw_curves(axes, logs, methods, {"kl": "-"}, labels)
     axes.set_ylabel("KL to the reference (nats per response)")
     if len(methods) > 1:
-        axes.set_title(_match(means), color=INK)
+        one = policies["kl_target"].iloc[0] if at_one_target(policies) else None
+        axes.set_title(_match(means, one), color=INK)
     return figure
 
 
-def _match(means: dict[str, float]) -> str:
+def _match(means: dict[str, float], target: float | None) -> str:
     """One line that says whether the methods' final KLs are near enough to be compared."""
     low, high = min(means, key=means.get), max(means, key=means.get)
     gap = kl_mismatch(means[low], means[high])
     if not np.isfinite(gap):
         return "Final KLs are not all positive: the methods cannot be matched by KL"
     limit = f"{KL_TOLERANCE:.0%}"
+    if target is not None:
+        return f"Final KLs are all within {limit} of {number(target)}, as asked: matched"
     apart = f"{100 * gap:.0f}% apart"
     if gap <= KL_TOLERANCE:
         most = "" if len(means) == 2 else "at most "

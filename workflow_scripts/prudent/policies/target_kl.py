@@ -18,14 +18,14 @@ from prudent.checkpoint_files import read_json
 from prudent.errors import InputError
 
 KL_TOLERANCE = 0.05
-"""How far apart two methods' KLs may be to be compared, as a share: a variance of scores that grows
-with KL^2.6 then differs by a factor of 1.14."""
-TOLERANCE = KL_TOLERANCE / 2
-"""How far from the target a search may end: the policies' own heads and streams add to it."""
+"""How far from a target, or from each other, KLs may be to be compared, as a share: a variance of
+scores that grows with KL^2.6 then differs by a factor of 1.14."""
 EVALUATIONS = 6
 """The most coefficients that a search tries."""
 LONGEST = math.log(4)
 """The longest step of log beta that leaves what the evaluations enclose."""
+GUARD = 0.1
+"""How far inside of what encloses the target a step ends, so that each narrows it down."""
 STEEPEST, FLATTEST = -4.0, -0.25
 """d log KL / d log beta, where two evaluations are believed. It is about -2 near the reference."""
 
@@ -42,12 +42,11 @@ class Search(NamedTuple):
 
     betas: list[float]
     kls: list[float]
-    best: int
+    nearest: int
     """The place of the coefficient whose KL is nearest to the target."""
-
-    @property
-    def beta(self) -> float:
-        return self.betas[self.best]
+    beta: float
+    """The coefficient that is taken: the one that would be tried next where the nearest KL is
+    within the tolerance, and else the nearest one."""
 
 
 def find_beta(
@@ -55,7 +54,7 @@ def find_beta(
     target: float,
     start: float,
     slope: float = -2.0,
-    tolerance: float = TOLERANCE,
+    tolerance: float = KL_TOLERANCE,
     evaluations: int = EVALUATIONS,
 ) -> Search:
     """Tries coefficients until the KL of one is ``target``, by a bracketed secant in log beta.
@@ -64,7 +63,7 @@ def find_beta(
         kl_of: the mean final KL > 0 at a coefficient; it may be noisy.
         start: the first coefficient that is tried.
         slope: d log KL / d log beta to believe until two evaluations show their own.
-        tolerance: of log(KL / target), in absolute value.
+        tolerance: of the KL, as a share of the target.
         evaluations: the most coefficients that are tried.
     """
     found: list[tuple[float, float]] = []  # log beta, log(KL / target)
@@ -74,20 +73,21 @@ def find_beta(
         betas.append(math.exp(place))
         kls.append(kl_of(betas[-1]))
         found.append((place, math.log(kls[-1] / target)))
-        if abs(found[-1][1]) <= tolerance or len(found) == evaluations:
-            break
-        place = _next(found, slope)
-    best = min(range(len(found)), key=lambda number: abs(found[number][1]))
-    return Search(betas, kls, best)
+        near = abs(kls[-1] / target - 1) <= tolerance
+        if near or len(found) == evaluations:
+            nearest = min(range(len(found)), key=lambda number: abs(found[number][1]))
+            beta = math.exp(_next(found, slope, 0.0)) if near else betas[nearest]
+            return Search(betas, kls, nearest, beta)
+        place = _next(found, slope, GUARD)
 
 
-def _next(found: list[tuple[float, float]], slope: float) -> float:
-    """The log beta to try next."""
+def _next(found: list[tuple[float, float]], slope: float, guard: float) -> float:
+    """The log beta to try next, ``guard`` of an enclosing interval's length inside of it."""
     above = min(((y, x) for x, y in found if y > 0), default=None)
     below = max(((y, x) for x, y in found if y <= 0), default=None)
     if above is not None and below is not None:
         # The nearest on either side; noise may have put them in the wrong order.
-        share = min(max(above[0] / (above[0] - below[0]), 0.1), 0.9)
+        share = min(max(above[0] / (above[0] - below[0]), guard), 1 - guard)
         return above[1] + share * (below[1] - above[1])
     # All on one side: on from the outermost, so that no coefficient is tried twice.
     found = sorted(found, reverse=above is None)
@@ -111,12 +111,12 @@ class Calibration(NamedTuple):
 
     beta: float
     kl: float
-    """Estimate of the mean final KL of the method's policies."""
+    """The pilots' mean final KL at the nearest coefficient that was tried."""
     kl_se: float | None
     """Its standard error; None with one pilot."""
     kl_target: float
     reached: bool
-    """Whether the estimate is near the target."""
+    """Whether that is within 5% of the target."""
 
 
 def read_calibration(path: Path) -> Calibration:

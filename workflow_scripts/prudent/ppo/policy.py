@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from prudent.policies.models import load_causal_lm, load_policy, use_fused_gelu
 from prudent.ppo.memory import keep_freed_memory
-from prudent.ppo.trainer import Objective, PPOSettings, PPOTrainer
+from prudent.ppo.trainer import Judge, Objective, PPOSettings, PPOTrainer
 from prudent.rewards.interface import RewardFunction
 from prudent.rewards.last_layer import LastLayer
 from prudent.rewards.settings import SpreadSettings
@@ -29,6 +29,8 @@ class PolicyRecipe:
     settings: PPOSettings
     spread: SpreadSettings = SpreadSettings()  # noqa: RUF009, it is frozen
     last_layer: LastLayer | None = None
+    judge: Judge | None = None
+    """Scores each step's responses for the log."""
 
     def policy(
         self, beta: float, head: int, seed: int, run_seed: int, **checkpoints: Any
@@ -57,6 +59,7 @@ class PolicyRecipe:
             run_seed=run_seed,
             spread=self.spread,
             last_layer=self.last_layer,
+            judge=self.judge,
             **checkpoints,
         )
         return policy, tokenizer, trainer.train(self.prompts)

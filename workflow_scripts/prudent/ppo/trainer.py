@@ -25,10 +25,11 @@ import json
 import logging
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -67,6 +68,7 @@ from prudent.texts import text_list
 logger = logging.getLogger(__name__)
 
 Objective = Callable[..., Signal]
+Judge = Callable[[list[str], list[str]], Mapping[str, Any]]
 
 REFERENCE_BATCHES = 8
 """Batches of the reference's responses that an objective is given where it asks for them."""
@@ -105,7 +107,9 @@ class PPOTrainer:
     of these, given ``beta`` and, if it asks for it, the policy's own ``head``; one with parameters
     is given as ``functools.partial(objective, width=2.0)``. ``spread`` says how the spread is taken
     that an objective asks for, and ``last_layer`` what the training pairs know of the features.
-    ``seed`` is the study's, ``run_seed`` the run's.
+    ``judge``, a function of prompts and responses that returns ``{"score": [B], ...}``, scores each
+    step's responses for the log, and has no part in the training. ``seed`` is the study's,
+    ``run_seed`` the run's.
 
     With ``checkpoints``, a folder, a run that was stopped goes on from its last checkpoint, bit for
     bit as if it had not been, provided that it is the same run: the same settings, prompts,
@@ -133,6 +137,7 @@ class PPOTrainer:
         run_seed: int = 0,
         spread: SpreadSettings = SpreadSettings(),  # noqa: B008, it is frozen
         last_layer: LastLayer | None = None,
+        judge: Judge | None = None,
         checkpoints: str | Path | None = None,
         fingerprint: dict[str, Any] | None = None,
     ) -> None:
@@ -146,9 +151,13 @@ class PPOTrainer:
                 f"reward_fn: found {type(reward_fn).__name__}, expected a function of prompts, "
                 "responses"
             )
+        if judge is not None and not callable(judge):
+            raise InputError(
+                f"judge: found {type(judge).__name__}, expected a function of prompts, responses"
+            )
         run = RunSettings(beta=beta, head=head, seed=seed, run_seed=run_seed)
         self.policy, self.reference, self.tokenizer = policy, reference, tokenizer
-        self.reward_fn, self.objective = reward_fn, objective
+        self.reward_fn, self.objective, self.judge = reward_fn, objective, judge
         self.head, self.beta, self.settings = run.head, run.beta, settings
         self.seed, self.run_seed = run.seed, run.run_seed
         self.checkpoints = None if checkpoints is None else Path(checkpoints)
@@ -262,6 +271,8 @@ class PPOTrainer:
             "tokens": int(rollout.mask.sum()),
             "seconds": time.perf_counter() - start,
         }
+        if self.judge is not None:
+            row["judge_score"] = float(np.mean(self.judge(texts, responses)["score"]))
         if taken := row.keys() & signal.metrics.keys():
             raise InputError(
                 f"the objective {name_of(self.objective)} has the metric {quoted(min(taken))}, "
@@ -438,6 +449,7 @@ class PPOTrainer:
             "ppo": self.settings.model_dump(),
             "objective": {"name": name_of(self.objective), "digest": digest_of(self.objective)},
             "spread": self.run.spread.model_dump(),
+            "judge": digest_of(self.judge),
             "last_layer": digest_of(self.run.last_layer and self.run.last_layer.gram),
             **{"head": self.head, "beta": self.beta, "seed": self.seed, "run_seed": self.run_seed},
             "prompts": hashlib.sha256(json.dumps(prompts).encode()).hexdigest(),

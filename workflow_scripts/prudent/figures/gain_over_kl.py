@@ -1,0 +1,96 @@
+"""The judge's score and the proxy reward of all methods' optimal policies over the KL."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from prudent.analysis.statistics import t_interval
+from prudent.analysis.wording import name_of
+from prudent.figures.looks import INK, Look, looks
+from prudent.figures.style import new_figure, styled
+from prudent.tables import read_table
+
+PARTS = {"gain": "gain in the judge's score", "proxy_gain": "gain in the method's own score"}
+
+
+def plot(policies: Path) -> Figure:
+    """All methods and KLs of the exact policies."""
+    return draw_gain_over_kl(read_table(policies, "exact_policies"))
+
+
+@styled
+def draw_gain_over_kl(policies: pd.DataFrame) -> Figure:
+    """A column a level: the mean gain over sqrt(KL), the judge's above, the method's own below.
+
+    Args:
+        policies: ``exact.evaluate.compare``.
+    """
+    methods, levels = (list(dict.fromkeys(policies[key])) for key in ("method", "level"))
+    look = looks(methods)
+    note = (
+        "Optimal policies, which need no training. The KL is on a square root's scale, as in Gao "
+        "et al. (arXiv 2210.10760): an optimum far from over-optimisation rises along a straight "
+        "line. Lines are means over ensembles from the reference policy (0) through the KLs of "
+        "exact.kl; bands are 95% t intervals over ensembles. Where the method's own score rises "
+        "and the judge's does not, the rewards are wrong. Scores of different methods have "
+        "different scales."
+    )
+    figure = new_figure(3.6 * len(levels) + 2.6, 6.8, "Optimal policies over the KL", note)
+    panels = figure.subplots(len(PARTS), len(levels), sharex=True, sharey="row", squeeze=False)
+    for row, (column, label) in zip(panels, PARTS.items(), strict=True):
+        for axes, level in zip(row, levels, strict=True):
+            part = policies[policies["level"] == level]
+            for method in dict.fromkeys(part["method"]):
+                _line(axes, part[part["method"] == method], column, method, look[method])
+            axes.axhline(0, color=INK, linestyle=(0, (4, 2)), linewidth=1.2)
+            axes.set_xscale("function", functions=(_root, np.square))
+            axes.set_xlim(left=0)
+            axes.grid(True)
+            if column == "gain":
+                axes.set_title(f"{level} ({part['replicate'].nunique()})")
+        row[0].set_ylabel(label)
+    for axes in panels[-1]:
+        axes.set_xlabel("KL to the reference policy, nats")
+    keys = [
+        Line2D([], [], color=look[m].colour, marker=look[m].marker, label=name_of(m))
+        for m in methods
+    ]
+    figure.legend(handles=keys, loc="outside right upper")
+    return figure
+
+
+def _line(axes: Axes, part: pd.DataFrame, column: str, method: str, look: Look) -> None:
+    """One method: the means over its ensembles, from the reference on, with their intervals."""
+    found = [
+        t_interval(values.dropna().to_numpy())
+        for _, values in part.groupby("kl_target")[column]
+        if values.notna().any()
+    ]
+    if not found:
+        return
+    known = part.dropna(subset=column)
+    kls = np.r_[0, np.sort(known["kl_target"].unique())]
+    mean, low, high = (np.r_[0, [getattr(one, name) for one in found]] for name in INTERVAL)
+    axes.plot(
+        kls,
+        mean,
+        color=look.colour,
+        marker=look.marker,
+        markersize=5,
+        linewidth=1.6,
+        gid=f"{column} {method}",
+    )
+    axes.fill_between(kls, low, high, color=look.colour, alpha=0.12, linewidth=0)
+
+
+INTERVAL = ("estimate", "low", "high")
+
+
+def _root(values: np.ndarray) -> np.ndarray:
+    return np.sqrt(np.maximum(values, 0))
