@@ -36,8 +36,12 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return store
 
 
-def misses(folder: Path, store: Path, *arguments: str, path: Path | None = None) -> set[str]:
-    """The cached rules whose results would not come from the cache, in an empty checkout."""
+SEARCH = "calibration/variance_aware"
+"""What the one search of the tiny scenario makes; not in the first checkout's cache."""
+
+
+def fates(folder: Path, store: Path, *arguments: str, path: Path | None = None) -> dict[str, str]:
+    """What becomes of the results of cached rules in an empty checkout: obtained or written."""
     output = snakemake(
         *(folder, "--dry-run", "--forceall", "--cache", "--configfile", TINY, *arguments),
         path=path,
@@ -45,11 +49,16 @@ def misses(folder: Path, store: Path, *arguments: str, path: Path | None = None)
     )
     text = output.stdout + output.stderr
     assert output.returncode == 0, text
-    fates = re.findall(r"Output file results/tiny/([\w/]+)\S* will be (\w+)", text)
-    rules = {place: name for name, place in CACHED.items()}
-    found = {rules[place]: fate for place, fate in fates}
-    assert set(found) == set(CACHED) and set(found.values()) <= {"obtained", "written"}, text
-    return {name for name, fate in found.items() if fate == "written"}
+    found = dict(re.findall(r"Output file results/tiny/([\w/]+)\S* will be (\w+)", text))
+    assert set(found) == {*CACHED.values(), SEARCH}, text
+    assert set(found.values()) <= {"obtained", "written"}, text
+    return found
+
+
+def misses(folder: Path, store: Path, *arguments: str, path: Path | None = None) -> set[str]:
+    """The cached rules, but for the search, whose results would not come from the cache."""
+    found = fates(folder, store, *arguments, path=path)
+    return {name for name, place in CACHED.items() if found[place] == "written"}
 
 
 @pytest.fixture
@@ -77,7 +86,16 @@ def test_a_second_checkout_takes_what_there_is_and_ends_alike(cache, checkout, f
     assert "Nothing to be done" in again.stdout + again.stderr
     # Links into a cache that was cleared lead nowhere: these stages are made again.
     shutil.rmtree(results)
-    assert misses(checkout, cache) == set()
+    assert set(fates(checkout, cache).values()) == {"obtained"}
+    # A search's key holds its target, its pilots, the study's seed and the trainer's code.
+    overlay = checkout.parent / "overlay.yaml"
+    for text in ("pilots: 2", "methods: {variance_aware: {beta: {kl: 0.03}}}", "seed: 1"):
+        overlay.write_text(text)
+        assert fates(checkout, cache, str(overlay))[SEARCH] == "written"
+    overlay.write_text("seeds: 3\nmethods: {vanilla: {beta: 0.1}}\n")
+    assert fates(checkout, cache, str(overlay))[SEARCH] == "obtained"
+    edit(checkout, "prudent/ppo/trainer.py", lambda text: text + "\n\nUNUSED = 1\n")
+    assert misses(checkout, cache) == set() and fates(checkout, cache)[SEARCH] == "written"
     cleared = checkout.parent / "cleared"
     cleared.mkdir()
     assert misses(checkout, cleared) == set(CACHED)

@@ -116,28 +116,29 @@ def test_a_missing_ensemble_is_named(config):
 
 @pytest.mark.parametrize(("name", "each"), [("members", 10), ("warm", 5)])
 def test_independent_models_count_against_the_limit_of_jobs(name, each):
-    # Of two methods' one policy each, replicates, and about as many as rules.
-    limit = 2 * 2 * 1 + REPLICATES + 30
+    # Of two methods' one policy and search each, replicates, and about as many as rules.
+    limit = 2 * 2 * 1 + 2 + REPLICATES + 30
     most = {"ensemble": name, "ensembles": {name: {"draws": 7}}, "seeds": 1}
     most["methods"] = {"variance_aware": {"objective": "mean"}}  # a single member has no spread
-    assert effective(**most, limits={"jobs": limit + 7 * each})["ensemble"] == name
-    message = refusal({**most, "limits": {"jobs": limit + 7 * each - 1}})
-    assert f"`ensembles.{name}.draws` is 7, which comes to about {limit + 7 * each} jobs" in message
-    assert f"{7 * each} independent reward model(s)" in message and "`limits.jobs`" in message
+    assert effective(**most, limits={"jobs": limit + 8 * each})["ensemble"] == name
+    message = refusal({**most, "limits": {"jobs": limit + 8 * each - 1}})
+    assert f"`ensembles.{name}.draws` is 7, which comes to about {limit + 8 * each} jobs" in message
+    # One draw more is the pilots'.
+    assert f"{8 * each} independent reward model(s)" in message and "`limits.jobs`" in message
 
 
 def test_policies_and_models_are_counted_together_and_the_larger_one_is_named():
     members = {"ensemble": "members", "ensembles": {"members": {"draws": 2}}}
-    changes = members | {"limits": {"jobs": 89 + REPLICATES}}
-    assert f"`seeds` is 10, which comes to about {90 + REPLICATES} jobs" in refusal(changes)
+    changes = members | {"limits": {"jobs": 101 + REPLICATES}}
+    assert f"`seeds` is 10, which comes to about {102 + REPLICATES} jobs" in refusal(changes)
     # Those that are only checked count as well.
     checked = {"ensemble": "heads", "diagnosis": {"ensembles": ["members", "warm"]}, "seeds": 1}
-    message = refusal({**checked, "limits": {"jobs": 48 + REPLICATES}})
-    jobs = 49 + REPLICATES
+    message = refusal({**checked, "limits": {"jobs": 50 + REPLICATES}})
+    jobs = 51 + REPLICATES
     assert f"`ensembles.members.draws` is 1, which comes to about {jobs} jobs" in message
     assert f"15 independent reward model(s), {REPLICATES} replicate(s)" in message
     message = refusal({**checked, "exact": {"replicates": 99}, "limits": {"jobs": 99}})
-    assert "`exact.replicates` is 99, which comes to about 148 jobs" in message
+    assert "`exact.replicates` is 99, which comes to about 150 jobs" in message
 
 
 def test_ensembles_that_are_not_used_count_for_nothing():

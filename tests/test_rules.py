@@ -17,7 +17,7 @@ SCRIPTS = ROOT / "workflow_scripts"
 def test_slurm_profile_gives_gpus_to_the_rules_that_ask_for_one():
     profile = yaml.safe_load((ROOT / "profiles/slurm/config.yaml").read_text(encoding="utf-8"))
     asking = {name for name, text in rule_texts().items() if "gpu=1" in text}
-    asking |= {"train_judge", "respond_reference"}
+    asking |= {"train_judge", "train_pilots", "respond_reference"}
     assert set(profile["set-resources"]) == asking
     assert all(given["gpu_model"] == "a40" for given in profile["set-resources"].values())
 
@@ -63,7 +63,7 @@ def test_a_rule_is_complete(name, text):
         known |= WILDCARDS_IN_FUNCTIONS.get(name, set())
         assert set(re.findall(r"\{\{(\w+)\}\}", text)) <= known, "a wildcard"
     assert f'"../workflow_scripts/{name}.py"' in text
-    assert re.search(rf'code=[^=]*(code_digest|code_of_ensembles)\(\s*"{name}"', text)
+    assert re.search(rf'code=[^=]*(code_digest|code_of_ensembles|code_of_policy)\(\s*"{name}"', text)
     for directive in ("input", "output", "params"):
         block = re.search(rf"^    {directive}:\n((?:     .*\n)+)", text, re.M).group(1)
         for line in re.findall(r"^ {8}(\w.*)", block, re.M):

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import NullFormatter, ScalarFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from prudent.analysis.wording import name_of, number
 from prudent.figures.looks import GREY, INK, Look, looks
@@ -19,6 +19,8 @@ from prudent.policies.target_kl import KL_TOLERANCE, Calibration, read_calibrati
 from prudent.tables import read_csv
 
 COLUMNS = 4
+TICKS = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)
+"""Of a decade; fewer are drawn where they would not fit."""
 
 
 def plot(tables: Sequence[Path], calibrations: Sequence[Path], methods: Sequence[str]) -> Figure:
@@ -105,8 +107,9 @@ def _panel(axes: Axes, pilots: pd.DataFrame, found: Calibration, look: Look) -> 
         )
     for axis, scale in ((axes.xaxis, axes.set_xscale), (axes.yaxis, axes.set_yscale)):
         scale("log")
-        axis.set_major_formatter(ScalarFormatter())
-        axis.set_minor_formatter(NullFormatter())
+        axis.set_major_locator(LogLocator(subs=TICKS))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_locator(NullLocator())
     axes.margins(0.12)
     axes.set_xlabel("coefficient")
     axes.grid(True, which="both", color=GREY, alpha=0.25)

@@ -402,8 +402,11 @@ class Config(Settings):
         policies = len(self.methods) * self.seeds
         used = {name: self.ensembles[name] for name in used_ensembles(self.model_dump())}
         models = {name: one.draws * models_of(one.model_dump()) for name, one in used.items()}
+        searches = sum(isinstance(method.beta, TargetKL) for method in self.methods.values())
+        if searches and self.seeds:  # the pilots have a draw of their own
+            models[self.ensemble] += models_of(used[self.ensemble].model_dump())
         jobs = 2 * policies + sum(models.values()) + self.exact.replicates + self.OTHER_JOBS
-        jobs += sum(isinstance(method.beta, TargetKL) for method in self.methods.values())
+        jobs += searches
         if jobs > self.limits.jobs:
             most = max(models, key=models.get)
             shares = {
