@@ -63,7 +63,7 @@ def test_a_rule_is_complete(name, text):
         known |= WILDCARDS_IN_FUNCTIONS.get(name, set())
         assert set(re.findall(r"\{\{(\w+)\}\}", text)) <= known, "a wildcard"
     assert f'"../workflow_scripts/{name}.py"' in text
-    assert re.search(rf'code=[^=]*(code_digest|code_of_ensembles|code_of_policy)\(\s*"{name}"', text)
+    assert re.search(rf'code=[^=]*code_(digest|of_ensembles|of_policy)\(\s*"{name}"', text)
     for directive in ("input", "output", "params"):
         block = re.search(rf"^    {directive}:\n((?:     .*\n)+)", text, re.M).group(1)
         for line in re.findall(r"^ {8}(\w.*)", block, re.M):
