@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from prudent.errors import InputError
-from prudent.exact.coefficient import betas_for, kls_at, mean_beta, policy_terms, slope_at
+from prudent.exact.coefficient import betas_for, common_beta, kls_at, policy_terms, slope_at
 from prudent.exact.evaluate import Method
 from prudent.exact.optimum import Terms
 from prudent.objectives.pooled import mean
@@ -39,18 +39,19 @@ def test_a_head_of_twice_the_scale_needs_twice_the_coefficient():
     assert brute_kl(terms().score[0], one) == pytest.approx(0.6)
 
 
-def test_the_start_is_the_geometric_mean():
-    betas = betas_for(terms(), 0.6, 1.0)
-    assert mean_beta(terms(), 0.6) == pytest.approx(betas.log().mean().exp().item())
+@pytest.mark.parametrize("kl", [0.05, 0.6, 2.0])
+def test_one_coefficient_for_all_has_the_mean_kl(kl):
+    beta = common_beta(terms(), kl)
+    assert kls_at(terms(), beta).mean().item() == pytest.approx(kl, rel=1e-5)
 
 
 def test_what_no_coefficient_reaches_is_refused_or_has_another():
     flat = terms((1.0, 0.0))
     assert betas_for(flat, 0.5, 7.0)[1] == 7.0
     with pytest.raises(InputError, match=r"is 0.5, .*no coefficient takes 1 of 2 of them there"):
-        mean_beta(flat, 0.5)
+        common_beta(flat, 0.5)
     with pytest.raises(InputError, match="takes 3 of 3"):
-        mean_beta(terms(samples=8), 3.0)
+        common_beta(terms(samples=8), 3.0)
 
 
 def test_near_the_reference_the_kl_falls_with_the_square():

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from prudent.errors import InputError
-from prudent.exact.coefficient import betas_for, kls_at, mean_beta, policy_terms, slope_at
+from prudent.exact.coefficient import betas_for, common_beta, kls_at, policy_terms, slope_at
 from prudent.exact.evaluate import Method, methods_of
 from prudent.exact.optimum import Terms
 from prudent.exact.scores import load_scores
@@ -159,7 +159,7 @@ def main(args: Args) -> None:
         return whole.mean
 
     try:
-        start = mean_beta(policies, args.kl)
+        start = common_beta(policies, args.kl)
     except InputError as error:
         raise InputError(f"methods.{args.method}.beta.kl {error}") from None
     search = find_beta(kl_of, args.kl, start, slope_at(policies, start))

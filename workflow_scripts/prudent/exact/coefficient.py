@@ -12,8 +12,12 @@ from prudent.errors import InputError
 from prudent.exact.evaluate import Method
 from prudent.exact.optimum import Terms, matched, optimum
 from prudent.exact.terms import terms_of
+from prudent.policies.target_kl import find_beta
 from prudent.rewards.interface import Rewards
 from prudent.rewards.last_layer import LastLayer
+
+STEPS, TOLERANCE = 50, 1e-6
+"""Most steps to a coefficient, and the relative error of the KL at which they end."""
 
 
 def policy_terms(
@@ -55,8 +59,8 @@ def betas_for(terms: Terms, kl: float, otherwise: float) -> Tensor:
     return betas.where(betas.isfinite(), otherwise)
 
 
-def mean_beta(terms: Terms, kl: float) -> float:
-    """The geometric mean of the coefficients that take these policies to a KL each.
+def common_beta(terms: Terms, kl: float) -> float:
+    """The one coefficient at which the mean KL of these policies is ``kl``.
 
     Raises InputError where N responses cannot represent policies of this KL.
     """
@@ -67,7 +71,12 @@ def mean_beta(terms: Terms, kl: float) -> float:
             f"{int((~betas.isfinite()).sum())} of {len(betas)} of them there; expected less, more "
             "responses (exact.samples), or a number for beta"
         )
-    return betas.log().mean().exp().item()
+
+    def mean(beta: float) -> float:
+        return kls_at(terms, beta).mean().item()
+
+    start = betas.log().mean().exp().item()
+    return find_beta(mean, kl, start, tolerance=TOLERANCE, evaluations=STEPS).beta
 
 
 def slope_at(terms: Terms, beta: float) -> float:
