@@ -40,7 +40,7 @@ export PYTHONNOUSERSITE := 1
 unexport PYTHONPATH
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test bench resume setup slurm lint report rulegraph config-docs clean
+.PHONY: run test bench resume setup slurm lint report rulegraph config-docs error-rates clean
 
 run: setup
 	@$(CHECK)
@@ -111,6 +111,10 @@ rulegraph: setup
 # The manual's table of the configuration.
 config-docs: setup
 	$(BIN)/python -m prudent.workflow.config_docs
+
+# How often the statistics are wrong, into docs/statistics.md.
+error-rates: setup
+	$(BIN)/python tests/bench/error_rates.py
 
 clean:
 	rm -rf results checkpoints

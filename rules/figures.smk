@@ -183,7 +183,7 @@ rule compare_methods:
         baseline=config["statistics"]["baseline"],
         ensembles=ENSEMBLE["draws"],
         heads=members_of(ENSEMBLE),
-        bootstrap=config["statistics"]["bootstrap"],
+        permutations=config["statistics"]["permutations"],
         seed=config["seed"],
         code=code_digest("compare_methods"),
     message:

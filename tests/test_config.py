@@ -152,7 +152,7 @@ MISTAKES = [
         ["`texts.sources[0].rows`", "at most"],
     ),
     ({"preferences.sources.0": {"sampled": 10**9}}, ["`preferences.sources[0].sampled`", "<= 100"]),
-    ({"statistics.bootstrap": 10**9}, ["`statistics.bootstrap`", "<= 1000000"]),
+    ({"statistics.permutations": 10**9}, ["`statistics.permutations`", "<= 1000000"]),
     ({"prompts.sources.0.rows": 512}, ["`prompts.test` is 512", "less than the 512 rows"]),
     ({"prompts.sources.0.rows": 639}, ["`ppo.batch_size` is 128", "at most 127, the 639 rows"]),
     (

@@ -456,7 +456,7 @@ def test_a_method_brings_only_its_own_jobs(finished, tmp_path):
 
 def test_settings_bring_back_the_stages_that_read_them(finished, tmp_path):
     overlay = tmp_path / "settings.yaml"
-    overlay.write_text("statistics: {bootstrap: 300}\nppo: {threads: 2}\nenvironment: cpu\n")
+    overlay.write_text("statistics: {permutations: 300}\nppo: {threads: 2}\nenvironment: cpu\n")
     counts = dry_run(finished, "--configfile", TINY, str(overlay))
     assert counts == jobs(0, rules={"compare_methods"}, figures=5)
     overlay.write_text("methods: {vanilla: {beta: 0.2}}\n")

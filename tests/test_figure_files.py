@@ -126,7 +126,7 @@ def test_scripts_make_all_files_from_files(results):
         baseline="vanilla",
         ensembles=1,
         heads=3,
-        bootstrap=200,
+        permutations=200,
         seed=0,
     )
     policies = pd.read_csv(folder / "policies.csv")

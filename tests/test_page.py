@@ -11,7 +11,7 @@ import pytest
 from tiny_results import make_exact
 
 from prudent.analysis.findings import findings
-from prudent.analysis.statistics import wilson_interval
+from prudent.analysis.statistics import share_interval
 from prudent.errors import InputError
 from prudent.figures import page
 from prudent.figures.inline import inline_svg
@@ -36,7 +36,7 @@ def make_tables(ratio=3.0, low=1.5, high=6.0, swap=0.01, mismatch=0.05, **change
         ("vanilla", worse[1], 0.06),
         ("variance_aware", worse[0], 0.06 / ratio),
     ):
-        share = wilson_interval(count, 10)
+        share = share_interval(np.arange(10) < count)
         row = {"method": method, "unit": "member", "policies": 10, "units": 10, "score": 0.3}
         row["control"] = "yes" if changes.get("control") and method != "vanilla" else "no"
         row |= {"score_low": 0.2, "score_high": 0.4, "score_variance": variance}
@@ -52,6 +52,7 @@ def make_tables(ratio=3.0, low=1.5, high=6.0, swap=0.01, mismatch=0.05, **change
         "elasticity": (changes.get("elasticity", nan), nan, nan, nan),
         "corrected_ratio": changes.get("corrected", (nan, nan, nan, nan)),
         "brown_forsythe": (nan, nan, nan, 0.02),
+        "pitman_morgan": (nan, nan, nan, 0.03),
         "swap_test": (nan, nan, nan, swap),
         "worse_difference": ((worse[0] - worse[1]) / 10, nan, nan, changes.get("mcnemar", 0.25)),
         "kl_mismatch": (mismatch, nan, nan, nan),
@@ -59,7 +60,9 @@ def make_tables(ratio=3.0, low=1.5, high=6.0, swap=0.01, mismatch=0.05, **change
     common = {"method": "variance_aware", "baseline": "vanilla", "pairs": 10}
     common |= {"unit": changes.get("unit", "member"), "units": changes.get("units", 10)}
     tests = [
-        {**common, "quantity": name} | dict(zip(("estimate", "low", "high", "p"), v, strict=True))
+        {**common, "quantity": name}
+        | dict(zip(("estimate", "low", "high", "p"), v, strict=True))
+        | {"p_holm": v[3]}
         for name, v in quantities.items()
     ]
     return pd.DataFrame(rows), pd.DataFrame(tests)

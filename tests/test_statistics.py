@@ -24,11 +24,13 @@ from prudent.analysis.policies import (
 from prudent.analysis.statistics import (
     brown_forsythe,
     evaluation_noise,
+    holm,
     mcnemar,
     permutation_test,
+    pitman_morgan,
+    share_interval,
     t_interval,
     variance_ratio,
-    wilson_interval,
 )
 from prudent.errors import InputError
 from prudent.policies.target_kl import Calibration
@@ -135,49 +137,71 @@ def test_wilson_interval_is_its_formula(k, n):
     share = k / n
     middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    found = wilson_interval(k, n)
+    outcomes = np.arange(n) < k
+    found = share_interval(outcomes)
+    assert found[1:] == pytest.approx(stats.binomtest(k, n).proportion_ci(method="wilson"))
     assert found == pytest.approx((share, max(middle - half, 0), min(middle + half, 1)), abs=1e-9)
-    assert np.isnan(wilson_interval(0, 0)).all()
+    # Three trials a head that agree are one outcome each.
+    thrice = share_interval(np.repeat(outcomes, 3), np.repeat(np.arange(n), 3))
+    assert thrice == pytest.approx(found)
+    assert np.isnan(share_interval([])).all()
 
 
-def test_variance_ratio_agrees_with_a_bootstrap_by_hand():
+def test_variance_ratio_agrees_with_a_jackknife_by_hand():
     draw = rng(2)
-    clusters = np.repeat(np.arange(6), 2)
+    clusters = np.repeat(np.arange(6), [1, 2, 3, 2, 2, 2])
     a, b = 5 + 2 * draw.normal(size=12), draw.normal(size=12)
-    found = variance_ratio(a, b, clusters, 4000, rng(3))
-    assert found.estimate == pytest.approx(np.var(a, ddof=1) / np.var(b, ddof=1))
-    logs = []
-    for times in rng(3).multinomial(6, np.full(6, 1 / 6), size=4000):
-        rows = np.concatenate(
-            [np.repeat(np.flatnonzero(clusters == c), times[c]) for c in range(6)]
-        )
-        if (times > 0).sum() > 1:
-            logs.append(np.log(np.var(a[rows], ddof=1) / np.var(b[rows], ddof=1)))
-    assert found[1:] == pytest.approx(np.exp(np.quantile(logs, [0.025, 0.975])))
+    found = variance_ratio(a, b, clusters)
+    log = np.log(np.var(a, ddof=1) / np.var(b, ddof=1))
+    left = [clusters != cluster for cluster in range(6)]
+    logs = np.array([np.log(np.var(a[k], ddof=1) / np.var(b[k], ddof=1)) for k in left])
+    half = stats.t.ppf(0.975, 5) * np.sqrt(5 / 6 * ((logs - logs.mean()) ** 2).sum())
+    assert found == pytest.approx(np.exp([log, log - half, log + half]))
     # Shifts change nothing, a scale changes the ratio by its square, and the arms' order inverts.
-    other = variance_ratio(10 * a + 100, b, clusters, 4000, rng(3))
+    other = variance_ratio(10 * a + 100, b, clusters)
     assert other == pytest.approx([100 * v for v in found])
-    inverse = variance_ratio(b, a, clusters, 4000, rng(3))
+    inverse = variance_ratio(b, a, clusters)
     assert inverse == pytest.approx([1 / found.estimate, 1 / found.high, 1 / found.low])
+    assert variance_ratio(a, b) == variance_ratio(a, b, np.arange(12))
 
 
-def test_the_bootstrap_interval_covers_about_ninety_percent_with_ten_heads():
-    draw, covered, runs = rng(4), 0, 400
+def test_the_jackknife_covers_the_ratio_with_ten_heads():
+    draw, covered, runs = rng(4), 0, 2000
     for _ in range(runs):
         a, b = 2 * draw.normal(size=10), draw.normal(size=10)
-        _, low, high = variance_ratio(a, b, np.arange(10), 400, draw)
+        _, low, high = variance_ratio(a, b)
         covered += low < 4 < high
-    assert 0.82 < covered / runs < 0.96
+    assert 0.93 < covered / runs < 0.98
 
 
-def test_resampling_heads_is_wider_than_resampling_their_trials():
+def test_an_interval_over_heads_is_wider_than_one_over_their_trials():
     draw = rng(5)
     heads = np.repeat(np.arange(10), 10)
     a = 2 * np.repeat(draw.normal(size=10), 10) + 0.1 * draw.normal(size=100)
     b = np.repeat(draw.normal(size=10), 10) + 0.1 * draw.normal(size=100)
-    by_head = variance_ratio(a, b, heads, 2000, rng())
-    by_policy = variance_ratio(a, b, np.arange(100), 2000, rng())
+    by_head, by_policy = variance_ratio(a, b, heads), variance_ratio(a, b)
     assert np.log(by_head.high / by_head.low) > 2 * np.log(by_policy.high / by_policy.low)
+
+
+def test_pitman_and_morgans_test_is_their_t():
+    """t = (F - 1) sqrt(n - 2) / (2 sqrt(F (1 - r^2))), with n - 2 degrees of freedom."""
+    draw = rng(12)
+    shared = draw.normal(size=15)
+    a, b = 2 * shared + draw.normal(size=15), shared + draw.normal(size=15)
+    f, r = np.var(a, ddof=1) / np.var(b, ddof=1), np.corrcoef(a, b)[0, 1]
+    t = (f - 1) * np.sqrt(13) / (2 * np.sqrt(f * (1 - r**2)))
+    assert pitman_morgan(a, b) == pytest.approx(2 * stats.t.sf(abs(t), 13))
+    assert np.isnan(pitman_morgan(a, a)) and np.isnan(pitman_morgan(a[:2], b[:2]))
+
+
+def test_holm_adjusts_as_published():
+    """Holm's own example, with a p that is not known."""
+    found = holm([0.01, np.nan, 0.04, 0.03, 0.005])
+    assert found == pytest.approx([0.03, np.nan, 0.06, 0.06, 0.02], nan_ok=True)
+    assert holm([0.6, 0.7]).tolist() == [1.0, 1.0] and len(holm([])) == 0
+    draw = rng(13)
+    p = draw.uniform(size=(3000, 4))
+    assert np.mean([(holm(row) < 0.05).any() for row in p]) == pytest.approx(0.05, abs=0.012)
 
 
 def test_brown_forsythe_is_levenes_test_on_medians():
@@ -190,13 +214,13 @@ def test_the_permutation_test_agrees_with_enumeration():
     draw = rng(8)
     clusters = np.repeat(np.arange(5), 2)
     a, b = 2 * draw.normal(size=10) + 3, draw.normal(size=10)
-    centred = a - a.mean(), b - b.mean()
+    apart = np.abs(a - np.median(a)), np.abs(b - np.median(b))
     sizes = []
     for swaps in itertools.product([0, 1], repeat=5):
         swapped = np.repeat(np.array(swaps, dtype=bool), 2)
-        first = np.where(swapped, centred[1], centred[0])
-        second = np.where(swapped, centred[0], centred[1])
-        sizes.append(abs(np.log(first.var(ddof=1) / second.var(ddof=1))))
+        first = np.where(swapped, apart[1], apart[0])
+        second = np.where(swapped, apart[0], apart[1])
+        sizes.append(abs(np.log(first.mean() / second.mean())))
     expected = np.mean([size >= sizes[0] - 1e-12 for size in sizes])
     assert permutation_test(a, b, clusters, 10, rng()) == pytest.approx(expected)
     # Above the limit of enumeration random swaps are drawn; both see a plain difference.
@@ -206,12 +230,15 @@ def test_the_permutation_test_agrees_with_enumeration():
 
 
 def test_the_permutation_test_keeps_its_level():
-    draw, rejected, runs = rng(9), 0, 400
-    for _ in range(runs):
-        shared = draw.normal(size=10)
-        a, b = shared + draw.normal(size=10), shared + draw.normal(size=10) + 3
-        rejected += permutation_test(a, b, np.arange(10), 100, draw) < 0.05
-    assert rejected / runs < 0.09
+    for skewed in (False, True):
+        draw, rejected, runs = rng(9), 0, 1000
+        for _ in range(runs):
+            shared, a, b = draw.normal(size=(3, 10))
+            a, b = shared + a, shared + b + 3
+            if skewed:
+                a, b = np.exp(a), np.exp(b - 3) + 3
+            rejected += permutation_test(a, b, np.arange(10), 100, draw) < 0.05
+        assert 0.03 < rejected / runs < 0.07
 
 
 def test_mcnemar_counts_the_pairs_that_differ():
@@ -355,7 +382,10 @@ def test_numbers_of_a_method_do_not_depend_on_the_other_methods():
     alone = comparison_table(table[table["method"] != "a"], "vanilla", 500, 7)
     both = comparison_table(table, "vanilla", 500, 7)
     both = both[both["method"] == "b"].reset_index(drop=True)
-    pd.testing.assert_frame_equal(alone, both)
+    # But for what is adjusted over the methods.
+    pd.testing.assert_frame_equal(alone.drop(columns="p_holm"), both.drop(columns="p_holm"))
+    assert (both["p_holm"].dropna() >= both["p"].dropna()).all()
+    assert alone["p_holm"].equals(alone["p"])
 
 
 def test_pairs_are_the_seeds_that_both_methods_have():
@@ -391,8 +421,9 @@ def test_few_seeds_give_nan_and_no_failure(seeds):
 def test_policies_that_are_all_equal_give_nan_and_no_failure():
     same, varied = np.ones(10), np.arange(10.0)
     clusters = np.arange(10)
-    assert np.isnan(variance_ratio(same, same, clusters, 50, rng())).all()
-    assert variance_ratio(varied, same, clusters, 50, rng()).estimate == np.inf
+    assert np.isnan(variance_ratio(same, same, clusters)).all()
+    assert variance_ratio(varied, same, clusters).estimate == np.inf
+    assert np.isnan(variance_ratio(varied, same, clusters)[1:]).all()
     assert np.isnan(permutation_test(same, same, clusters, 50, rng()))
     assert np.isnan(brown_forsythe(same, same))
 

@@ -311,7 +311,7 @@ WRONG_ROWS = {
         {"worse_share": -0.1},
         "column 'worse_share': found -0.1, expected a number from 0",
     ),
-    "tests": (None, "found 7 row(s) of method 'b', baseline 'a', expected 8: each quantity once"),
+    "tests": (None, "found 8 row(s) of method 'b', baseline 'a', expected 9: each quantity once"),
     "calibration": (
         None,
         "found 1 row(s) of method 'b', evaluation 0.5, expected 2: each pilot once",

@@ -37,7 +37,7 @@ class Args:
     baseline: str  # method that the others are compared with
     ensembles: int  # number of them
     heads: int  # of an ensemble
-    bootstrap: int  # resamples
+    permutations: int  # of the permutation test, where all are too many
     seed: int  # of the study
     calibrations: list[Path] = field(default_factory=list)  # of the methods without one, in order
 
@@ -62,8 +62,8 @@ def main(args: Args) -> None:
     tests = comparison_table(
         policies,
         args.baseline,
-        args.bootstrap,
-        derive_seed(args.seed, "bootstrap"),
+        args.permutations,
+        derive_seed(args.seed, "permutations"),
         variance_elasticity(frontier, args.baseline, kl),
     )
     tables.write_csv(policies, args.policies, "policies")

@@ -156,7 +156,7 @@ CSV_SCHEMAS: dict[str, dict[str, str]] = {
     "tests": {
         **dict.fromkeys(("method", "baseline", "unit", "quantity"), TEXT),
         **dict.fromkeys(("pairs", "units"), NUMBER),
-        **dict.fromkeys(("estimate", "low", "high", "p"), BOUND),
+        **dict.fromkeys(("estimate", "low", "high", "p", "p_holm"), BOUND),
     },
     "calibration": {
         "method": TEXT,
@@ -359,11 +359,11 @@ ROWS: dict[str, Rows] = {
         | {
             "quantity": (
                 *("score_difference", "variance_ratio", "elasticity", "corrected_ratio"),
-                "brown_forsythe",
+                *("brown_forsythe", "pitman_morgan"),
                 *("swap_test", "worse_difference", "kl_mismatch"),
             )
         },
-        ranges={"pairs": COUNT, "units": COUNT, "p": SHARE},
+        ranges={"pairs": COUNT, "units": COUNT, "p": SHARE, "p_holm": SHARE},
         empty=True,
     ),
     "diagnosis": Rows(key=(("ensemble", "quantity"),)),

@@ -20,13 +20,15 @@ from prudent import tables
 from prudent.analysis.statistics import (
     brown_forsythe,
     evaluation_noise,
+    holm,
     mcnemar,
     mean_and_se,
     permutation_test,
+    pitman_morgan,
+    share_interval,
     t_interval,
     variance,
     variance_ratio,
-    wilson_interval,
 )
 from prudent.errors import InputError, quoted
 from prudent.policies.target_kl import KL_TOLERANCE, Calibration
@@ -178,8 +180,8 @@ def summary_table(
     Returns:
         method, unit, policies, units (clusters), score and its t interval over them,
         score_variance, score_sd, noise_variance (``evaluation_noise``), worse (count), worse_share
-        and Wilson interval, kl (mean over policies) and kl_sd, grammatical where known,
-        reference_score, reference_se.
+        and its Wilson interval over clusters, kl (mean over policies) and kl_sd, grammatical where
+        known, reference_score, reference_se.
     """
     reference_score, reference_se = mean_and_se(reference)
     rows = []
@@ -187,7 +189,7 @@ def summary_table(
         unit = part["unit"].iloc[0]
         clusters = _cluster_ids(part, unit)
         score = t_interval(part["score"], clusters)
-        share = wilson_interval(int(part["worse"].sum()), len(part))
+        share = share_interval(part["worse"], clusters)
         row = {"method": method, "unit": unit, "policies": len(part)}
         row |= {"units": len(np.unique(clusters))}
         row |= {"score": float(part["score"].mean())}
@@ -265,7 +267,7 @@ def variance_elasticity(frontier: pd.DataFrame, method: str, kl: float) -> float
 def comparison_table(
     policies: pd.DataFrame,
     baseline: str,
-    resamples: int,
+    permutations: int,
     seed: int,
     elasticity: float = float("nan"),
 ) -> pd.DataFrame:
@@ -275,13 +277,14 @@ def comparison_table(
         elasticity: d log variance / d log KL, by ``variance_elasticity``.
 
     Returns:
-        method, baseline, unit, pairs, units (clusters), quantity, estimate, low, high, p. The unit
-        is the ensemble where that of either method is. Quantities: score_difference (method -
-        baseline; t over units), variance_ratio (baseline / method; bootstrap over units),
-        elasticity, corrected_ratio (what the variance ratio would be at one KL, if the variance
-        grew with KL^elasticity; the elasticity's own error is not in its interval), brown_forsythe
-        and swap_test (p only; the second is the paired permutation test), worse_difference (method
-        - baseline, share of policies worse than the reference; p of McNemar), kl_mismatch.
+        method, baseline, unit, pairs, units (clusters), quantity, estimate, low, high, p, p_holm
+        (adjusted over the methods). The unit is the ensemble where that of either method is.
+        Quantities: score_difference (method - baseline; t over units), variance_ratio (baseline /
+        method; jackknife-t over units), elasticity, corrected_ratio (what the variance ratio would
+        be at one KL, if the variance grew with KL^elasticity; the elasticity's own error is not in
+        its interval), brown_forsythe, pitman_morgan and swap_test (p only; the last is the paired
+        permutation test), worse_difference (method - baseline, share of policies worse than the
+        reference; p of McNemar), kl_mismatch.
     """
     by_method = {name: part.set_index("seed") for name, part in policies.groupby("method")}
     if baseline not in by_method:
@@ -303,7 +306,7 @@ def comparison_table(
         rng = np.random.default_rng([seed, *method.encode()])
         nan = float("nan")
         difference = second["worse"].mean() - first["worse"].mean()
-        ratio = variance_ratio(a, b, clusters, resamples, rng)
+        ratio = variance_ratio(a, b, clusters)
         kls = first["kl"].mean(), second["kl"].mean()
         factor = (kls[1] / kls[0]) ** elasticity if min(kls) > 0 else nan
         found = {
@@ -312,7 +315,8 @@ def comparison_table(
             "elasticity": (elasticity, nan, nan, nan),
             "corrected_ratio": (*(factor * bound for bound in ratio), nan),
             "brown_forsythe": (nan, nan, nan, brown_forsythe(a, b)),
-            "swap_test": (nan, nan, nan, permutation_test(a, b, clusters, resamples, rng)),
+            "pitman_morgan": (nan, nan, nan, pitman_morgan(a, b)),
+            "swap_test": (nan, nan, nan, permutation_test(a, b, clusters, permutations, rng)),
             "worse_difference": (difference, nan, nan, mcnemar(first["worse"], second["worse"])),
             "kl_mismatch": (kl_mismatch(*kls), nan, nan, nan),
         }
@@ -323,7 +327,9 @@ def comparison_table(
             rows.append({**common, "quantity": quantity, **values})
     columns = ["method", "baseline", "unit", "pairs", "units", "quantity"]
     columns += ["estimate", "low", "high", "p"]
-    return pd.DataFrame(rows, columns=columns)
+    table = pd.DataFrame(rows, columns=columns)
+    table["p_holm"] = table.groupby("quantity")["p"].transform(holm)
+    return table
 
 
 def with_comparisons(summary: pd.DataFrame, tests: pd.DataFrame) -> pd.DataFrame:

@@ -75,12 +75,20 @@ def t_interval(values: Sequence[float], clusters: Sequence[int] | None = None) -
     return Interval(mean, mean - half, mean + half)
 
 
-def wilson_interval(successes: int, n: int) -> Interval:
-    """A share with Wilson's score interval (Wilson 1927), which holds up at 0 and 1."""
-    if n == 0:
+def share_interval(outcomes: Sequence[bool], clusters: Sequence[int] | None = None) -> Interval:
+    """A share with Wilson's score interval (Wilson 1927), which holds up at 0 and 1.
+
+    With clusters each counts as one outcome, the share of its own: policies of one head are not
+    independent, and as if they were the interval would be too short.
+    """
+    outcomes = np.asarray(outcomes, dtype=float)
+    if not len(outcomes):
         return Interval(float("nan"), float("nan"), float("nan"))
-    interval = stats.binomtest(int(successes), int(n)).proportion_ci(LEVEL, method="wilson")
-    return Interval(successes / n, float(interval.low), float(interval.high))
+    n = len(outcomes) if clusters is None else len(np.unique(np.asarray(clusters)))
+    share, square = float(outcomes.mean()), float(stats.norm.ppf((1 + LEVEL) / 2)) ** 2
+    middle = (share + square / (2 * n)) / (1 + square / n)
+    half = np.sqrt(square * (share * (1 - share) / n + square / (4 * n**2))) / (1 + square / n)
+    return Interval(share, max(float(middle - half), 0.0), min(float(middle + half), 1.0))
 
 
 def variance(values: Sequence[float]) -> float:
@@ -90,46 +98,41 @@ def variance(values: Sequence[float]) -> float:
 
 
 def variance_ratio(
-    baseline: Sequence[float],
-    method: Sequence[float],
-    clusters: Sequence[int],
-    resamples: int,
-    rng: np.random.Generator,
+    baseline: Sequence[float], method: Sequence[float], clusters: Sequence[int] | None = None
 ) -> Interval:
-    """The ratio of sample variances, baseline over method, with a bootstrap interval over heads.
+    """The ratio of sample variances, baseline over method, with the jackknife-t interval.
 
-    Whole clusters are resampled, the same ones in both arms, so that the pairing and the dependence
-    of a head's trials are kept; percentiles of the log ratio. Resamples in which an arm has no
-    variance (one head drawn every time) say nothing and are left out. With ten heads such an
-    interval covers about 90% rather than 95%. nan with fewer than three clusters.
+    Of the logarithm, over clusters: each is left out in turn, in both arms, so that the pairing and
+    the dependence of a head's trials are kept; Student's t with one degree of freedom less than
+    clusters (Miller, Biometrika 1974). nan with fewer than three clusters, or where leaving one out
+    leaves an arm without variance.
 
     Args:
         baseline, method: scores [policies], paired.
-        clusters: the cluster of each pair [policies].
+        clusters: the cluster of each pair [policies]; each its own if None.
     """
     arms = np.array([baseline, method], dtype=float)
-    spread = [variance(arm) for arm in arms]
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = float(np.divide(*spread))
-    names, index = np.unique(np.asarray(clusters), return_inverse=True)
-    if len(names) < 3 or resamples < 1:
+        ratio = float(np.divide(*(variance(arm) for arm in arms)))
+    _, index = np.unique(
+        np.arange(arms.shape[1]) if clusters is None else np.asarray(clusters), return_inverse=True
+    )
+    size = np.bincount(index) if len(index) else np.zeros(0)
+    count = len(size)
+    if count < 3:
         return Interval(ratio, float("nan"), float("nan"))
-    # Sums per cluster, of scores centred first so that the variance does not cancel.
+    # Sums over all but one cluster, of scores centred first so that the variance does not cancel.
     arms = arms - arms.mean(axis=1, keepdims=True)
-    size = np.bincount(index)
-    total = np.stack([np.bincount(index, arm) for arm in arms])
-    square = np.stack([np.bincount(index, arm**2) for arm in arms])
-    times = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)
-    n = times @ size
-    drawn = (times @ square.T - (times @ total.T) ** 2 / n[:, None]) / (n - 1)[:, None]
-    varied = (times > 0).sum(axis=1) > 1
+    n = size.sum() - size
+    total = np.stack([arm.sum() - np.bincount(index, arm) for arm in arms])
+    square = np.stack([(arm**2).sum() - np.bincount(index, arm**2) for arm in arms])
     with np.errstate(divide="ignore", invalid="ignore"):
-        logs = np.log(drawn[varied, 0]) - np.log(drawn[varied, 1])
-    logs = logs[np.isfinite(logs)]
-    if not len(logs):
+        left_out = np.subtract(*np.log((square - total**2 / n) / (n - 1)))
+        spread = np.square(left_out - left_out.mean()).sum()
+    half = float(stats.t.ppf((1 + LEVEL) / 2, count - 1) * np.sqrt((count - 1) / count * spread))
+    if not np.isfinite(half):
         return Interval(ratio, float("nan"), float("nan"))
-    low, high = np.exp(np.quantile(logs, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]))
-    return Interval(ratio, float(low), float(high))
+    return Interval(ratio, float(ratio * np.exp(-half)), float(ratio * np.exp(half)))
 
 
 def brown_forsythe(first: Sequence[float], second: Sequence[float]) -> float:
@@ -154,42 +157,52 @@ def permutation_test(
     resamples: int,
     rng: np.random.Generator,
 ) -> float:
-    """Two-sided p of the paired permutation test of equal variances.
+    """Two-sided p of the paired permutation test of equal spread.
 
-    The methods' labels are swapped within heads, which keeps the pairing and the clusters. Each arm
-    is first centred at its mean, so that a difference of means is not taken for one of variances.
-    All swaps are enumerated up to 12 heads at least, and drawn at random where they are more than
-    ``resamples``. nan with fewer than three clusters.
+    Each arm's spread is the mean absolute deviation from its median, so that neither a difference
+    of the arms' levels nor one outlier is taken for one of spread. The methods' labels are swapped
+    within clusters, which keeps the pairing and the dependence of a head's trials. All swaps are
+    enumerated up to 12 clusters at least, and drawn at random where they are more than
+    ``resamples``. nan with fewer than three clusters, or without any spread.
     """
     arms = np.array([baseline, method], dtype=float)
     names, index = np.unique(np.asarray(clusters), return_inverse=True)
     if len(names) < 3:
         return float("nan")
-    arms = arms - arms.mean(axis=1, keepdims=True)
-
-    def size(first: np.ndarray, second: np.ndarray, axis: int) -> np.ndarray:
-        """|log variance ratio| [...], where each cluster's arms are those of ``first`` [..., C]."""
-        swapped = first.astype(bool)[..., index]
-        variances = (
-            np.where(swapped, arms[1 - arm], arms[arm]).var(axis=-1, ddof=1) for arm in (0, 1)
-        )
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.abs(np.subtract(*map(np.log, variances)))
-
-    own, other = np.zeros(len(names)), np.ones(len(names))
-    if not np.isfinite(size(own, other, -1)):
+    apart = np.abs(arms - np.median(arms, axis=1, keepdims=True))
+    if not apart.any():
         return float("nan")
-    result = stats.permutation_test(
-        (own, other),
-        size,
-        permutation_type="samples",
-        vectorized=True,
-        n_resamples=max(resamples, 2**EXACT_SWAPS),  # more than there are: each one once
-        batch=10_000,
-        alternative="greater",
-        rng=rng,
-    )
-    return float(result.pvalue)
+    # A swap turns the sign of a cluster's difference; the sum of both arms stays as it is, so that
+    # their difference says as much as their ratio.
+    differences = np.subtract(*(np.bincount(index, arm) for arm in apart))
+    count = len(differences)
+    found = np.abs(differences.sum()) * (1 - 1e-12)  # equal but for rounding
+    if 2**count <= max(resamples, 2**EXACT_SWAPS):
+        swaps = np.arange(2**count)[:, None] >> np.arange(count) & 1
+        return float((np.abs((1 - 2 * swaps) @ differences) >= found).mean())
+    signs = rng.choice([-1.0, 1.0], size=(resamples, count))
+    return float((1 + (np.abs(signs @ differences) >= found).sum()) / (1 + resamples))
+
+
+def pitman_morgan(first: Sequence[float], second: Sequence[float]) -> float:
+    """Pitman and Morgan's p for equal variances of pairs: is their sum correlated with their
+    difference? Exact for normal scores; takes the pairs as independent."""
+    first, second = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
+    both = first + second, first - second
+    if len(first) < 3 or min(map(np.ptp, both)) == 0:
+        return float("nan")
+    return float(stats.pearsonr(*both).pvalue)
+
+
+def holm(p_values: Sequence[float]) -> np.ndarray:
+    """Holm's adjusted p values (Holm 1979): together they keep the level. nan stays nan."""
+    found = np.asarray(p_values, dtype=float)
+    known = np.flatnonzero(np.isfinite(found))
+    order = known[np.argsort(found[known], kind="stable")]
+    factors = np.arange(len(order), 0, -1)
+    adjusted = np.full(len(found), np.nan)
+    adjusted[order] = np.minimum(np.maximum.accumulate(factors * found[order]), 1)
+    return adjusted
 
 
 def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from prudent.analysis.statistics import LEVEL, Interval, t_interval, wilson_interval
+from prudent.analysis.statistics import LEVEL, Interval, share_interval, t_interval, variance_ratio
 
 KEYS = ["level", "kl_target", "method"]
 LEAST_SIZE = 10.0
@@ -55,7 +55,7 @@ def _row(level, kl, method, gains: pd.Series, base: pd.Series | None, baseline: 
     values = known.to_numpy()
     mean, sd = t_interval(values), spread(values)
     below = int((values < 0).sum())
-    share = wilson_interval(below, len(values))
+    share = share_interval(values < 0)
     row = {"level": level, "kl_target": kl, "method": method, "replicates": len(values)}
     row |= _named("gain", mean) | _named("sd", sd)
     difference = ratio = Interval(*[float("nan")] * 3)
@@ -95,13 +95,6 @@ def _named(name: str, interval: Interval) -> dict[str, float]:
 def spread(values: np.ndarray) -> Interval:
     """The standard deviation (ddof 1) with the jackknife's interval of its logarithm."""
     return _exp(jackknife([values], lambda one: 0.5 * _log_variance(one)))
-
-
-def variance_ratio(first: np.ndarray, second: np.ndarray) -> Interval:
-    """The ratio of the variances of paired values, with the jackknife's interval of its log."""
-    return _exp(
-        jackknife([first, second], lambda one, other: _log_variance(one) - _log_variance(other))
-    )
 
 
 def jackknife(samples: list[np.ndarray], statistic: Callable[..., np.ndarray]) -> Interval:

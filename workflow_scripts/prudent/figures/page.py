@@ -68,9 +68,9 @@ class Section(NamedTuple):
 NOTES = """
 A policy's score is the judge's mean over the fixed test prompts. Policies are paired by seed: the
 same seed has the same member, prompts and sampling streams in every method. The variance ratio's
-interval comes from a bootstrap over members, the same ones in both methods; with about ten members
-such an interval covers about 90%, not 95%, so its edges are softer than they look. The permutation
-test exchanges the methods' labels within members. Brown-Forsythe and McNemar take the policies as
+interval is the jackknife's over members, the same ones in both methods. The permutation test
+exchanges the methods' labels within members; its p is Holm's over all methods. How often each is
+wrong is in docs/statistics.md. Pitman-Morgan, Brown-Forsythe and McNemar take the policies as
 independent, which they are not where a member has several trials. A policy is worse than the
 reference if its mean score is below the reference's on the same prompts. The final KL is the
 policy's on these prompts, exact for each token.

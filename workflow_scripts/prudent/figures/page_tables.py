@@ -71,7 +71,7 @@ def methods_table(summary: pd.DataFrame, tests: pd.DataFrame) -> Table:
         Cell("policies"),
         Cell("mean score", "95% t interval"),
         Cell("variance of scores"),
-        Cell("variance ratio", "baseline / method, 95% bootstrap"),
+        Cell("variance ratio", "baseline / method, 95% jackknife t"),
         Cell("Brown-Forsythe p"),
         Cell("worse than the reference", "95% Wilson"),
         Cell("final KL"),

@@ -163,8 +163,8 @@ class StatisticsSettings(Settings):
 
     baseline: str = "vanilla"
     """Method that the others are compared with."""
-    bootstrap: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
-    """Resamples of the bootstrap."""
+    permutations: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
+    """Label swaps of the permutation test, where all of them are more."""
 
 
 class LimitSettings(Settings):
