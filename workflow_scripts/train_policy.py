@@ -40,7 +40,7 @@ class Args:
     run_seed: int  # of this policy
     seed: int  # of the study
     beta: float | None = None  # coefficient of the KL penalty
-    judge: str | None = None  # "world", where its score of each step's responses is logged
+    judge: str | None = None  # world, where its score of each step is logged
     calibration: Path | None = None  # what it was found by, where it is not given
     parameters: dict[str, Any] = field(default_factory=dict)  # of the objective
     spread: dict[str, Any] = field(default_factory=dict)  # how the method takes the spread
