@@ -98,6 +98,11 @@ def test_a_kl_that_no_coefficient_reaches_ends_at_the_nearest(kl, direction):
     assert search.beta == search.betas[search.nearest]
 
 
+def test_policies_that_do_not_move_end_the_search():
+    search = find_beta(lambda beta: 0.0, 1.0, 1.0)
+    assert len(search.betas) == EVALUATIONS and search.beta == search.betas[search.nearest]
+
+
 def test_a_mean_has_its_standard_error_unless_there_is_one():
     values = np.random.default_rng(1).normal(1, 0.1, 8)
     assert mean_of(values) == pytest.approx((values.mean(), stats.sem(values)))

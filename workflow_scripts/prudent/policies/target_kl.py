@@ -22,6 +22,8 @@ KL_TOLERANCE = 0.05
 scores that grows with KL^2.6 then differs by a factor of 1.14."""
 EVALUATIONS = 6
 """The most coefficients that a search tries."""
+LEAST = 1e-6
+"""The least share of the target that is told from none: policies that did not move have a KL of 0."""
 LONGEST = math.log(4)
 """The longest step of log beta that leaves what the evaluations enclose."""
 GUARD = 0.1
@@ -60,7 +62,7 @@ def find_beta(
     """Tries coefficients until the KL of one is ``target``, by a bracketed secant in log beta.
 
     Args:
-        kl_of: the mean final KL > 0 at a coefficient; it may be noisy.
+        kl_of: the mean final KL at a coefficient; it may be noisy.
         start: the first coefficient that is tried.
         slope: d log KL / d log beta to believe until two evaluations show their own.
         tolerance: of the KL, as a share of the target.
@@ -72,7 +74,7 @@ def find_beta(
     while True:
         betas.append(math.exp(place))
         kls.append(kl_of(betas[-1]))
-        found.append((place, math.log(kls[-1] / target)))
+        found.append((place, math.log(max(kls[-1] / target, LEAST))))
         near = abs(kls[-1] / target - 1) <= tolerance
         if near or len(found) == evaluations:
             nearest = min(range(len(found)), key=lambda number: abs(found[number][1]))
