@@ -51,6 +51,7 @@ onstart:
 localrules:
     all,
     tabulate_variance,
+    power,
     plot_figure,
     write_page,
 

@@ -409,6 +409,21 @@ def summary():
     return [*tables_of_policies().values(), f"{R}/summary/summary.html"]
 
 
+def independent_draws():
+    """The independent draws behind each comparison of methods."""
+    units = {objective.unit for objective in OBJECTIVES.values()}
+    found = {}
+    if "member" in units and SEEDS:
+        found["trained policies, by member"] = len(set(map(tuple, PAIRS)))
+    if "ensemble" in units and SEEDS:
+        found["trained policies, by ensemble"] = len({draw for draw, _ in PAIRS})
+    given = config["exact"]["ensembles"] if FRESH_HEADS else ENSEMBLE["draws"]
+    found["optimal policies, given the backbone"] = given
+    if REPLICATES:
+        found["optimal policies, all drawn anew"] = len(REPLICATES)
+    return found
+
+
 def answerers():
     """Whose responses are rewarded and judged."""
     return [*METHODS, "reference"] if SEEDS else []

@@ -192,6 +192,30 @@ rule compare_methods:
         "../workflow_scripts/compare_methods.py"
 
 
+rule power:
+    """What the configured study can find, before it is run: `snakemake power`."""
+    input:
+        [],
+    output:
+        table=f"{R}/summary/power.csv",
+    log:
+        f"{R}/logs/power.log",
+    benchmark:
+        f"{R}/benchmarks/power.tsv"
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        runtime=lambda wildcards, attempt: 30 * attempt,
+    params:
+        draws=independent_draws(),
+        code=code_digest("power"),
+    message:
+        "What this study can find"
+    script:
+        "../workflow_scripts/power.py"
+
+
 rule plot_figure:
     """A figure of the table above, as PNG, PDF and SVG."""
     input:

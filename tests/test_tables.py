@@ -316,6 +316,7 @@ WRONG_ROWS = {
         None,
         "found 1 row(s) of method 'b', evaluation 0.5, expected 2: each pilot once",
     ),
+    "power": ({}, "row 3: found comparison 'b' a second time, expected it once"),
     "diagnosis": ({}, "row 3: found ensemble 'b', quantity 'a' a second time"),
     "kinds": (
         {"accuracy_mean": 1.5},

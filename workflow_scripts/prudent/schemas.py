@@ -165,6 +165,11 @@ CSV_SCHEMAS: dict[str, dict[str, str]] = {
         **dict.fromkeys(("pilot", "head", "pilot_beta", "kl"), NUMBER),
         "kl_se": MAYBE,
     },
+    "power": {
+        "comparison": TEXT,
+        **dict.fromkeys(("draws", "least_p"), NUMBER),
+        **dict.fromkeys(("ratio", "difference"), BOUND),
+    },
     "exact_summary": {
         **dict.fromkeys(("level", "method", "control"), TEXT),
         **dict.fromkeys(("kl_target", "replicates", "below"), NUMBER),
@@ -351,6 +356,11 @@ ROWS: dict[str, Rows] = {
             **dict.fromkeys(("score_variance", "noise_variance", "score_sd"), COUNT),
             **dict.fromkeys(("worse_share", "worse_low", "worse_high", "grammatical"), SHARE),
         },
+    ),
+    "power": Rows(
+        key=(("comparison",),),
+        ranges={**dict.fromkeys(("draws", "ratio", "difference"), COUNT), "least_p": (0.0, 2.0)},
+        empty=True,
     ),
     # A single method is compared with none.
     "tests": Rows(

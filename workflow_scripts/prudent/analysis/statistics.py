@@ -172,16 +172,28 @@ def permutation_test(
     apart = np.abs(arms - np.median(arms, axis=1, keepdims=True))
     if not apart.any():
         return float("nan")
-    # A swap turns the sign of a cluster's difference; the sum of both arms stays as it is, so that
-    # their difference says as much as their ratio.
     differences = np.subtract(*(np.bincount(index, arm) for arm in apart))
-    count = len(differences)
-    found = np.abs(differences.sum()) * (1 - 1e-12)  # equal but for rounding
+    return float(sign_flip_test(differences, resamples, rng))
+
+
+def sign_flip_test(differences: np.ndarray, resamples: int, rng: np.random.Generator) -> np.ndarray:
+    """Two-sided p [...] of the test that exchanges two methods within clusters.
+
+    A swap turns the sign of a cluster's difference; the sum of both methods stays as it is, so that
+    their difference says as much as their ratio.
+
+    Args:
+        differences: [..., C], of each cluster's sums.
+    """
+    count = differences.shape[-1]
     if 2**count <= max(resamples, 2**EXACT_SWAPS):
-        swaps = np.arange(2**count)[:, None] >> np.arange(count) & 1
-        return float((np.abs((1 - 2 * swaps) @ differences) >= found).mean())
-    signs = rng.choice([-1.0, 1.0], size=(resamples, count))
-    return float((1 + (np.abs(signs @ differences) >= found).sum()) / (1 + resamples))
+        signs = 1.0 - 2.0 * (np.arange(2**count) >> np.arange(count)[:, None] & 1)
+        own = 0  # among them
+    else:
+        signs, own = rng.choice([-1.0, 1.0], size=(count, resamples)), 1
+    found = np.abs(differences.sum(axis=-1, keepdims=True)) * (1 - 1e-12)  # equal but for rounding
+    reached = np.abs(differences @ signs) >= found
+    return (own + reached.sum(axis=-1)) / (own + signs.shape[1])
 
 
 def pitman_morgan(first: Sequence[float], second: Sequence[float]) -> float:

@@ -23,7 +23,7 @@ scores that grows with KL^2.6 then differs by a factor of 1.14."""
 EVALUATIONS = 6
 """The most coefficients that a search tries."""
 LEAST = 1e-6
-"""The least share of the target that is told from none: policies that did not move have a KL of 0."""
+"""The least share of a target that counts: policies that did not move have a KL of 0."""
 LONGEST = math.log(4)
 """The longest step of log beta that leaves what the evaluations enclose."""
 GUARD = 0.1
