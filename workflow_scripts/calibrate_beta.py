@@ -1,10 +1,6 @@
 """Find one method's coefficient beta for a KL: from the exact policies, corrected by pilots."""
 
-import contextlib
-import hashlib
-import json
 import logging
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +24,7 @@ from prudent.policies.target_kl import (
     find_beta,
     mean_of,
 )
-from prudent.ppo.policy import PolicyRecipe
+from prudent.ppo.policy import PolicyRecipe, variant
 from prudent.ppo.settings import PPOSettings
 from prudent.rewards.last_layer import LastLayer
 from prudent.rewards.loading import draws_of, load_rewards
@@ -85,8 +81,6 @@ def main(args: Args) -> None:
     inputs |= {name: getattr(args, name) for name in ("reference", "prompts", "samples", "scores")}
     sheet = metadata(effective | settings.model_dump(), pilots=path, **inputs)
     fingerprint = {"code": args.code, **sheet}
-    variant = hashlib.sha256(json.dumps(fingerprint).encode()).hexdigest()[:16]
-    checkpoints = args.checkpoints / variant
 
     method = methods_of({args.method: args.method_settings}, objectives.load)[args.method]
     scores, rewards = load_scores(args.scores, len(table)), load_rewards(path)
@@ -134,7 +128,6 @@ def main(args: Args) -> None:
         )[1]
         return Estimate(kls.mean().item(), (kls.std() / len(kls) ** 0.5).item())
 
-    trained = Pilots(train, checkpoints)
     rows: list[dict[str, Any]] = []
     estimates: dict[float, Estimate] = {}
 
@@ -162,22 +155,21 @@ def main(args: Args) -> None:
         start = common_beta(policies, args.kl)
     except InputError as error:
         raise InputError(f"methods.{args.method}.beta.kl {error}") from None
-    search = find_beta(kl_of, args.kl, start, slope_at(policies, start))
-    best = estimates[search.betas[search.nearest]]
-    reached = abs(best.mean / args.kl - 1) <= KL_TOLERANCE
-    if not reached:
-        logger.warning(
-            "%s: no coefficient of %d that were tried takes its policies to the KL %g; the nearest "
-            "is %.3f, at %.4g",
-            *(args.method, len(search.betas), args.kl, best.mean, search.beta),
-        )
-    se = best.se if args.pilot_count > 1 else None
-    calibration = Calibration(search.beta, best.mean, se, args.kl, reached)
-    write_csv(pd.DataFrame(rows), args.table, "calibration")
-    write_json({"found": calibration._asdict(), **sheet}, args.calibration)
-    shutil.rmtree(checkpoints, ignore_errors=True)
-    with contextlib.suppress(OSError):
-        args.checkpoints.rmdir()
+    with variant(args.checkpoints, fingerprint) as checkpoints:
+        trained = Pilots(train, checkpoints)
+        search = find_beta(kl_of, args.kl, start, slope_at(policies, start))
+        best = estimates[search.betas[search.nearest]]
+        reached = abs(best.mean / args.kl - 1) <= KL_TOLERANCE
+        if not reached:
+            logger.warning(
+                "%s: none of %d coefficients takes its policies to the KL %g; the nearest is %.3f, "
+                "at %.4g",
+                *(args.method, len(search.betas), args.kl, best.mean, search.beta),
+            )
+        se = best.se if args.pilot_count > 1 else None
+        calibration = Calibration(search.beta, best.mean, se, args.kl, reached)
+        write_csv(pd.DataFrame(rows), args.table, "calibration")
+        write_json({"found": calibration._asdict(), **sheet}, args.calibration)
 
 
 if __name__ == "__main__":

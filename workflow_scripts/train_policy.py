@@ -1,10 +1,6 @@
 """Train one policy with PPO: one method, one seed."""
 
-import contextlib
 import functools
-import hashlib
-import json
-import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +10,7 @@ import pandas as pd
 from prudent.checkpoints import save_checkpoint
 from prudent.errors import InputError
 from prudent.policies.target_kl import read_calibration
-from prudent.ppo.policy import PolicyRecipe
+from prudent.ppo.policy import PolicyRecipe, variant
 from prudent.ppo.settings import PPOSettings
 from prudent.rewards.judges import load_judge
 from prudent.rewards.last_layer import LastLayer
@@ -80,12 +76,7 @@ def main(args: Args) -> None:
     inputs |= {"reference": args.reference, "ensemble": ensemble, "prompts": args.prompts}
     sheet = metadata(effective, **inputs)
 
-    # A folder of its own for each variant of a run: after an edit of the configuration the new one
-    # starts afresh, and meets no checkpoint that it would have to refuse.
     fingerprint = {"code": args.code, **sheet}
-    variant = hashlib.sha256(json.dumps(fingerprint).encode()).hexdigest()[:16]
-    checkpoints = args.checkpoints / variant
-
     recipe = PolicyRecipe(
         args.reference,
         prompts,
@@ -96,22 +87,17 @@ def main(args: Args) -> None:
         last_layer,
         None if args.judge is None else load_judge(args.judge),
     )
-    policy, tokenizer, log = recipe.policy(
-        *(beta, args.head, args.seed, args.run_seed),
-        checkpoints=checkpoints,
-        fingerprint=fingerprint,
-    )
-
-    table = pd.DataFrame(log)
-    if args.judge is None:
-        table["judge_score"] = float("nan")
-    write_csv(table, args.training_log, "training_log")
-    save_checkpoint(policy, tokenizer, args.policy, metadata=sheet)
-    # All is written by now: what a network file system does not let go of yet is no failure.
-    # Another variant's checkpoint, or what else is in that folder, is not ours to delete.
-    shutil.rmtree(checkpoints, ignore_errors=True)
-    with contextlib.suppress(OSError):
-        args.checkpoints.rmdir()
+    with variant(args.checkpoints, fingerprint) as checkpoints:
+        policy, tokenizer, log = recipe.policy(
+            *(beta, args.head, args.seed, args.run_seed),
+            checkpoints=checkpoints,
+            fingerprint=fingerprint,
+        )
+        table = pd.DataFrame(log)
+        if args.judge is None:
+            table["judge_score"] = float("nan")
+        write_csv(table, args.training_log, "training_log")
+        save_checkpoint(policy, tokenizer, args.policy, metadata=sheet)
 
 
 if __name__ == "__main__":

@@ -36,8 +36,6 @@ TRIALS = 3
 WORSE = 0.2
 """The true share of policies worse than the reference."""
 
-Draw = Callable[[np.ndarray], np.ndarray]
-
 
 def student(normal: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Three degrees of freedom, the same divisor for both methods' scores of a draw."""

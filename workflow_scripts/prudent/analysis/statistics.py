@@ -128,11 +128,17 @@ def variance_ratio(
     square = np.stack([(arm**2).sum() - np.bincount(index, arm**2) for arm in arms])
     with np.errstate(divide="ignore", invalid="ignore"):
         left_out = np.subtract(*np.log((square - total**2 / n) / (n - 1)))
-        spread = np.square(left_out - left_out.mean()).sum()
-    half = float(stats.t.ppf((1 + LEVEL) / 2, count - 1) * np.sqrt((count - 1) / count * spread))
+        half = jackknife_half_width(left_out)
     if not np.isfinite(half):
         return Interval(ratio, float("nan"), float("nan"))
     return Interval(ratio, float(ratio * np.exp(-half)), float(ratio * np.exp(half)))
+
+
+def jackknife_half_width(left_out: np.ndarray) -> float:
+    """Half of the jackknife-t interval, from a statistic [C] without each of C clusters in turn."""
+    count = len(left_out)
+    variation = (count - 1) / count * np.square(left_out - left_out.mean()).sum()
+    return float(stats.t.ppf((1 + LEVEL) / 2, count - 1) * np.sqrt(variation))
 
 
 def brown_forsythe(first: Sequence[float], second: Sequence[float]) -> float:

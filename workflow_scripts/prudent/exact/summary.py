@@ -12,7 +12,13 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from prudent.analysis.statistics import LEVEL, Interval, share_interval, t_interval, variance_ratio
+from prudent.analysis.statistics import (
+    Interval,
+    jackknife_half_width,
+    share_interval,
+    t_interval,
+    variance_ratio,
+)
 
 KEYS = ["level", "kl_target", "method"]
 LEAST_SIZE = 10.0
@@ -109,8 +115,7 @@ def jackknife(samples: list[np.ndarray], statistic: Callable[..., np.ndarray]) -
     estimate = float(statistic(*samples))
     kept = np.array([np.delete(np.arange(n), place) for place in range(n)])
     left_out = statistic(*(sample[kept] for sample in samples))
-    se = np.sqrt((n - 1) / n * np.square(left_out - left_out.mean()).sum())
-    half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1) * se)
+    half = jackknife_half_width(left_out)
     return Interval(estimate, estimate - half, estimate + half)
 
 

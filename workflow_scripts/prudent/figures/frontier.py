@@ -15,7 +15,7 @@ from prudent.analysis.policies import missed, read_judgement
 from prudent.analysis.wording import name_of
 from prudent.exact.summary import LEAST_SIZE
 from prudent.figures.looks import GREY, INK, Look, looks
-from prudent.figures.style import new_figure, off_target, styled
+from prudent.figures.style import new_figure, off_target, square_root_axis, styled
 from prudent.tables import read_csv, read_table
 
 COLUMNS = 4
@@ -87,7 +87,7 @@ def _panel(
     axes: Axes, frontier: pd.DataFrame, policies: pd.DataFrame, reference: float, look: Look
 ) -> None:
     axes.axhline(0, color=INK, linestyle=(0, (4, 2)), linewidth=1.2)
-    axes.set_xscale("function", functions=(_root, np.square))
+    square_root_axis(axes)
     for _, line in frontier.groupby(["draw", "head"], sort=False):
         _curve(axes, line, color=look.colour, linewidth=0.8, alpha=0.55)
     if len(frontier):
@@ -119,7 +119,3 @@ def _curve(axes: Axes, line: pd.DataFrame, **style) -> None:
     if end < len(kl):
         style.pop("gid", None)
         axes.plot(kl[max(end - 1, 0) :], gain[max(end - 1, 0) :], linestyle=":", **style)
-
-
-def _root(values: np.ndarray) -> np.ndarray:
-    return np.sqrt(np.maximum(values, 0))

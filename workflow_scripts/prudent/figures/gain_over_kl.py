@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from prudent.analysis.statistics import t_interval
 from prudent.analysis.wording import name_of
 from prudent.figures.looks import INK, Look, looks
-from prudent.figures.style import new_figure, styled
+from prudent.figures.style import new_figure, square_root_axis, styled
 from prudent.tables import read_table
 
 PARTS = {"gain": "gain in the judge's score", "proxy_gain": "gain in the method's own score"}
@@ -49,7 +49,7 @@ def draw_gain_over_kl(policies: pd.DataFrame) -> Figure:
             for method in dict.fromkeys(part["method"]):
                 _line(axes, part[part["method"] == method], column, method, look[method])
             axes.axhline(0, color=INK, linestyle=(0, (4, 2)), linewidth=1.2)
-            axes.set_xscale("function", functions=(_root, np.square))
+            square_root_axis(axes)
             axes.set_xlim(left=0)
             axes.grid(True)
             if column == "gain":
@@ -76,7 +76,7 @@ def _line(axes: Axes, part: pd.DataFrame, column: str, method: str, look: Look) 
         return
     known = part.dropna(subset=column)
     kls = np.r_[0, np.sort(known["kl_target"].unique())]
-    mean, low, high = (np.r_[0, [getattr(one, name) for one in found]] for name in INTERVAL)
+    mean, low, high = (np.r_[0, values] for values in zip(*found, strict=True))
     axes.plot(
         kls,
         mean,
@@ -87,10 +87,3 @@ def _line(axes: Axes, part: pd.DataFrame, column: str, method: str, look: Look) 
         gid=f"{column} {method}",
     )
     axes.fill_between(kls, low, high, color=look.colour, alpha=0.12, linewidth=0)
-
-
-INTERVAL = ("estimate", "low", "high")
-
-
-def _root(values: np.ndarray) -> np.ndarray:
-    return np.sqrt(np.maximum(values, 0))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -15,7 +14,7 @@ from prudent.analysis.policies import missed
 from prudent.analysis.wording import name_of
 from prudent.figures import curves
 from prudent.figures.looks import GREY, INK, Look, looks
-from prudent.figures.style import new_figure, off_target, styled
+from prudent.figures.style import new_figure, off_target, square_root_axis, styled
 from prudent.tables import read_csv
 
 COLUMNS = 4
@@ -92,7 +91,7 @@ def _gains(logs: pd.DataFrame) -> pd.DataFrame:
 
 def _panel(axes: Axes, gains: pd.DataFrame, method: str, look: Look) -> None:
     axes.axhline(0, color=INK, linewidth=0.8)
-    axes.set_xscale("function", functions=(_root, np.square))
+    square_root_axis(axes)
     by_step = gains.groupby("step")
     kl = by_step["kl"].mean()
     for column, style in LINES.items():
@@ -119,7 +118,3 @@ def _panel(axes: Axes, gains: pd.DataFrame, method: str, look: Look) -> None:
         axes.fill_between(kl, mean - sd, mean + sd, color=look.colour, alpha=0.12, linewidth=0)
     axes.set_xlim(left=0)
     axes.grid(True, color=GREY, alpha=0.25)
-
-
-def _root(values: np.ndarray) -> np.ndarray:
-    return np.sqrt(np.maximum(values, 0))

@@ -57,6 +57,11 @@ def on_lines(method: str) -> str:
     return textwrap.fill(name_of(method), 22)
 
 
+def square_root_axis(axes: Axes) -> None:
+    """Puts KLs on a square root's scale, on which gains near the reference lie on a line."""
+    axes.set_xscale("function", functions=(lambda kl: np.sqrt(np.maximum(kl, 0)), np.square))
+
+
 def off_target(method: str, missed: Sequence[str], before: str = "\n") -> str:
     """What stands after a method's name where its policies are not at the KL asked for."""
     return f"{before}off its KL target" if method in missed else ""

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +19,21 @@ from prudent.ppo.trainer import Judge, Objective, PPOSettings, PPOTrainer
 from prudent.rewards.interface import RewardFunction
 from prudent.rewards.last_layer import LastLayer
 from prudent.rewards.settings import SpreadSettings
+
+
+@contextlib.contextmanager
+def variant(folder: Path, fingerprint: dict[str, Any]) -> Iterator[Path]:
+    """The folder for the checkpoints of one variant of a run, deleted when all went well.
+
+    After an edit of the configuration the new variant starts afresh, and meets no checkpoint that
+    it would have to refuse. Another variant's checkpoint, or what else is in ``folder``, stays.
+    """
+    digest = hashlib.sha256(json.dumps(fingerprint).encode()).hexdigest()[:16]
+    yield folder / digest
+    # What a network file system does not let go of yet is no failure.
+    shutil.rmtree(folder / digest, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 @dataclass(frozen=True)
