@@ -139,6 +139,8 @@ use rule train_ensemble as train_pilots with:
         size=ENSEMBLE["count"],
         draws=1,
         first=ENSEMBLE["draws"],
+        # Pilots stand for policies whose one ensemble has the labels that are stored.
+        stored_labels=ENSEMBLE["draws"] == 1,
         reward=portable(config["reward"]),
         settings=ensemble_settings(ENSEMBLE),
         content=content_of(config["reward"]["checkpoint"], memory),

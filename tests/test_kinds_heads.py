@@ -286,6 +286,24 @@ def test_material_without_what_heads_need_is_refused(tmp_path):
             kind.train(replace(given, **missing), SETTINGS, 3, 5, 0, tmp_path / "heads")
 
 
+def test_stored_labels_are_those_of_ensemble_0_with_streams_of_ones_own(tmp_path):
+    """What pilots are trained on, which stand for the policies of one ensemble."""
+    given = tiny_material(tmp_path)
+    uncertain = torch.full_like(given.features.probability, 0.5)
+    given = replace(given, features=replace(given.features, probability=uncertain))
+    settings = SETTINGS.replace(order="own")
+    paths = [tmp_path / name for name in ("stored", "fresh", "zero", "given")]
+    stored = replace(given, stored_labels=True)
+    certain = replace(given.features, probability=torch.ones_like(uncertain))
+    materials = (stored, given, stored, replace(given, features=certain))
+    for material, draw, path in zip(materials, (1, 1, 0, 1), paths, strict=True):
+        kind.train(material, settings, 3, 5, draw, path)
+    digests = [file_digest(path) for path in paths]
+    assert digests[0] == digests[3] and len(set(digests)) == 3
+    labels = replace(given, stored_labels=True).labels(5, 1, "heads")
+    assert labels["chosen"].tolist() == given.preferences["chosen"].tolist()
+
+
 def test_features_may_be_a_file(tmp_path):
     given = tiny_material(tmp_path)
     save_features(given.features, tmp_path / "f.safetensors")

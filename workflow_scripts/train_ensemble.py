@@ -26,6 +26,7 @@ class Args:
     seed: int  # of the study
     preferences: Path  # table of pairs
     first: int = 0  # number of the first draw
+    stored_labels: bool = False  # whether no draw has labels of its own
     digest: Path | None = None  # where to write the folder's
     backbone: Path | None = None  # checkpoint that reward models start from, if it is local
     base: Path | None = None  # checkpoint of the base reward model
@@ -45,6 +46,7 @@ def main(args: Args) -> None:
         reward=reward,
         base=args.base,
         features=args.features,
+        stored_labels=args.stored_labels,
     )
     given = {name: getattr(args, name) for name in INPUTS if getattr(args, name)}
     said = {"kind": args.kind, "count": args.size, "seed": args.seed, **args.settings}

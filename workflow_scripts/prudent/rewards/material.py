@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -42,6 +42,8 @@ class Material:
     """The base model's features of the pairs, or their file."""
     members: tuple[Path, ...] = ()
     """Checkpoints of independent members, for the kinds that are made of them."""
+    stored_labels: bool = False
+    """Whether each ensemble keeps the labels that are stored, as ensemble 0 does."""
 
     def base_model(self) -> Path:
         """The base reward model's checkpoint; ``InputError`` where there is none."""
@@ -53,19 +55,20 @@ class Material:
         """The base model's features, of this width; ``InputError`` where there are none."""
         if self.features is None:
             raise InputError("this kind of ensemble needs the pairs' features, and none are given")
-        if isinstance(self.features, PairFeatures):
-            return self.features
-        return load_features(self.features, width)
+        found = self.features
+        if not isinstance(found, PairFeatures):
+            found = load_features(found, width)
+        return replace(found, probability=self._known(found.probability))
 
     def labels(self, seed: int, ensemble: int, stage: str) -> pd.DataFrame:
         """The preferences with the training pairs labelled as ``draw_labels`` says."""
-        signs = draw_labels(
-            torch.tensor(self.preferences["probability"].to_numpy(dtype=float)),
-            seed,
-            ensemble,
-            stage,
-        )
+        probability = torch.tensor(self.preferences["probability"].to_numpy(dtype=float))
+        signs = draw_labels(self._known(probability), seed, ensemble, stage)
         return relabelled(self.preferences, signs)
+
+    def _known(self, probability: torch.Tensor) -> torch.Tensor:
+        """Where labels are drawn from; nan for those that were given."""
+        return torch.full_like(probability, torch.nan) if self.stored_labels else probability
 
     def member_losses(self, draw: int) -> pd.DataFrame:
         """The losses of ensemble ``draw``'s members: ensemble, head, step, loss, accuracy, split.
