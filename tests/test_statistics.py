@@ -23,6 +23,7 @@ from prudent.analysis.policies import (
 )
 from prudent.analysis.statistics import (
     brown_forsythe,
+    dominance,
     evaluation_noise,
     holm,
     mcnemar,
@@ -30,6 +31,7 @@ from prudent.analysis.statistics import (
     pitman_morgan,
     share_interval,
     t_interval,
+    tail_mean,
     variance_ratio,
 )
 from prudent.errors import InputError
@@ -227,6 +229,70 @@ def test_the_permutation_test_agrees_with_enumeration():
     wide, narrow = 5 * draw.normal(size=20), draw.normal(size=20)
     assert permutation_test(wide, narrow, np.arange(20), 2000, rng()) < 0.01
     assert permutation_test(wide[:12], narrow[:12], np.arange(12), 1, rng()) < 0.05
+
+
+def test_dominance_agrees_with_distribution_functions_and_enumeration():
+    draw = rng(3)
+    a, b = draw.normal(size=6), draw.normal(0.3, 0.5, size=6)
+    clusters = [0, 0, 1, 2, 3, 4]
+    points = np.sort([*a, *b])
+
+    def integral(values, z, order):
+        if order == 1:
+            return (values <= z).mean()
+        return np.maximum(z - values, 0).mean()
+
+    for order in (1, 2):
+        signs = np.array(list(itertools.product([1, -1], repeat=5)))[:, clusters]
+        ahead, behind = [], []
+        for sign in signs:
+            first, second = np.where(sign > 0, a, b), np.where(sign > 0, b, a)
+            gaps = [integral(first, z, order) - integral(second, z, order) for z in points]
+            ahead.append(max(gaps))
+            behind.append(-min(gaps))
+        found = dominance(a, b, clusters, order, 10, rng())
+        assert found.advantage == pytest.approx(ahead[0])
+        assert found.shortfall == pytest.approx(behind[0])
+        assert found.advantage_p == pytest.approx(np.mean(np.array(ahead) >= ahead[0] - 1e-12))
+        assert found.shortfall_p == pytest.approx(np.mean(np.array(behind) >= behind[0] - 1e-12))
+        # With the roles exchanged, the two change places.
+        back = dominance(b, a, clusters, order, 10, rng())
+        assert back == pytest.approx((found[2], found[3], found[0], found[1]))
+
+
+def test_dominance_knows_a_shift_from_a_spread():
+    draw = rng(4)
+    a = draw.normal(size=80)
+    ids = np.arange(80)
+    shifted, narrow = a + 0.5, 0.3 * draw.normal(size=80)
+    for order in (1, 2):
+        found = dominance(a, shifted, ids, order, 500, rng())
+        assert found.advantage_p < 0.05 < found.shortfall_p and found.shortfall == pytest.approx(0)
+    first, second = (dominance(a, narrow, ids, order, 500, rng()) for order in (1, 2))
+    assert first.advantage_p < 0.05 and first.shortfall_p < 0.05, "its best scores are lower"
+    assert second.advantage_p < 0.05 < second.shortfall_p
+    many = draw.normal(size=(2, 700))
+    assert np.isfinite(dominance(*many, np.arange(700), 2, 50, rng())).all()
+    assert np.isnan(dominance(a[:2], a[:2], ids[:2], 1, 50, rng())).all()
+
+
+def test_the_test_of_dominance_keeps_its_level():
+    draw = rng(5)
+    rejected = np.zeros(2)
+    for _ in range(300):
+        shared, a, b = draw.normal(size=(3, 12))
+        found = dominance(np.exp(shared + a), np.exp(shared + b), np.arange(12), 2, 300, draw)
+        rejected += found.advantage_p < 0.05, found.shortfall_p < 0.05
+    assert (rejected <= 300 * 0.05 + 3 * np.sqrt(300 * 0.05 * 0.95)).all(), rejected
+
+
+@pytest.mark.parametrize("count", [1, 5, 10, 17, 200])
+def test_the_tails_mean_is_that_of_the_quantile_function(count):
+    values = rng(count).normal(size=count)
+    steps = (np.arange(10**5) + 0.5) / 10**6  # of the lowest tenth
+    quantiles = np.sort(values)[np.floor(steps * count).astype(int)]
+    assert tail_mean(values) == pytest.approx(quantiles.mean(), abs=1e-3)
+    assert np.isnan(tail_mean([])) and tail_mean([3.0]) == pytest.approx(3)
 
 
 def test_the_permutation_test_keeps_its_level():
