@@ -40,7 +40,7 @@ export PYTHONNOUSERSITE := 1
 unexport PYTHONPATH
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test bench resume setup slurm lint report rulegraph config-docs error-rates clean
+.PHONY: run test bench resume setup slurm lint report rulegraph config-docs error-rates results-docs clean
 
 run: setup
 	@$(CHECK)
@@ -115,6 +115,10 @@ config-docs: setup
 # How often the statistics are wrong, into docs/statistics.md.
 error-rates: setup
 	$(BIN)/python tests/bench/error_rates.py
+
+# What the default run says, after `make run`, into the manual.
+results-docs: setup
+	$(BIN)/python tests/bench/results_docs.py
 
 clean:
 	rm -rf results checkpoints

@@ -51,7 +51,9 @@ onstart:
 localrules:
     all,
     tabulate_variance,
+    preregister,
     power,
+    verdict,
     plot_figure,
     write_page,
 

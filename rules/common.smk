@@ -39,6 +39,8 @@ from prudent.workflow.config import (
     Config,
     ensemble_settings,
     exact_methods,
+    held_methods,
+    is_control,
     judge_reward_settings,
     members_of,
     method_settings,
@@ -151,8 +153,7 @@ EXACT = {
         "parameters": objective_parameters(method),
         "spread": method["spread"],
         "unit": objectives()[method["objective"]].unit,
-        "control": objectives()[method["objective"]].control
-        or method["spread"]["shuffled"],
+        "control": is_control(method),
     }
     for name, method in exact_methods(config).items()
 }
@@ -397,11 +398,16 @@ def figures_of_page():
     ]
 
 
-def tables_of_policies(wildcards=None):
-    """What there is to say of the policies, if there are any."""
-    names = ["policies", "summary", "tests"] if SEEDS else []
-    found = {name: f"{R}/summary/{name}.csv" for name in names}
-    return found | {"exact": f"{R}/exact/summary.csv"}
+def tables_of_trained(*names):
+    """Tables of the trained policies, if there are any."""
+    return {name: f"{R}/summary/{name}.csv" for name in names if SEEDS}
+
+
+def tables_of_policies():
+    """What there is to say of all policies."""
+    found = {"verdict": f"{R}/summary/verdict.json", "exact": f"{R}/exact/summary.csv"}
+    trained = tables_of_trained("policies", "summary", "tests", "components")
+    return trained | found
 
 
 def summary():

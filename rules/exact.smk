@@ -1,6 +1,37 @@
 # Stage 5: optimal policies, which need no training: the reference policy's responses, weighted.
 
 
+rule preregister:
+    """How methods will be judged, stated before any policy is trained."""
+    input:
+        [],
+    output:
+        stated=f"{R}/summary/preregistration.json",
+    log:
+        f"{R}/logs/preregister.log",
+    benchmark:
+        f"{R}/benchmarks/preregister.tsv"
+    # The first job, and no input of others: Snakemake would not see what else has changed of these.
+    priority: 100
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        runtime=lambda wildcards, attempt: 30 * attempt,
+    params:
+        methods=held_methods(config),
+        baseline=config["statistics"]["baseline"],
+        kl=max(config["exact"]["kl"]),
+        margin=config["statistics"]["margin"],
+        permutations=config["statistics"]["permutations"],
+        seed=config["seed"],
+        code=code_digest("preregister"),
+    message:
+        "Stating how methods will be judged"
+    script:
+        "../workflow_scripts/preregister.py"
+
+
 rule sample_reference:
     """Several responses of the reference policy to each of some prompts, or those of a file."""
     input:

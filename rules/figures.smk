@@ -7,6 +7,12 @@ TRAINING_LOGS = expand(
 # A figure is a row here, a module prudent/figures/NAME.py and a caption captions/NAME.rst. Its
 # inputs and settings are the arguments of the module's function `plot`, by name.
 FIGURES = {
+    "verdict": {
+        "what": "The verdicts",
+        "category": "Verdict",
+        "inputs": {"verdict": f"{R}/summary/verdict.json"},
+        "settings": {"margin": config["statistics"]["margin"]},
+    },
     "risk_return": {
         "what": "Risk and return of optimal policies",
         "category": "Exact policies",
@@ -165,6 +171,12 @@ rule compare_methods:
             category="Summary",
             labels={"what": "Tests", "form": "table"},
         ),
+        components=report(
+            f"{R}/summary/components.csv",
+            caption="captions/components.rst",
+            category="Summary",
+            labels={"what": "Variance components", "form": "table"},
+        ),
     log:
         f"{R}/logs/compare_methods.log",
     benchmark:
@@ -179,7 +191,7 @@ rule compare_methods:
         seeds=SEEDS,
         units={name: objective.unit for name, objective in OBJECTIVES.items()},
         betas={name: given_beta(name) for name in METHODS},
-        controls=[name for name, objective in OBJECTIVES.items() if objective.control],
+        controls=[name for name in METHODS if EXACT[name]["control"]],
         baseline=config["statistics"]["baseline"],
         ensembles=ENSEMBLE["draws"],
         heads=members_of(ENSEMBLE),
@@ -190,6 +202,32 @@ rule compare_methods:
         "Comparing the methods"
     script:
         "../workflow_scripts/compare_methods.py"
+
+
+rule verdict:
+    """What may be said of each method, by the rule that was stated before."""
+    input:
+        **tables_of_trained("policies", "summary", "tests"),
+        stated=f"{R}/summary/preregistration.json",
+        exact=f"{R}/exact/policies.parquet",
+        logs=TRAINING_LOGS,
+    output:
+        verdict=f"{R}/summary/verdict.json",
+    log:
+        f"{R}/logs/verdict.log",
+    benchmark:
+        f"{R}/benchmarks/verdict.tsv"
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        runtime=lambda wildcards, attempt: 30 * attempt,
+    params:
+        code=code_digest("verdict"),
+    message:
+        "Reaching the verdicts"
+    script:
+        "../workflow_scripts/verdict.py"
 
 
 rule power:
@@ -255,7 +293,7 @@ rule plot_figure:
 rule write_page:
     """One file that says what the numbers say, with the tables and the figures in it."""
     input:
-        unpack(tables_of_policies),
+        **tables_of_policies(),
         diagnosis=f"{R}/reward/diagnosis.csv",
         frequency=f"{R}/reward/frequency.csv",
         accuracy=f"{R}/benchmark/accuracy.csv",

@@ -7,16 +7,24 @@ from tiny_config import MEMORY, refusal, set_key
 from prudent.ppo.settings import PPOSettings
 from prudent.settings import resolved
 from prudent.workflow.checks import effective_config
-from prudent.workflow.config import Config, judge_reward_settings, method_settings
+from prudent.workflow.config import (
+    Config,
+    held_methods,
+    judge_reward_settings,
+    method_settings,
+    to_dict,
+)
 from prudent.workflow.config_docs import (
     DEFAULTS,
     ENSEMBLES,
     METHODS,
     SCHEMA,
     TABLE,
+    VERDICT_SCHEMA,
     ensembles_text,
     methods_text,
     schema_text,
+    verdict_schema_text,
     with_table,
 )
 from prudent.workflow.configfiles import merged, read_config
@@ -231,6 +239,8 @@ def test_every_key_has_a_description_and_every_section_is_closed():
 
 def test_schema_and_table_are_in_step_with_the_settings():
     assert SCHEMA.read_text(encoding="utf-8") == schema_text(), "run `make config-docs`"
+    verdict = VERDICT_SCHEMA.read_text(encoding="utf-8")
+    assert verdict == verdict_schema_text(), "run `make config-docs`"
     table = TABLE.read_text(encoding="utf-8")
     assert with_table(table) == table, "run `make config-docs`"
     assert METHODS.read_text(encoding="utf-8") == methods_text(), "run `make config-docs`"
@@ -261,6 +271,32 @@ def test_data_root_is_replaced_everywhere(config, tmp_path):
     assert effective["texts"]["sources"] == [{"path": f"{tmp_path}/a.csv"}]
     assert effective["judge"]["model"] == f"{tmp_path}/judge"
     assert config["texts"]["sources"] == [{"path": "{data_root}/a.csv"}]
+
+
+def test_a_methods_controls_are_found_in_the_study(config):
+    """By the objective's docstring, with the same parameters; a shuffled spread beside its own."""
+    found = held_methods(to_dict(Config(**config)))
+    exact = config["exact"]["methods"]
+    assert set(found) == {*config["methods"], *exact} - {"vanilla", "shuffled", "scale_only"}
+    assert found["variance_aware"] == {
+        "controls": ["scale_only", "shuffled"],
+        "missing": [],
+        "trained": True,
+    }
+    # Its controls would have its power.
+    missing = ["scale_only", "shuffled spread"]
+    assert found["sigma_squared"] == {"controls": [], "missing": missing, "trained": False}
+    assert found["mean"]["controls"] == ["vanilla"]
+    exact["squares"] = {"objective": "scale_only", "power": 2}
+    exact["other"] = {
+        "objective": "variance_aware",
+        "spread": {"shuffled": True, "center": "prompt"},
+    }
+    config["seeds"] = 0
+    found = held_methods(to_dict(Config(**config)))
+    assert found["sigma_squared"]["controls"] == ["squares"]
+    assert found["variance_aware"]["controls"] == ["scale_only", "shuffled"]
+    assert not found["variance_aware"]["trained"]
 
 
 def test_overrides(config):

@@ -34,6 +34,8 @@ ONCE = {
     "tabulate_variance",
     "respond_reference",
     "compare_methods",
+    "preregister",
+    "verdict",
 }
 
 
@@ -62,14 +64,14 @@ def jobs(
     return {rule: count for rule, count in counts.items() if count}
 
 
-OPTIMA = {"exact_policies": 1, "exact_frontier": 1, "plot_figure": 7}
+OPTIMA = {"exact_policies": 1, "exact_frontier": 1, "plot_figure": 8}
 """What an edited or added method brings besides, with two more figures, of exact policies."""
 
 
 def of_readers(policies: int, methods: int) -> dict[str, int]:
-    """So many policies, and what reads them: figures 7, 10 and 11, over-optimisation, and the
-    one of their optima."""
-    return jobs(policies, methods, {"compare_methods"}, figures=5)
+    """So many policies, and what reads them: figures 7, 10 and 11, over-optimisation, the one of
+    their optima, and the verdicts."""
+    return jobs(policies, methods, {"compare_methods", "verdict"}, figures=6)
 
 
 # --- Scenarios and profiles ---------------------------------------------------------------------
@@ -87,7 +89,7 @@ def whole(config):
     """All jobs of the default scenario, whose ensembles are two of heads on one base model."""
     assert config["diagnosis"]["ensembles"] == ["resampled", "heads"]
     policies, replicates = len(config["methods"]) * config["seeds"], config["exact"]["replicates"]
-    counts = jobs(policies, 2, ONCE | FEATURES, figures=14, replicates=replicates)
+    counts = jobs(policies, 2, ONCE | FEATURES, figures=15, replicates=replicates)
     return counts | {"train_ensemble": 2} | calibrated(2)
 
 
@@ -123,14 +125,14 @@ def test_imdb_scenario(project, tmp_path):
     policies, checked = 2 * said["seeds"], said["diagnosis"]["ensembles"]
     arguments = ["--configfile", "scenarios/imdb.yaml", "--config", f"data_root={tmp_path}"]
     # Which judgements are rare only the world's judge knows, so a figure less.
-    expected = jobs(policies, 2, ONCE | FEATURES | {"train_judge"}, figures=11, members=3)
+    expected = jobs(policies, 2, ONCE | FEATURES | {"train_judge"}, figures=12, members=3)
     expected["train_ensemble"] = len(checked)
     assert dry_run(project, *arguments, path=tmp_path) == expected
 
 
 def test_scenario_of_all_ensembles(project):
     """Ten draws of independent members, and two averages of five, for the rewards alone."""
-    expected = jobs(0, 0, OF_REWARDS, figures=8, members=10 * 10 + 2 * 5)
+    expected = jobs(0, 0, OF_REWARDS, figures=9, members=10 * 10 + 2 * 5)
     arguments = ("--configfile", "scenarios/ensembles.yaml")
     assert dry_run(project, *arguments) == expected | {"train_ensemble": 9}
 
@@ -138,7 +140,7 @@ def test_scenario_of_all_ensembles(project):
 def test_hard_scenario(project):
     """As many heads as seeds: every policy of a method has one of its own."""
     seeds = yaml.safe_load((project / "scenarios/hard.yaml").read_text())["seeds"]
-    expected = jobs(2 * seeds, 2, ONCE | FEATURES, figures=14, replicates=10) | calibrated(2)
+    expected = jobs(2 * seeds, 2, ONCE | FEATURES, figures=15, replicates=10) | calibrated(2)
     expected["train_ensemble"] = 2
     assert dry_run(project, "--configfile", "scenarios/hard.yaml") == expected
 
@@ -152,7 +154,7 @@ def test_scenario_of_all_methods(project):
     sections += [config["exact"]["methods"], said["exact"]["methods"]]
     found = {method.get("objective") for section in sections for method in section.values()}
     assert found - {None} == set(objectives())
-    expected = jobs(10 * len(methods), len(methods), ONCE | FEATURES, figures=14, replicates=10)
+    expected = jobs(10 * len(methods), len(methods), ONCE | FEATURES, figures=15, replicates=10)
     # One has a penalty of its own, and a coefficient of 0.
     expected |= {"train_ensemble": 1} | calibrated(len(methods) - 1)
     assert dry_run(project, "--configfile", "scenarios/methods.yaml") == expected
@@ -160,10 +162,10 @@ def test_scenario_of_all_methods(project):
 
 def test_a_run_without_policies_ends_with_the_check_of_the_rewards(project, tmp_path):
     arguments = ("--configfile", TINY, "--config", "seeds=0")
-    assert dry_run(project, *arguments) == jobs(0, 0, OF_REWARDS, figures=8, replicates=3)
+    assert dry_run(project, *arguments) == jobs(0, 0, OF_REWARDS, figures=9, replicates=3)
     overlay = tmp_path / "trained.yaml"
     overlay.write_text("seeds: 0\njudge: {model: trained}\n")
-    expected = jobs(0, 0, OF_REWARDS | {"train_judge"}, figures=7, replicates=3)
+    expected = jobs(0, 0, OF_REWARDS | {"train_judge"}, figures=8, replicates=3)
     assert dry_run(project, "--configfile", TINY, str(overlay)) == expected
 
 
@@ -190,7 +192,7 @@ def test_an_ensembles_jobs_are_what_its_kind_needs(
     arguments = ("--configfile", TINY, str(overlay))
     # One draw more for the pilots.
     more = members // 2 if members else 0
-    expected = jobs(4, 2, ONCE | rules, figures=14, members=members + more, replicates=3)
+    expected = jobs(4, 2, ONCE | rules, figures=15, members=members + more, replicates=3)
     assert dry_run(project, *arguments) == expected | calibrated(1)
     target = f"results/tiny/reward/ensembles/{name}"
     before = {"prepare_texts", "train_reference", "prepare_prompts", "prepare_preferences"}
@@ -346,13 +348,13 @@ def test_an_objective_brings_back_its_policies_and_what_is_below(finished, edit)
     )
     assert dry_run(finished, "--configfile", TINY) == {}, "a new objective has no policies yet"
     edit(name, lambda text: text.replace("beta * spread**power", "2 * beta * spread**power", 1))
-    again = of_readers(2, methods=1) | OPTIMA | {"calibrate_beta": 1, "plot_figure": 8}
+    again = of_readers(2, methods=1) | OPTIMA | {"calibrate_beta": 1, "plot_figure": 9}
     assert dry_run(finished, "--configfile", TINY) == again
 
 
 def test_the_trainer_brings_back_all_policies(finished, edit):
     edit("workflow_scripts/prudent/ppo/trainer.py", append("\n\nUNUSED = 1\n"))
-    again = of_readers(4, methods=2) | {"calibrate_beta": 1, "plot_figure": 6}
+    again = of_readers(4, methods=2) | {"calibrate_beta": 1, "plot_figure": 7}
     assert dry_run(finished, "--configfile", TINY) == again
 
 
@@ -366,7 +368,9 @@ def test_a_kinds_own_code_brings_back_its_ensembles_and_what_reads_them(finished
     edit("workflow_scripts/prudent/rewards/kinds/heads.py", append("\n\nUNUSED = 1\n"))
     below = {"train_ensemble", "diagnose_rewards", "score_benchmark", "tabulate_variance"}
     below |= {"score_reference", "exact_policies", "exact_frontier"}
-    expected = jobs(4, 2, below | {"compare_methods"}, figures=14, replicates=3) | calibrated(1)
+    expected = jobs(
+        4, 2, below | {"compare_methods", "verdict"}, figures=15, replicates=3
+    ) | calibrated(1)
     # What the reference said is rewarded anew, but not judged.
     assert dry_run(finished, "--configfile", TINY) == expected | {"reward_responses": 3}
 
@@ -384,8 +388,8 @@ def test_an_ensemble_that_is_checked_besides_brings_its_own_jobs_alone(finished,
 @pytest.mark.parametrize(
     ("module", "figures"),
     [
-        ("style", 14),
-        ("looks", 14),
+        ("style", 15),
+        ("looks", 15),
         ("curves", 3),
         ("fig1_heads", 1),
         ("fig10_kl", 1),
@@ -396,6 +400,7 @@ def test_an_ensemble_that_is_checked_besides_brings_its_own_jobs_alone(finished,
         ("calibration", 1),
         ("overoptimisation", 1),
         ("gain_over_kl", 1),
+        ("verdict", 1),
     ],
 )
 def test_a_figures_code_brings_back_what_it_draws(finished, edit, module, figures):
@@ -434,7 +439,7 @@ def test_the_page_names_the_configuration_beside_it_and_no_commit_brings_it_back
 
 def test_another_version_of_a_package_brings_back_what_imports_it(finished, tmp_path):
     packages = install(tmp_path, "matplotlib")
-    assert dry_run(finished, "--configfile", TINY, path=packages) == jobs(0, figures=14)
+    assert dry_run(finished, "--configfile", TINY, path=packages) == jobs(0, figures=15)
 
 
 def test_a_seed_brings_only_its_own_jobs(finished):
@@ -447,18 +452,21 @@ def test_a_method_brings_only_its_own_jobs(finished, tmp_path):
     overlay = tmp_path / "method.yaml"
     overlay.write_text("methods: {gentle: {objective: vanilla, beta: 0.01, ppo: {steps: 1}}}\n")
     counts = dry_run(finished, "--configfile", TINY, str(overlay))
-    assert counts == of_readers(2, methods=1) | OPTIMA
+    stated = {"preregister": 1}
+    assert counts == of_readers(2, methods=1) | OPTIMA | stated
     # One whose policies are not trained.
     overlay.write_text("exact: {methods: {middle: {objective: median}}}\n")
     counts = dry_run(finished, "--configfile", TINY, str(overlay))
-    assert counts == jobs(0, figures=2) | {"exact_policies": 1}
+    assert counts == jobs(0, rules={"exact_policies", "preregister", "verdict"}, figures=3)
 
 
 def test_settings_bring_back_the_stages_that_read_them(finished, tmp_path):
     overlay = tmp_path / "settings.yaml"
     overlay.write_text("statistics: {permutations: 300}\nppo: {threads: 2}\nenvironment: cpu\n")
     counts = dry_run(finished, "--configfile", TINY, str(overlay))
-    assert counts == jobs(0, rules={"compare_methods"}, figures=5)
+    # How methods are judged is stated anew, and no policy is made again for it.
+    rules = {"compare_methods", "preregister", "verdict"}
+    assert counts == jobs(0, rules=rules, figures=6)
     overlay.write_text("methods: {vanilla: {beta: 0.2}}\n")
     assert dry_run(finished, "--configfile", TINY, str(overlay)) == of_readers(2, methods=1)
 
@@ -466,7 +474,7 @@ def test_settings_bring_back_the_stages_that_read_them(finished, tmp_path):
 def test_a_target_brings_back_one_methods_search_and_its_policies(finished, tmp_path):
     overlay = tmp_path / "target.yaml"
     overlay.write_text("methods: {variance_aware: {beta: {kl: 0.03}}}\n")
-    again = of_readers(2, methods=1) | {"calibrate_beta": 1, "plot_figure": 6}
+    again = of_readers(2, methods=1) | {"calibrate_beta": 1, "plot_figure": 7}
     assert dry_run(finished, "--configfile", TINY, str(overlay)) == again
     # The pilots' number is the search's own, and a coefficient that is given needs none.
     overlay.write_text("pilots: 2\n")

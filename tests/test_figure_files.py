@@ -1,6 +1,7 @@
 """Files of figures, and the scripts that make all of them from files."""
 
 import importlib
+import os
 
 import matplotlib as mpl
 import numpy as np
@@ -18,6 +19,7 @@ from tiny_results import (
 
 from prudent import schemas, tables
 from prudent.analysis.policies import long_table
+from prudent.analysis.verdict import read_verdicts
 from prudent.exact.evaluate import GIVEN
 from prudent.figures.fig10_kl import draw_kl
 from prudent.figures.style import save
@@ -98,6 +100,9 @@ def results(tmp_path):
     return tmp_path, judged, logs
 
 
+OF_POLICIES = ("policies", "summary", "tests", "components")
+
+
 def test_scripts_make_all_files_from_files(results):
     folder, judged, logs = results
 
@@ -116,7 +121,7 @@ def test_scripts_make_all_files_from_files(results):
         reference=folder / "reference.parquet",
         judgements=judged,
         frontier=folder / "frontier.parquet",
-        **{name: folder / f"{name}.csv" for name in ("policies", "summary", "tests")},
+        **{name: folder / f"{name}.csv" for name in OF_POLICIES},
         methods=TWO,
         seeds=[0, 1, 2, 3],
         units=dict.fromkeys(TWO, "member"),
@@ -129,6 +134,27 @@ def test_scripts_make_all_files_from_files(results):
         permutations=200,
         seed=0,
     )
+    held = {"controls": ["vanilla"], "missing": [], "trained": True}
+    settings = {"baseline": "vanilla", "kl": 1.0, "margin": 1.5, "permutations": 200, "seed": 0}
+    stated = folder / "preregistration.json"
+    run("preregister", stated=stated, methods={"variance_aware": held}, **settings)
+    optima = {"stated": stated, "exact": folder / "optima.parquet"}
+    optima["verdict"] = folder / "verdict.json"
+    # The rule is older than what it is about, or it is not.
+    of_policies = {name: folder / f"{name}.csv" for name in ("policies", "summary", "tests")}
+    for age, when in ((-100, "before"), (100, "after")):
+        time = logs[0].stat().st_mtime
+        os.utime(stated, (time + age, time + age))
+        run("verdict", **optima, **of_policies, logs=logs)
+        (method,) = read_verdicts(folder / "verdict.json").methods
+        assert read_verdicts(folder / "verdict.json").rule_stated == f"{when} the policies"
+    trained = method.comparisons[1]
+    table = pd.read_csv(folder / "tests.csv").set_index("quantity")
+    assert trained.ratio.estimate == pytest.approx(table.loc["variance_ratio", "estimate"])
+    assert (trained.policies, trained.draws) == ("trained policies", 3)
+    run("verdict", **optima)
+    assert len(read_verdicts(folder / "verdict.json").methods[0].comparisons) == 1
+    run("verdict", **optima, **of_policies, logs=logs)
     policies = pd.read_csv(folder / "policies.csv")
     second = pd.read_parquet(judged[1])
     expected = second.loc[second["seed"] == 1, "score"].mean()
@@ -149,6 +175,7 @@ def test_scripts_make_all_files_from_files(results):
             logs | {"policies": str(folder / "policies.csv")},
             lists,
         ),
+        ("verdict", {"verdict": str(folder / "verdict.json")}, {"margin": 1.5}),
         ("fig1_heads", {"scores": scores, "benchmark": benchmark}, {}),
         ("fig6_variance", {"scores": scores}, {}),
         (
@@ -187,8 +214,9 @@ def test_scripts_make_all_files_from_files(results):
     of_rewards = ("diagnosis", "frequency", "accuracy", "variance")
     run(
         "write_page",
-        **{name: folder / f"{name}.csv" for name in ("policies", "summary", "tests", *of_rewards)},
+        **{name: folder / f"{name}.csv" for name in (*OF_POLICIES, *of_rewards)},
         exact=folder / "exact.csv",
+        verdict=folder / "verdict.json",
         svgs=[folder / f"{name}.svg" for name in names],
         page=folder / "summary.html",
         figures=[{"name": name, "category": "All", "caption": f"**{name}.** x"} for name in names],
@@ -198,4 +226,4 @@ def test_scripts_make_all_files_from_files(results):
     )
     page = (folder / "summary.html").read_text(encoding="utf-8")
     assert "variance aware" in page and "SHA-256 0123abcd of config.yaml" in page
-    assert page.count("<svg") == len(names) == 14
+    assert page.count("<svg") == len(names) == 15

@@ -17,6 +17,7 @@ from tiny_results import (
     make_losses,
     make_policies,
     make_scores,
+    make_verdicts,
     names_of_figures,
     texts,
 )
@@ -35,6 +36,7 @@ from prudent.figures.fig11_reward import draw_reward
 from prudent.figures.gain_over_kl import draw_gain_over_kl
 from prudent.figures.overoptimisation import draw_overoptimisation
 from prudent.figures.style import _spread
+from prudent.figures.verdict import COLOURS, draw_verdicts
 from prudent.rewards import rewardbench
 
 # --- the table of figures
@@ -42,11 +44,11 @@ from prudent.rewards import rewardbench
 
 def test_a_figure_is_a_row_a_module_and_a_caption():
     names = names_of_figures()
-    assert len(names) == 14
+    assert len(names) == 15
     numbered = {name for name in names if name.startswith("fig")}
     assert set(names) - numbered == {
         *("kinds", "frequency", "risk_return", "gain_over_kl"),
-        *("frontier", "calibration", "overoptimisation"),
+        *("frontier", "calibration", "overoptimisation", "verdict"),
     }
     modules = {path.stem for path in (ROOT / "workflow_scripts/prudent/figures").glob("fig*.py")}
     captions = {path.stem for path in (ROOT / "rules/captions").glob("fig*_*.rst")}
@@ -365,3 +367,31 @@ def test_labels_do_not_overlap_and_keep_their_order():
     assert (bottoms >= tops - 1e-9).all()
     assert places[2] == pytest.approx(0.1) and places[4] <= 1
     assert _spread([0.2, 0.8], [0.1, 0.1], 0, 1) == pytest.approx([0.2, 0.8])
+
+
+# --- The verdicts
+
+
+def test_verdicts_are_read_off_place_and_colour():
+    verdicts = make_verdicts(("variance_aware", "mean"))
+    figure = draw_verdicts(verdicts, 1.5)
+    ratio, mean = figure.axes
+    for method in verdicts.methods:
+        for one in method.comparisons:
+            for kind, value in (("ratio", one.ratio), ("mean", one.difference)):
+                mark = artist(figure, f"{kind} {method.name} {one.policies}")
+                assert mark.get_xdata() == pytest.approx([value.estimate])
+                assert mark.get_color() == COLOURS[one.word]
+    assert [line.get_xdata()[0] for line in ratio.lines[:2]] == [1, 1.5]
+    labels = [label.get_text() for label in ratio.get_yticklabels()]
+    assert labels[0] == "variance aware,  given the backbone (60)" and len(labels) == 4
+    assert labels[1] == "all drawn anew (60)"
+    low, high = ratio.get_xlim()
+    assert low < 1 < high and all(low <= tick <= high for tick in ratio.get_xticks())
+    assert "reduces variance, beyond its controls" in texts(figure)
+    check_layout(figure)
+
+
+@pytest.mark.parametrize("methods", [(), ("variance_aware",), tuple(MANY[1:])])
+def test_verdicts_of_few_and_many_methods_stay_in_the_figure(methods):
+    check_layout(draw_verdicts(make_verdicts(methods, draws=7, levels=(GIVEN,)), 1.5))

@@ -8,9 +8,11 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
-from tiny_results import make_exact
+from tiny_results import make_exact, make_verdicts
 
+from prudent.analysis.components import COLUMNS as COMPONENTS
 from prudent.analysis.findings import findings
+from prudent.analysis.sentences import headline
 from prudent.analysis.statistics import share_interval
 from prudent.errors import InputError
 from prudent.figures import page
@@ -23,8 +25,10 @@ from prudent.tables import read_csv
 from prudent.workflow.provenance import commit, machine, provenance, versions
 
 VOID = {"br", "meta"}
+PARTS = ("member", "evaluation")
 HOSTILE = (
-    """<script src="http://a.b/x.js"></script>&amp;"'><img src=x onerror=alert(1)>{{ 7 * 7 }}"""
+    """<script src="http://a.b/x.js"></script>&amp;"'><img src=x onerror=alert(1)>"""
+    "{{ 7919 * 7907 }}"
 )
 
 
@@ -42,7 +46,14 @@ def make_tables(ratio=3.0, low=1.5, high=6.0, swap=0.01, mismatch=0.05, **change
         row |= {"score_low": 0.2, "score_high": 0.4, "score_variance": variance}
         row |= {"score_sd": variance**0.5, "noise_variance": 0.001, "worse": count}
         row |= {"worse_share": share.estimate, "worse_low": share.low, "worse_high": share.high}
-        row |= {"kl": 1.25, "kl_sd": 0.1, "reference_score": 0.19, "reference_se": 0.02}
+        row |= {
+            "quantile05": 0.1,
+            "cvar10": 0.05,
+            "kl": 1.25,
+            "kl_sd": 0.1,
+            "reference_score": 0.19,
+            "reference_se": 0.02,
+        }
         row |= {"beta": 0.5, "kl_target": 1.2, "target": changes.get("target", "fixed")}
         rows.append(row)
     nan = float("nan")
@@ -68,31 +79,27 @@ def make_tables(ratio=3.0, low=1.5, high=6.0, swap=0.01, mismatch=0.05, **change
     return pd.DataFrame(rows), pd.DataFrame(tests)
 
 
-def finding(**numbers):
-    (found,) = findings(*make_tables(**numbers))
-    return found
+def sentences(**numbers):
+    """What is said of the method, as one text."""
+    (found,) = findings(*make_tables(**numbers)).values()
+    return " ".join(found)
 
 
 def test_the_ratio_at_one_kl_decides_where_it_is_known():
     """A ratio that the KLs' difference explains is no finding."""
     nan = float("nan")
-    found = finding(elasticity=2.6, corrected=(1.9, 0.95, 3.8, nan))
-    assert found.status == "open" and "not established" in found.headline
-    assert "3.00, 1.90 at one KL (the optima's variance grows with KL^2.6) (95%" in " ".join(
-        found.sentences
-    )
-    assert "interval 0.950 to 3.80" in " ".join(found.sentences)
-    assert finding(elasticity=2.6, corrected=(2.9, 1.4, 5.8, nan)).status == "for"
+    text = sentences(elasticity=2.6, corrected=(1.9, 0.95, 3.8, nan))
+    assert "3.00, 1.90 at one KL (the optima's variance grows with KL^2.6) (95%" in text
+    assert "interval 0.950 to 3.80" in text and "not established, the interval includes 1" in text
+    text = sentences(elasticity=2.6, corrected=(2.9, 1.4, 5.8, nan))
+    assert "lower for variance aware, the interval excludes 1" in text
 
 
-def test_a_method_that_misses_its_kl_is_named_in_headline_and_sentence():
-    found = finding(target="missed")
-    assert found.headline.endswith("(off the KL that was asked for: variance aware and vanilla)")
-    assert "variance aware was to end at 1.20 and does not" in found.sentences[0]
+def test_a_method_that_misses_its_kl_is_named():
+    assert "variance aware was to end at 1.20 and does not" in sentences(target="missed")
     # Two methods that are both where they were to be may be a little further apart.
-    assert finding(target="reached", mismatch=0.08).status == "for"
-    assert "8.0% apart: matched" in finding(target="reached", mismatch=0.08).sentences[0]
-    assert "missed" not in str(finding()) and "asked for" not in str(finding(target="fixed"))
+    assert "8.0% apart: matched" in sentences(target="reached", mismatch=0.08)
+    assert "was to end" not in sentences() + sentences(target="fixed")
     summary, tests = make_tables(target="missed")
     cells = [cell.note for row in methods_table(summary, tests).rows for cell in row]
     assert cells.count("sd 0.10\ntarget 1.20, missed") == 2
@@ -103,54 +110,36 @@ def test_a_method_that_misses_its_kl_is_named_in_headline_and_sentence():
 def test_a_comparison_whose_unit_has_one_draw_says_so():
     nan = float("nan")
     numbers = {"low": nan, "high": nan, "difference": (-0.01, nan, nan, nan)}
-    found = finding(**numbers, unit="ensemble", units=1)
-    assert found.status == "open" and "not established" in found.headline
-    assert sum("no interval: 1 ensemble" in sentence for sentence in found.sentences) == 2
+    text = sentences(**numbers, unit="ensemble", units=1)
+    assert text.count("no interval: 1 ensemble") == 2 and "not established" in text
 
 
 @pytest.mark.parametrize(
-    ("numbers", "status", "headline"),
+    ("numbers", "said"),
     [
-        ({}, "for", "lower variance at the same KL, as claimed: established"),
-        ({"low": 0.9}, "open", "variance lower in these policies, but not established"),
-        ({"swap": 0.2}, "open", "not established"),
-        ({"mismatch": 0.3}, "open", "not at the same KL"),
-        ({"control": True}, "open", "a control, and its variance is lower: not for what sigma"),
-        ({"mismatch": np.nan}, "open", "not at the same KL"),
-        (
-            {"ratio": 0.3, "low": 0.1, "high": 0.7},
-            "against",
-            "higher variance, against the claim: established here",
-        ),
-        ({"ratio": 0.8, "low": 0.3, "high": 2.0}, "open", "variance not lower in these policies"),
-        ({"low": np.nan, "high": np.nan, "swap": np.nan}, "open", "not established"),
-        ({"ratio": np.nan, "low": np.nan, "high": np.nan}, "open", "too few policies"),
+        ({}, "lower for variance aware, the interval excludes 1"),
+        ({"low": 0.9}, "not established, the interval includes 1"),
+        ({"swap": 0.2}, "excludes 1 but the permutation test does not confirm it"),
+        ({"mismatch": 0.3}, "30.0% apart: NOT matched"),
+        ({"mismatch": np.nan}, "not both positive, so not comparable"),
+        ({"ratio": 0.3, "low": 0.1, "high": 0.7}, "higher for variance aware, the interval"),
+        ({"ratio": 0.8, "low": 0.3, "high": 2.0}, "not established, the interval includes 1"),
+        ({"low": np.nan, "high": np.nan, "swap": np.nan}, "not established (paired"),
+        ({"ratio": np.nan, "low": np.nan, "high": np.nan}, "not comparable with 10 and 10"),
+        ({}, "5.0% apart: matched (5% of each other, or of one target, counts"),
+        ({}, "ratio vanilla over variance aware 3.00 (95% interval 1.50 to 6.00"),
+        ({}, "10 members, 10 pairs"),
+        ({}, "1 of 10 (2% to 40%) for variance aware, 4 of 10 (17% to 69%) for vanilla"),
+        ({}, "fewer for variance aware, not established (McNemar p = 0.25)"),
+        ({}, "5% of the variance of variance aware and 2% of that of vanilla"),
+        ({"worse": (9, 1), "mcnemar": 0.008}, "more for variance aware, established"),
+        ({"difference": (-0.2, -0.3, -0.1, np.nan)}, "lower, established"),
+        ({"difference": (0.2, 0.1, 0.3, np.nan)}, "higher, established"),
+        ({}, "a difference is not established"),
     ],
 )
-def test_the_headline_follows_the_numbers(numbers, status, headline):
-    found = finding(**numbers)
-    assert found.status == status
-    assert headline in found.headline
-
-
-def test_the_sentences_hold_the_numbers():
-    text = " ".join(finding().sentences)
-    assert "5.0% apart: matched (5% of each other, or of one target, counts" in text
-    assert "ratio vanilla over variance aware 3.00 (95% interval 1.50 to 6.00" in text
-    assert "10 members, 10 pairs" in text
-    assert "1 of 10 (2% to 40%) for variance aware, 4 of 10 (17% to 69%) for vanilla" in text
-    assert "fewer for variance aware, not established (McNemar p = 0.25)" in text
-    assert "5% of the variance of variance aware and 2% of that of vanilla" in text
-
-
-def test_sentences_that_go_against_the_claim():
-    text = " ".join(finding(worse=(9, 1), mcnemar=0.008).sentences)
-    assert "more for variance aware, established, against the claim" in text
-    text = " ".join(finding(difference=(-0.2, -0.3, -0.1, np.nan)).sentences)
-    assert "lower, established" in text
-    text = " ".join(finding(low=1.2, swap=0.2).sentences)
-    assert "the interval excludes 1 but the permutation test does not confirm it" in text
-    assert "NOT matched" in " ".join(finding(mismatch=0.4).sentences)
+def test_the_sentences_follow_the_numbers(numbers, said):
+    assert said in sentences(**numbers)
 
 
 class Checker(HTMLParser):
@@ -258,6 +247,7 @@ def render(
     diagnosis=None,
     frequency=None,
     exact=None,
+    verdict=None,
 ):
     """The page of such tables; without a summary and tests, of a run without policies."""
     diagnosis = make_diagnosis() if diagnosis is None else diagnosis
@@ -267,6 +257,8 @@ def render(
         scores = [(m, s, 0.1 * s) for m in summary["method"] for s in range(10)]
         policies = pd.DataFrame(scores, columns=["method", "seed", "score"])
         of_policies = {"policies": policies, "summary": summary, "tests": tests}
+        parts = [(m, c, 10, 0.02, 0.0, np.inf, 0.5) for m in summary["method"] for c in PARTS]
+        of_policies["components"] = pd.DataFrame(parts, columns=COMPONENTS)
     accuracy = pd.DataFrame(
         [
             (subset, section, level, model, 0, head, value, 0.01, 1, 50)
@@ -280,9 +272,9 @@ def render(
         columns="section subset side ensemble rows mean median max".split(),
     )
     exact = make_exact() if exact is None else exact
-    return page.render(
-        diagnosis, frequency, accuracy, variance, exact, figures, facts, **of_policies
-    )
+    verdict = make_verdicts() if verdict is None else verdict
+    tables = (diagnosis, frequency, accuracy, variance, exact, verdict)
+    return page.render(*tables, figures, facts, **of_policies)
 
 
 def read(html):
@@ -291,7 +283,7 @@ def read(html):
 
 def test_the_page_is_whole_and_holds_all_tables():
     text = read(render(*make_tables()))
-    assert "lower variance at the same KL" in text
+    assert "variance aware: reduces variance at the same KL, beyond its controls" in text
     assert "grammatical responses 0.9000.880 to 0.920 – – 0.8 to 1 kept" in text
     assert f"{calibration.ACCURACY_BASE} 0.9500.930 to 0.960 – – 0.6 to 0.85 BROKEN" in text
     spread = "2.5002.400 to 2.700 1.8771.800 to 1.920 2.990 at least 1.88 kept"
@@ -299,9 +291,10 @@ def test_the_page_is_whole_and_holds_all_tables():
     known = "0.1900.150 to 0.230 0.000−0.020 to 0.020 0.570 –"
     assert f"{disagreement.LEAVE_ONE_OUT} {known}" in text
     assert "What each kind's sigma is worth" not in text and "rarest judgement" not in text
+    assert "variance aware 0.02000 to ∞ 50% of all 0.0200" in text
     assert "70.0%" in text and "75.0%" in text
     assert "9.00" in text
-    assert "The baseline is vanilla. There are 20 policies." in text
+    assert "The baseline is vanilla. There are 20 trained policies." in text
 
 
 def test_several_ensembles_have_a_table_of_kinds():
@@ -398,9 +391,9 @@ def test_every_text_is_escaped(tmp_path):
     summary, tests = (table.replace({"method": rename}) for table in (summary, tests))
     html = render(summary, tests, figures, [(HOSTILE, HOSTILE)])
     text = read(html)
-    # In the finding, the table, the contents, a caption, a heading and where it comes from.
-    assert text.count("onerror=alert(1)>{{ 7 * 7 }}") >= 9
-    assert "<img" not in html and "<script" not in html and "49" not in text
+    # In the box, the table, the contents, a caption, a heading and where it comes from.
+    assert text.count("onerror=alert(1)>{{ 7919 * 7907 }}") >= 9
+    assert "<img" not in html and "<script" not in html and "62615533" not in text
 
 
 def test_the_page_can_load_and_run_nothing():
@@ -439,8 +432,32 @@ def contrast(first, second):
 
 def test_one_method_alone_gets_its_page():
     summary, tests = make_tables()
-    text = read(render(summary.head(1), tests.head(0)))
-    assert "nothing to compare" in text
+    text = read(render(summary.head(1), tests.head(0), verdict=make_verdicts(())))
+    assert "There is no method beside the baseline: nothing is compared." in text
+
+
+def test_the_verdicts_open_the_page_with_risk_and_return_and_their_rule():
+    verdict = make_verdicts(("variance_aware", "mean"))
+    html = render(*make_tables(), verdict=verdict)
+    titles = re.findall(r"<h2[^>]*>([^<]+)<", html)
+    assert titles[0] == "Verdict"
+    text = read(html)
+    for method in verdict.methods:
+        said = f"{method.name.replace('_', ' ')}: {headline(method.comparisons[0])}"
+        assert said in text and method.sentence in text
+    assert "The rule was stated before the policies: reduces: the 95% interval" in text
+    words = [method.word.replace(" ", "-") for method in verdict.methods]
+    assert re.findall(r'class="finding ([\w-]+)"', html) == words and words[0] == "reduces"
+    # What is known of its trained policies stands with a method; a trained control has its own.
+    assert text.index("Final KL to the reference") < text.index("mean: ")
+    rename = {"variance_aware": "shuffled"}
+    tables = [table.replace({"method": rename}) for table in make_tables()]
+    assert "shuffled: a control, for which nothing is claimed" in read(render(*tables))
+    row = summary_row(html, "variance aware")
+    one = verdict.methods[0].comparisons[0]
+    assert row.startswith("variance aware given the backbone 60 reduces")
+    assert f"baseline {one.baseline_risk.cvar10:.3f}".replace("-", "−") in row
+    assert ("yes ahead p" in row) == one.second_order.dominates
 
 
 def test_optimal_policies_come_first_with_their_controls_marked():
@@ -466,12 +483,12 @@ def test_without_policies_the_page_is_of_the_rewards(tmp_path):
     html = render(figures=figures, frequency=make_frequency(("heads",)))
     text = read(html)
     assert "This run trains no policies: it checks the rewards, and what" in text
-    assert ">Policies<" not in html and "Findings" not in text and "The baseline is" not in text
+    assert ">Policies<" not in html and "trained policies." not in text
     assert ">Exact policies<" in html
     assert f"{calibration.ACCURACY_BASE} 0.950" in text
     for part in ("diagnosis", "frequency-table", "accuracy", "variance", "kinds", "frequency"):
         assert html.count(f'id="{part}"') == 1 and f'<a href="#{part}">' in html
-    assert "Findings" in read(render(*make_tables()))
+    assert ">Policies<" in render(*make_tables())
 
 
 # --- Where it comes from

@@ -28,7 +28,8 @@ def test_slurm_profile_names_every_rule_that_is_cached():
     assert set(profile["cache"]) == cached | {"train_judge"}
 
 
-ORDER = "input output log benchmark cache conda threads resources params message script".split()
+ORDER = "input output log benchmark cache priority conda threads resources params message script"
+ORDER = ORDER.split()
 
 
 # Of an ensemble its settings count, and not its name: equal settings make equal members.

@@ -312,6 +312,7 @@ WRONG_ROWS = {
         "column 'worse_share': found -0.1, expected a number from 0",
     ),
     "tests": (None, "found 8 row(s) of method 'b', baseline 'a', expected 9: each quantity once"),
+    "components": ({"share": 1.5}, "column 'share': found 1.5, expected a number from 0 to 1"),
     "calibration": (
         None,
         "found 1 row(s) of method 'b', evaluation 0.5, expected 2: each pilot once",

@@ -10,6 +10,9 @@ from conftest import ROOT
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from prudent import schemas
+from prudent.analysis import verdict
+from prudent.analysis.preregistration import preregistration
+from prudent.analysis.sentences import verdicts
 from prudent.exact.evaluate import ANEW, GIVEN, INDEPENDENT
 from prudent.exact.summary import summary_table
 from prudent.policies.target_kl import Calibration
@@ -101,6 +104,26 @@ def make_exact(methods=(*TWO, "shuffled"), count=5, levels=None, kls=(0.3,)):
     table = summary_table(pd.DataFrame(rows, columns=columns), methods[0])
     table["control"] = np.where(table["method"] == methods[-1], "yes", "no")
     return table
+
+
+def make_verdicts(methods=("variance_aware",), draws=60, levels=(GIVEN, ANEW)):
+    """Verdicts on optimal policies of drawn gains; the first method varies half as much."""
+    random = np.random.default_rng(0)
+    held = {name: {"controls": ["shuffled"], "missing": [], "trained": False} for name in methods}
+    rule = preregistration(held, "vanilla", 0.8, 0.05, 1.5, 500, 0)
+    tables = []
+    for level, (place, name) in itertools.product(
+        levels, enumerate(("vanilla", "shuffled", *methods))
+    ):
+        gains = random.normal(0.2, 0.5 if place == 2 else 1, size=draws)
+        table = pd.DataFrame({"replicate": range(draws), "gain": gains})
+        tables.append(table.assign(level=level, method=name, kl_target=0.8, kl=0.8))
+    table = pd.concat(tables)
+    found = [
+        verdict.comparisons(verdict.of_optima(table, level, 0.8), level, rule, 0)
+        for level in levels
+    ]
+    return verdicts(rule, found, "before the policies")
 
 
 def make_calibration(method="vanilla", target=1.0, pilots=3, reached=True):

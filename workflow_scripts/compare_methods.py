@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from prudent import tables
+from prudent.analysis.components import component_table
 from prudent.analysis.policies import (
     comparison_table,
     policy_table,
@@ -16,6 +17,7 @@ from prudent.analysis.policies import (
     variance_elasticity,
     with_comparisons,
 )
+from prudent.analysis.statistics import evaluation_noise
 from prudent.policies.target_kl import read_calibration
 from prudent.seeding import derive_seed
 from prudent.workflow import entry
@@ -29,6 +31,7 @@ class Args:
     policies: Path  # table, written
     summary: Path  # table, written
     tests: Path  # table, written
+    components: Path  # table of where the variance comes from, written
     methods: list[str]  # in the order of the tables
     seeds: list[int]  # of the policies
     units: dict[str, str]  # of each method, member or ensemble
@@ -66,6 +69,12 @@ def main(args: Args) -> None:
         derive_seed(args.seed, "permutations"),
         variance_elasticity(frontier, args.baseline, kl),
     )
+    noise = {
+        method: (evaluation_noise(values), (values.shape[0] - 1) * (values.shape[1] - 1))
+        for method, values in scores.items()
+    }
+    components = component_table(policies, noise)
+    tables.write_csv(components, args.components, "components")
     tables.write_csv(policies, args.policies, "policies")
     tables.write_csv(with_comparisons(summary, tests), args.summary, "summary")
     tables.write_csv(tests, args.tests, "tests")

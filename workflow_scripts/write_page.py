@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prudent import tables
+from prudent.analysis.verdict import read_verdicts
 from prudent.figures import page
 from prudent.workflow import entry
 from prudent.workflow.provenance import provenance
@@ -16,6 +17,7 @@ class Args:
     accuracy: Path  # table
     variance: Path  # table
     exact: Path  # table of the methods by their exact policies
+    verdict: Path  # what is found of each method
     svgs: list[Path]  # the figures, in their order
     page: Path  # written
     figures: list[dict[str, str]]  # name and caption of each
@@ -25,13 +27,15 @@ class Args:
     policies: Path | None = None  # table
     summary: Path | None = None  # table
     tests: Path | None = None  # table
+    components: Path | None = None  # table
 
 
 def main(args: Args) -> None:
     names = ("diagnosis", "frequency", "accuracy", "variance")
-    names += ("policies", "summary", "tests") if args.policies else ()
+    names += ("policies", "summary", "tests", "components") if args.policies else ()
     found = {name: tables.read_csv(getattr(args, name), name) for name in names}
     found["exact"] = tables.read_csv(args.exact, "exact_summary")
+    found["verdict"] = read_verdicts(args.verdict)
     figures = [
         page.Figure(svg=svg.read_text(encoding="utf-8"), **figure)
         for figure, svg in zip(args.figures, args.svgs, strict=True)

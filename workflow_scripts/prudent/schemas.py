@@ -150,6 +150,7 @@ CSV_SCHEMAS: dict[str, dict[str, str]] = {
         **dict.fromkeys(("method", "unit", "control"), TEXT),
         **dict.fromkeys(("policies", "units", "score", "worse", "worse_low", "worse_high"), NUMBER),
         **dict.fromkeys(("score_low", "score_high", "score_variance", "noise_variance"), MAYBE),
+        **dict.fromkeys(("quantile05", "cvar10"), NUMBER),
         **dict.fromkeys(("kl", "kl_sd", "reference_score", "reference_se"), MAYBE),
         **{"beta": NUMBER, "kl_target": MAYBE, "target": TEXT},
     },
@@ -157,6 +158,12 @@ CSV_SCHEMAS: dict[str, dict[str, str]] = {
         **dict.fromkeys(("method", "baseline", "unit", "quantity"), TEXT),
         **dict.fromkeys(("pairs", "units"), NUMBER),
         **dict.fromkeys(("estimate", "low", "high", "p", "p_holm"), BOUND),
+    },
+    "components": {
+        **dict.fromkeys(("method", "component"), TEXT),
+        "units": NUMBER,
+        **dict.fromkeys(("variance", "low", "high"), BOUND),
+        "share": MAYBE,
     },
     "calibration": {
         "method": TEXT,
@@ -177,7 +184,9 @@ CSV_SCHEMAS: dict[str, dict[str, str]] = {
         **dict.fromkeys(("difference", "difference_low", "difference_high", "p"), MAYBE),
         **dict.fromkeys(("ratio", "ratio_low", "ratio_high"), BOUND),
         **dict.fromkeys(("below_share", "below_share_low", "below_share_high"), MAYBE),
-        **dict.fromkeys(("quantile05", "effective_size", "sampling_sd", "half_shift"), MAYBE),
+        **dict.fromkeys(
+            ("quantile05", "cvar10", "effective_size", "sampling_sd", "half_shift"), MAYBE
+        ),
     },
     "best_of": {
         **dict.fromkeys(("level", "scorer"), TEXT),
@@ -288,6 +297,14 @@ ROWS: dict[str, Rows] = {
         ranges={
             **dict.fromkeys(("draw", "kl_target", "kl", "beta", "effective_size"), COUNT),
             "head": NUMBERED,
+        },
+    ),
+    "components": Rows(
+        key=(("method", "component"),),
+        words={"component": ("ensemble", "member", "trial", "evaluation")},
+        ranges={
+            **dict.fromkeys(("units", "variance", "low", "high"), COUNT),
+            "share": SHARE,
         },
     ),
     # Each evaluation has all pilots.

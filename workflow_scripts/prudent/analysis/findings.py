@@ -1,31 +1,14 @@
-"""What the numbers say, in sentences made from the numbers."""
+"""What the numbers of trained policies say, in sentences made from the numbers."""
 
 from __future__ import annotations
-
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from prudent.analysis.policies import at_one_target
 from prudent.analysis.wording import name_of as name
-from prudent.analysis.wording import number
+from prudent.analysis.wording import number, p_value, plural
 from prudent.policies.target_kl import KL_TOLERANCE
-
-CLAIM = (
-    "The claim under test comes from arXiv 2410.23726, for variance-aware PPO: policies that have "
-    "moved as far from the reference as the baseline's (the same KL) vary less, and fewer of them "
-    "are worse than the reference. Every method here is held against this claim."
-)
-
-
-class Finding(NamedTuple):
-    """One method against the baseline: a headline and the sentences that carry it."""
-
-    method: str
-    status: str  # for, open, against
-    headline: str
-    sentences: list[str]
 
 
 def interval(low: float, high: float, units: int, unit: str) -> str:
@@ -35,74 +18,35 @@ def interval(low: float, high: float, units: int, unit: str) -> str:
     return f"95% interval {number(low)} to {number(high)}"
 
 
-def plural(count: int) -> str:
-    return "" if count == 1 else "s"
-
-
-def p_value(p: float) -> str:
-    if not np.isfinite(p):
-        return "not computable"
-    return "< 0.001" if p < 0.001 else f"= {p:.2g}"
-
-
-def findings(summary: pd.DataFrame, tests: pd.DataFrame) -> list[Finding]:
-    """What the numbers say about every method that is not the baseline.
-
-    What the claim needs is fixed here, before any number is known: final KLs within 5% of each
-    other or of the target that both have, a variance ratio, corrected for what is left of their
-    difference, whose 95% interval lies above 1, and a paired permutation test below 5%, by Holm
-    over the methods.
+def findings(summary: pd.DataFrame, tests: pd.DataFrame) -> dict[str, list[str]]:
+    """What the numbers say about every trained method that is not the baseline, its controls, too.
 
     Args:
-        summary: ``statistics.summary_table``.
-        tests: ``statistics.comparison_table``.
+        summary: ``policies.summary_table``.
+        tests: ``policies.comparison_table``.
     """
     rows = summary.set_index("method")
-    result = []
+    result = {}
     for method, part in tests.groupby("method", sort=False):
         test = part.set_index("quantity")
         baseline = test["baseline"].iloc[0]
         one, base = rows.loc[method], rows.loc[baseline]
-        kl, matched = _kl_sentence(method, baseline, one, base, test)
-        spread, verdict = _variance_sentence(method, baseline, one, base, test)
-        status, headline = _headline(verdict, matched, one["control"] == "yes")
-        off = [key for key in (method, baseline) if rows.loc[key, "target"] == "missed"]
-        if off:
-            headline += f" (off the KL that was asked for: {' and '.join(map(name, off))})"
         sentences = [
-            kl,
-            spread,
+            _kl_sentence(method, baseline, one, base, test),
+            _variance_sentence(method, baseline, one, base, test),
             _noise_sentence(method, baseline, one, base),
             _worse_sentence(method, baseline, one, base, test),
             _score_sentence(method, baseline, one, base, test),
         ]
-        result.append(Finding(method, status, headline, [s for s in sentences if s]))
+        result[str(method)] = [sentence for sentence in sentences if sentence]
     return result
 
 
-def _headline(verdict: str, matched: bool | None, control: bool) -> tuple[str, str]:
-    """Status and headline from the variance's verdict and whether the KLs are matched."""
-    caveat = "" if matched else " (and the KLs are not matched)"
-    if control and verdict == "lower":
-        return "open", f"a control, and its variance is lower: not for what sigma knows{caveat}"
-    if verdict == "lower" and matched:
-        return "for", "lower variance at the same KL, as claimed: established here"
-    if verdict == "lower":
-        return "open", "lower variance, but not at the same KL: it may be a matter of step size"
-    if verdict == "higher":
-        return "against", f"higher variance, against the claim: established here{caveat}"
-    if verdict == "seems lower":
-        return "open", f"variance lower in these policies, but not established{caveat}"
-    if verdict == "seems higher":
-        return "open", f"variance not lower in these policies; nothing established{caveat}"
-    return "open", "too few policies to compare variances"
-
-
-def _kl_sentence(method, baseline, one, base, test) -> tuple[str, bool | None]:
+def _kl_sentence(method, baseline, one, base, test) -> str:
     gap = test.loc["kl_mismatch", "estimate"]
     values = f"{number(one['kl'])} for {name(method)}, {number(base['kl'])} for {name(baseline)}"
     if not np.isfinite(gap):
-        return f"Final KL to the reference: {values}; not both positive, so not comparable.", None
+        return f"Final KL to the reference: {values}; not both positive, so not comparable."
     asked = [
         f"{name(key)} was to end at {number(row['kl_target'])} and does not"
         for key, row in ((method, one), (baseline, base))
@@ -113,40 +57,34 @@ def _kl_sentence(method, baseline, one, base, test) -> tuple[str, bool | None]:
     says = "matched" if matched else "NOT matched"
     return (
         f"Final KL to the reference: {values}, {100 * gap:.1f}% apart: {says} "
-        f"({KL_TOLERANCE:.0%} of each other, or of one target, counts as matched).{missed}",
-        matched,
+        f"({KL_TOLERANCE:.0%} of each other, or of one target, counts as matched).{missed}"
     )
 
 
-def _variance_sentence(method, baseline, one, base, test) -> tuple[str, str]:
-    """The sentence on the variances, and what it comes to."""
+def _variance_sentence(method, baseline, one, base, test) -> str:
     ratio = test.loc["variance_ratio", "estimate"]
     if np.isnan(ratio):
         return (
             f"Variance of the policies' scores: not comparable with {one['policies']:.0f} and "
-            f"{base['policies']:.0f} policies.",
-            "none",
+            f"{base['policies']:.0f} policies."
         )
     unit, units, pairs = test.loc["variance_ratio", ["unit", "units", "pairs"]]
     p_permuted = test.loc["swap_test", "p_holm"]
     corrected = test.loc["corrected_ratio", ["estimate", "low", "high"]]
     known = np.isfinite(corrected["estimate"])
-    if known:
-        middle, low, high = corrected
-    else:
-        middle, (low, high) = ratio, test.loc["variance_ratio", ["low", "high"]]
-    direction = "lower" if middle > 1 else "higher"
+    middle, low, high = (
+        corrected if known else test.loc["variance_ratio", ["estimate", "low", "high"]]
+    )
     if not np.isfinite(low):
-        verdict, says = f"seems {direction}", "not established"
+        says = "not established"
     elif low <= 1 <= high:
-        verdict, says = f"seems {direction}", "not established, the interval includes 1"
+        says = "not established, the interval includes 1"
     elif not p_permuted < 0.05:
-        verdict = f"seems {direction}"
         says = (
             "not established, the interval excludes 1 but the permutation test does not confirm it"
         )
     else:
-        verdict, says = direction, f"{direction} variance is established, the interval excludes 1"
+        says = f"{'lower' if middle > 1 else 'higher'} for {name(method)}, the interval excludes 1"
     return (
         f"Variance of the policies' scores: {number(one['score_variance'])} for {name(method)}, "
         f"{number(base['score_variance'])} for {name(baseline)}; ratio {name(baseline)} over "
@@ -155,8 +93,7 @@ def _variance_sentence(method, baseline, one, base, test) -> tuple[str, str]:
         f"{units} {unit}{plural(units)}, {pairs} pairs of policies): {says} "
         f"(paired permutation test p {p_value(p_permuted)}, by Holm over the methods; "
         f"Pitman-Morgan p {p_value(test.loc['pitman_morgan', 'p'])}, "
-        f"Brown-Forsythe p {p_value(test.loc['brown_forsythe', 'p'])}).",
-        verdict,
+        f"Brown-Forsythe p {p_value(test.loc['brown_forsythe', 'p'])})."
     )
 
 

@@ -27,6 +27,7 @@ from prudent.analysis.statistics import (
     pitman_morgan,
     share_interval,
     t_interval,
+    tail_mean,
     variance,
     variance_ratio,
 )
@@ -154,7 +155,7 @@ def policy_table(
     return pd.DataFrame(rows)
 
 
-def _cluster_ids(policies: pd.DataFrame, unit: str) -> np.ndarray:
+def cluster_ids(policies: pd.DataFrame, unit: str) -> np.ndarray:
     """The cluster of each policy: its ensemble, or its member of it."""
     columns = {"ensemble": ["ensemble"], "member": ["ensemble", "head"]}[unit]
     return policies.groupby(columns, sort=False).ngroup().to_numpy()
@@ -180,14 +181,15 @@ def summary_table(
     Returns:
         method, unit, policies, units (clusters), score and its t interval over them,
         score_variance, score_sd, noise_variance (``evaluation_noise``), worse (count), worse_share
-        and its Wilson interval over clusters, kl (mean over policies) and kl_sd, grammatical where
+        and its Wilson interval over clusters, quantile05 and cvar10 (the mean of the lowest tenth)
+        of the scores, kl (mean over policies) and kl_sd, grammatical where
         known, reference_score, reference_se.
     """
     reference_score, reference_se = mean_and_se(reference)
     rows = []
     for method, part in policies.groupby("method", sort=False):
         unit = part["unit"].iloc[0]
-        clusters = _cluster_ids(part, unit)
+        clusters = cluster_ids(part, unit)
         score = t_interval(part["score"], clusters)
         share = share_interval(part["worse"], clusters)
         row = {"method": method, "unit": unit, "policies": len(part)}
@@ -199,6 +201,8 @@ def summary_table(
         row |= {"noise_variance": evaluation_noise(judged[method])}
         row |= {"worse": int(part["worse"].sum()), "worse_share": share.estimate}
         row |= {"worse_low": share.low, "worse_high": share.high}
+        row |= {"quantile05": float(part["score"].quantile(0.05))}
+        row |= {"cvar10": tail_mean(part["score"])}
         row |= {"kl": float(part["kl"].mean()), "kl_sd": np.sqrt(variance(part["kl"]))}
         if "grammatical" in part:
             row["grammatical"] = float(part["grammatical"].mean())
@@ -300,7 +304,7 @@ def comparison_table(
         first, second = by_method[baseline].loc[seeds], by_method[method].loc[seeds]
         coarse = "ensemble" in {first["unit"].iloc[0], second["unit"].iloc[0]}
         unit = "ensemble" if coarse else "member"
-        clusters = _cluster_ids(first, unit)
+        clusters = cluster_ids(first, unit)
         a, b = first["score"].to_numpy(), second["score"].to_numpy()
         # A generator per test and method: another method or test changes none of these numbers.
         rng = np.random.default_rng([seed, *method.encode()])

@@ -24,3 +24,15 @@ def number(value: float, digits: int = 3) -> str:
     magnitude = int(rounded.split("e")[1])
     text = f"{value:.{max(digits - 1 - magnitude, 0)}f}" if -4 <= magnitude < 6 else rounded
     return text.replace("-", MINUS)
+
+
+def p_value(p: float | None) -> str:
+    """A p with its sign, or that there is none."""
+    if p is None or not math.isfinite(p):
+        return "not computable"
+    return "< 0.001" if p < 0.001 else f"= {p:.2g}"
+
+
+def plural(count: int) -> str:
+    """The ending of so many things."""
+    return "" if count == 1 else "s"

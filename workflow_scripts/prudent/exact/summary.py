@@ -17,6 +17,7 @@ from prudent.analysis.statistics import (
     jackknife_half_width,
     share_interval,
     t_interval,
+    tail_mean,
     variance_ratio,
 )
 
@@ -35,11 +36,11 @@ def summary_table(policies: pd.DataFrame, baseline: str) -> pd.DataFrame:
     Columns: the keys; replicates with a policy; gain, sd, each with its interval (low, high);
     difference to the baseline's gain with interval and p of the paired t test; ratio of variances,
     baseline over method, with interval; below, the number of policies worse than the reference,
-    and below_share with interval; quantile05 of the gains; the median effective_size; sampling_sd,
-    what another sample of as many responses would change a gain by, from the difference of the
-    halves, and half_shift, what half the responses change the mean gain by. Intervals
-    are 95%: Student's t for means, the jackknife over replicates for log sd and log ratio, Wilson's
-    for shares.
+    and below_share with interval; quantile05 of the gains, and cvar10, the mean of the lowest
+    tenth; the median effective_size; sampling_sd, what another sample of as many responses would
+    change a gain by, from the difference of the halves, and half_shift, what half the
+    responses change the mean gain by. Intervals are 95%: Student's t for means, the jackknife over
+    replicates for log sd and log ratio, Wilson's for shares.
     """
     rows = []
     for (level, kl), part in policies.groupby(["level", "kl_target"], sort=False):
@@ -77,6 +78,7 @@ def _row(level, kl, method, gains: pd.Series, base: pd.Series | None, baseline: 
     row |= _named("difference", difference) | {"p": p} | _named("ratio", ratio)
     row |= {"below": below} | _named("below_share", share)
     row["quantile05"] = float(np.quantile(values, 0.05)) if len(values) else float("nan")
+    row["cvar10"] = tail_mean(values)
     return row
 
 

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from prudent.analysis.findings import p_value, plural
-from prudent.analysis.wording import MINUS, name_of, number
+from prudent.analysis.verdict import Comparison, Order, Verdicts
+from prudent.analysis.wording import MINUS, name_of, number, p_value, plural
 from prudent.figures.looks import looks
 from prudent.rewards import calibration, disagreement
 from prudent.rewards.diagnosis import OF_ALL, beyond
@@ -81,12 +81,114 @@ def methods_table(summary: pd.DataFrame, tests: pd.DataFrame) -> Table:
     return Table(head, rows)
 
 
+def components_table(components: pd.DataFrame) -> Table:
+    """Where the variance of each method's policies comes from: a row a method."""
+    look = looks(list(dict.fromkeys(components["method"])))
+    names = [name for name in LEVELS if (components["component"] == name).any()]
+    rows = []
+    for method, part in components.groupby("method", sort=False):
+        found = part.set_index("component")
+
+        def cell(component: str, of=found) -> Cell:
+            if component not in of.index:
+                return Cell(NOTHING)
+            row = of.loc[component]
+            share = "" if pd.isna(row["share"]) else f"\n{row['share']:.0%} of all"
+            interval = f"{number(row['low'])} to {number(row['high'])}"
+            return Cell(number(row["variance"]), f"{interval}{share}")
+
+        first = Cell(name_of(str(method)), colour=look[str(method)].colour)
+        rows.append([first, *map(cell, names)])
+    return Table([Cell("method"), *(Cell(name, LEVELS[name]) for name in names)], rows)
+
+
+LEVELS = {
+    "ensemble": "draws of it",
+    "member": "of an ensemble",
+    "trial": "with one member",
+    "evaluation": "the finite number of prompts",
+}
+
+
 def _target(row: dict) -> str:
     """The KL at which a method's policies were to end, and whether they do."""
     if row["target"] == "fixed":
         return ""
     missed = ", missed" if row["target"] == "missed" else ""
     return f"\ntarget {number(row['kl_target'])}{missed}"
+
+
+def verdict_table(verdicts: Verdicts) -> Table:
+    """Risk and return: a row a comparison of each method."""
+    look = looks([verdicts.baseline, *(method.name for method in verdicts.methods)])
+    rows = []
+    for method in verdicts.methods:
+        for one in method.comparisons:
+            first = one is method.comparisons[0]
+            rows.append(
+                [
+                    Cell(
+                        name_of(method.name) if first else "",
+                        one.policies,
+                        colour=look[method.name].colour if first else "",
+                    ),
+                    Cell(str(one.draws)),
+                    Cell(one.word, mark="all" if one.word == "reduces" else ""),
+                    _of_comparison(one.ratio),
+                    Cell(p_value(one.ratio.p).removeprefix("= ")),
+                    _of_comparison(one.difference),
+                    _beside(one, "sd"),
+                    Cell(
+                        f"{one.risk.worse:.0%}",
+                        f"{one.risk.worse_low:.0%} to {one.risk.worse_high:.0%}\n"
+                        f"baseline {one.baseline_risk.worse:.0%}",
+                    ),
+                    _beside(one, "quantile05"),
+                    _beside(one, "cvar10"),
+                    _order(one.first_order),
+                    _order(one.second_order),
+                ]
+            )
+    head = [
+        Cell("method", "policies"),
+        Cell("draws"),
+        Cell("variance", "verdict"),
+        Cell("variance ratio", "baseline / method"),
+        Cell("p", "permutation, Holm"),
+        Cell("difference of means", "to the baseline"),
+        Cell("sd"),
+        Cell("worse than the reference", "95% Wilson"),
+        Cell("5% quantile"),
+        Cell("mean of the lowest tenth", "CVaR"),
+        Cell("dominance", "first order"),
+        Cell("dominance", "second order"),
+    ]
+    return Table(head, rows)
+
+
+def _of_comparison(found) -> Cell:
+    """A ratio or a difference with its interval."""
+    estimate, low, high = (
+        np.nan if value is None else value for value in (found.estimate, found.low, found.high)
+    )
+    return Cell(number(estimate), _range(low, high))
+
+
+def _beside(one: Comparison, quantity: str) -> Cell:
+    """A method's risk with the baseline's."""
+    own, base = (
+        np.nan if value is None else value
+        for value in (getattr(one.risk, quantity), getattr(one.baseline_risk, quantity))
+    )
+    return Cell(decimals(own), f"baseline {decimals(base)}")
+
+
+def _order(found: Order) -> Cell:
+    """Whether the method dominates, with both p."""
+    if found.advantage_p is None:
+        return Cell(NOTHING)
+    ahead, behind = (p_value(p).removeprefix("= ") for p in (found.advantage_p, found.shortfall_p))
+    return Cell("yes" if found.dominates else "not shown", f"ahead p {ahead}\nbehind p {behind}")
 
 
 def exact_table(exact: pd.DataFrame) -> Table:
@@ -115,7 +217,7 @@ def exact_table(exact: pd.DataFrame) -> Table:
                     f"{row['below']}",
                     f"{row['below_share_low']:.0%} to {row['below_share_high']:.0%}",
                 ),
-                Cell(decimals(row["quantile05"])),
+                Cell(decimals(row["quantile05"]), f"CVaR {decimals(row['cvar10'])}"),
                 Cell(number(row["effective_size"], 2)),
                 Cell(
                     decimals(row["sampling_sd"]),
@@ -132,7 +234,7 @@ def exact_table(exact: pd.DataFrame) -> Table:
         Cell("p", "paired t"),
         Cell("variance ratio", "baseline / method"),
         Cell("worse than the reference"),
-        Cell("5% quantile"),
+        Cell("5% quantile", "mean of the lowest tenth"),
         Cell("effective size"),
         Cell("sampling", "sd; shift"),
     ]

@@ -83,7 +83,7 @@ def worst_case(rewards: Rewards, beta: float) -> Signal:
     Score: min_k r_k
     Coefficient: beta
     Source: Coste et al., arXiv 2310.02743
-    Control: random_head
+    Control: vanilla, random_head
     """
     score = rewards.mean.min(dim=1).values
     return Signal(score, beta * score.new_ones(score.shape))

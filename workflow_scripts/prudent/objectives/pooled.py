@@ -12,7 +12,7 @@ def mean(rewards: Rewards, beta: float) -> Signal:
     Score: mean
     Coefficient: beta
     Source: Coste et al., arXiv 2310.02743; Eisenstein et al., arXiv 2312.09244
-    Control: random_head
+    Control: vanilla, random_head
     """
     score = rewards.mean.mean(dim=1)
     return Signal(score, beta * score.new_ones(score.shape))
@@ -24,7 +24,7 @@ def median(rewards: Rewards, beta: float) -> Signal:
     Score: median
     Coefficient: beta
     Source: Eisenstein et al., arXiv 2312.09244
-    Control: random_head
+    Control: vanilla, random_head
     """
     score = rewards.mean.quantile(0.5, dim=1)
     return Signal(score, beta * score.new_ones(score.shape))

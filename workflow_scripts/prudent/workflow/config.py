@@ -164,7 +164,10 @@ class StatisticsSettings(Settings):
     baseline: str = "vanilla"
     """Method that the others are compared with."""
     permutations: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
-    """Label swaps of the permutation test, where all of them are more."""
+    """Label swaps of the permutation tests, where all of them are more."""
+    margin: Annotated[float, Field(gt=1)] = 1.5
+    """The least ratio of variances, baseline over method, that matters: where the interval of a
+    ratio lies below it, the verdict is that the method does not reduce variance."""
 
 
 class LimitSettings(Settings):
@@ -478,6 +481,55 @@ def to_dict(config: Config) -> dict[str, Any]:
 def exact_methods(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """The methods of exact policies: those that are trained, and then the others."""
     return config["methods"] | config["exact"]["methods"]
+
+
+def is_control(method: dict[str, Any]) -> bool:
+    """Whether no claim is made for a method: it is what others are held against."""
+    return objectives()[method["objective"]].control or method["spread"]["shuffled"]
+
+
+def held_methods(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The methods that verdicts are reached on: controls, missing and trained of each.
+
+    Its controls are those that its objective's docstring names, with the parameters that both have
+    in common, and, where it uses a spread, the same method with a shuffled one. They are looked for
+    among all methods of the study; what it has none of is missing.
+    """
+    methods = exact_methods(config)
+    baseline = config["statistics"]["baseline"]
+    found = {}
+    for name, method in methods.items():
+        if is_control(method) or name == baseline:
+            continue
+        controls, missing = [], []
+        said = objectives()[method["objective"]].facts.get("Control", "")
+        for word in filter(None, said.split(", ")):
+            shuffled = word == "shuffled spread"
+            wanted = method["objective"] if shuffled else word
+            own = [
+                other
+                for other, candidate in methods.items()
+                if candidate["objective"] == wanted
+                and other != name
+                and candidate["spread"]["shuffled"] == shuffled
+                and _alike(method, candidate, spread=shuffled)
+            ]
+            controls += own
+            missing += [] if own else [word]
+        found[name] = {
+            "controls": controls,
+            "missing": missing,
+            "trained": name in config["methods"] and config["seeds"] > 0,
+        }
+    return found
+
+
+def _alike(first: dict[str, Any], second: dict[str, Any], spread: bool) -> bool:
+    """Whether two methods have the same values of the parameters that both have."""
+    one, two = (objective_parameters(method) for method in (first, second))
+    if any(one[key] != two[key] for key in {*one} & {*two}):
+        return False
+    return not spread or first["spread"] | {"shuffled": True} == second["spread"]
 
 
 def uses_last_layer(method: dict[str, Any]) -> bool:

@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[3]
 DEFAULTS = ROOT / "config.yaml"
 SCHEMA = ROOT / "rules" / "schemas" / "config.schema.yaml"
 TABLE = ROOT / "docs" / "configuration.md"
+VERDICT_SCHEMA = ROOT / "rules" / "schemas" / "verdict.schema.yaml"
 METHODS = ROOT / "docs" / "methods.md"
 ENSEMBLES = ROOT / "docs" / "ensembles.md"
 MARKS = ("<!-- config -->\n", "<!-- /config -->\n")
@@ -32,6 +33,21 @@ HEADER = """\
 # The configuration's JSON schema, for editors; made from the settings classes by
 # `make config-docs`. The classes also hold the rules across keys.
 """
+
+
+VERDICT_HEADER = """\
+# The JSON schema of results/SCENARIO/summary/verdict.json; made from prudent/analysis/verdict.py by
+# `make config-docs`.
+"""
+
+
+def verdict_schema_text() -> str:
+    """The schema file of what is found of the methods."""
+    from prudent.analysis.verdict import Verdicts
+
+    form = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    form |= Verdicts.model_json_schema()
+    return VERDICT_HEADER + yaml.safe_dump(form, sort_keys=False, width=100)
 
 
 def schema_text() -> str:
@@ -290,10 +306,11 @@ def _parameters(what: str, form: Form) -> str:
 
 
 def main() -> None:
-    """Writes the schema file, the pages of methods and ensembles, and the table of the keys."""
+    """Writes the schema files, the pages of methods and ensembles, and the table of the keys."""
     ENSEMBLES.write_text(ensembles_text(), encoding="utf-8")
     METHODS.write_text(methods_text(), encoding="utf-8")
     SCHEMA.write_text(schema_text(), encoding="utf-8")
+    VERDICT_SCHEMA.write_text(verdict_schema_text(), encoding="utf-8")
     TABLE.write_text(with_table(TABLE.read_text(encoding="utf-8")), encoding="utf-8")
 
 
