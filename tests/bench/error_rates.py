@@ -18,7 +18,6 @@ sys.path.insert(0, str(ROOT / "workflow_scripts"))
 
 from prudent.analysis.statistics import (  # noqa: E402
     brown_forsythe,
-    dominance,
     permutation_test,
     pitman_morgan,
     share_interval,
@@ -30,8 +29,6 @@ PAGE = ROOT / "docs/statistics.md"
 MARKS = ("<!-- error rates -->\n", "<!-- /error rates -->\n")
 SIZES = (5, 10, 20, 40, 100)
 STUDIES = 4000
-FEWER = 1000
-"""Studies of what takes long."""
 PERMUTATIONS = 500
 SHARED = 0.5
 """The correlation of the two methods' scores of one draw, before they are shaped."""
@@ -79,15 +76,12 @@ def rates(shape: str, draws: int, trials: int = 1) -> dict[str, float]:
     large = study(shape, 20_000, trials, np.random.default_rng(0))[0][0]
     threshold, truth = np.quantile(large, WORSE), 3.0
     found = {name: 0 for name in COLUMNS}
-    for number in range(STUDIES):
+    for _ in range(STUDIES):
         (a, b), clusters = study(shape, draws, trials, rng)
         ratio = variance_ratio(a, b, clusters)
         difference = t_interval(b - a, clusters)
         share = share_interval(a < threshold, clusters)
         found["permutation"] += permutation_test(a, b, clusters, PERMUTATIONS, rng) < 0.05
-        if number < FEWER:
-            ahead = dominance(a, b - truth, clusters, 2, PERMUTATIONS, rng)
-            found["second-order dominance"] += (ahead.advantage_p < 0.05) * STUDIES / FEWER
         found["Pitman-Morgan"] += pitman_morgan(a, b) < 0.05
         found["Brown-Forsythe"] += brown_forsythe(a, b) < 0.05
         found["variance ratio"] += ratio.low <= 1 <= ratio.high
@@ -98,7 +92,6 @@ def rates(shape: str, draws: int, trials: int = 1) -> dict[str, float]:
 
 COLUMNS = {
     "permutation": "size",
-    "second-order dominance": "size",
     "Pitman-Morgan": "size",
     "Brown-Forsythe": "size",
     "variance ratio": "coverage",

@@ -42,7 +42,7 @@ def draw_verdicts(verdicts: Verdicts, margin: float) -> Figure:
         "rewards, whose number is in brackets."
     )
     title = "What may be said of each method, at the same KL"
-    figure = new_figure(10.5, 1.9 + 0.3 * max(len(rows), 3), title, note)
+    figure = new_figure(12.5, 1.9 + 0.3 * max(len(rows), 3), title, note)
     ratio, mean = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
     ratio.set_xscale("log")
     ratio.axvline(1, color=INK, linewidth=1)
@@ -66,7 +66,7 @@ def draw_verdicts(verdicts: Verdicts, margin: float) -> Figure:
     ratio.set_xlabel(f"variance ratio, {baseline} over method")
     mean.set_xlabel("difference of mean scores")
     mean.locator_params(axis="x", nbins=5)
-    figure.legend(handles=_keys(rows), loc="outside upper center", ncols=3)
+    figure.legend(handles=_keys(rows), loc="outside right upper")
     return figure
 
 
