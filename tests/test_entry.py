@@ -142,6 +142,18 @@ def test_arguments_become_options_and_arguments_again():
     assert "--revision" not in "".join(entry.to_command_line(args))
 
 
+@dataclass
+class Switch:
+    on: bool = False  # whether it is
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_what_is_true_or_false_is_an_option_without_a_value(on):
+    options = entry.to_command_line(Switch(on))
+    assert options == ["--on" if on else "--no-on"]
+    assert entry.from_command_line(Switch, main, options) == Switch(on)
+
+
 @pytest.mark.parametrize(
     ("option", "says"),
     [

@@ -23,6 +23,7 @@ from prudent.workflow.config import members_of
 
 METHODS = ("vanilla", "variance_aware")
 OF_REWARDS = ("fig1_heads", "fig6_variance", "fig8_losses", "fig9_accuracy", "kinds", "frequency")
+OF_REWARDS += ("verdict",)
 OF_REWARDS += ("risk_return", "gain_over_kl")
 FIGURES = (*OF_REWARDS, "fig7_scores", "frontier", "fig10_kl", "fig11_reward")
 FIGURES += ("calibration", "overoptimisation")
@@ -77,7 +78,7 @@ def test_every_stage_left_what_the_next_ones_read(finished):
     for seed in range(2):
         sheet = results / f"policies/variance_aware/seed{seed}/metadata.json"
         assert json.loads(sheet.read_text())["settings"]["beta"] == found.beta
-    assert "off the KL that was asked for" in (results / "summary/summary.html").read_text()
+    assert "was to end at 0.0200 and does not" in (results / "summary/summary.html").read_text()
     places = {(row.method, row.seed, row.ensemble, row.head) for row in policies.itertuples()}
     assert places == {(method, seed, seed, 0) for method in METHODS for seed in range(2)}
     # All methods, and those that are not trained, at one KL: ensembles, replicates, and a pool.

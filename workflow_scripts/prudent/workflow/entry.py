@@ -154,6 +154,8 @@ def to_command_line(args: Any) -> list[str]:
         value, option = getattr(args, field.name), f"--{field.name.replace('_', '-')}"
         if isinstance(value, list):
             options += [option, *map(_text, value)]
+        elif isinstance(value, bool):
+            options.append(option if value else f"--no-{option.removeprefix('--')}")
         elif value is not None:
             options.append(f"{option}={_text(value)}")
     return options
