@@ -171,7 +171,8 @@ def test_every_kind_of_ensemble_is_trained_and_checked_without_policies(tmp_path
     samples = pd.read_parquet(results / "reward/samples.parquet")
     assert len(samples) == 8 * 3 * 2 * 3 and samples["reward"].notna().all()
     assert_drawn(results, OF_REWARDS)
-    assert {path.name for path in (results / "summary").iterdir()} == {"summary.html"}
+    left = {path.name for path in (results / "summary").iterdir()}
+    assert left == {"summary.html", "preregistration.json", "verdict.json"}
     assert not (results / "policies").exists() and not list(results.rglob("*.tmp"))
 
 
