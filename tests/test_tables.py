@@ -236,7 +236,7 @@ def small_schema(monkeypatch):
         ("quantity,value\na,1\n", "column(s) low, high are missing; found the columns quantity, v"),
         ("quantity,value,low,high\na,1,0,two\n", "row 1, column 'high': found two, expected a nu"),
         ("quantity,value,low,high\na,1,0,2\nb,1", "line 3: found 2 cell(s), expected 4 as in"),
-        ('quantity,value,low,high\n"a,1,0,2\n', "not a readable csv file: unexpected end of data"),
+        ('quantity,value,low,high\n"a,1,0,2\n', "not a readable csv file: line 2: unexpected end"),
         ("quantity,value,low,high,low\na,1,0,2,1\n", "found two columns 'low', expected each name"),
         ("quantity,value,low,high\na,True,0,2\n", "row 1, column 'value': found True, expected"),
         ("quantity,value,low,high\n\xff,1,0,2\n", "not a readable csv file"),

@@ -139,27 +139,41 @@ def write_text(text: str, path: str | Path) -> None:
 def csv_rows(path: str | Path, hint: str = "", delimiter: str = ",") -> Iterator[list[str]]:
     """The rows of a csv file, first the one of column names.
 
-    ``InputError`` with the line of a row that has other cells than there are names, which pandas
-    would fill up or shift, and for two columns of one name; ``csv.Error`` where it is not csv.
+    ``InputError`` with the line of a row that is not csv or has other cells than there are names,
+    which pandas would fill up or shift, and for two columns of one name.
     """
     with open(path, encoding="utf-8-sig", newline="") as stream, _large_cells():
-        reader = csv.reader(stream, strict=True, delimiter=delimiter)
-        names = next(reader, None)
+        rows = _numbered_rows(csv.reader(stream, strict=True, delimiter=delimiter), path)
+        _, names = next(rows, (0, None))
         if names is None:
             raise InputError(f"{path}: the file is empty, expected a line of column names")
         once(names, path)
         yield names
-        line = reader.line_num
-        for cells in reader:
-            start, line = line + 1, reader.line_num
-            if not cells:
-                continue
-            if len(cells) != len(names):
+        for line, cells in rows:
+            if cells and len(cells) != len(names):
                 raise InputError(
-                    f"{path}: line {start}: found {len(cells)} cell(s), expected {len(names)} as "
+                    f"{path}: line {line}: found {len(cells)} cell(s), expected {len(names)} as "
                     f"in the line of column names{hint}"
                 )
-            yield cells
+            if cells:
+                yield cells
+
+
+def _numbered_rows(reader: Any, path: str | Path) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a csv reader, each with the line that it begins on."""
+    line = 1
+    try:
+        for cells in reader:
+            yield line, cells
+            line = reader.line_num + 1
+    except csv.Error as error:
+        hint = ""
+        if "end of data" in str(error) or "expected after" in str(error):
+            hint = (
+                "; expected a text with quotes in it to stand between double quotes, with each of "
+                'its own written twice (""), not after a backslash'
+            )
+        raise InputError(f"{path}: not a readable csv file: line {line}: {error}{hint}") from error
 
 
 def once(names: Sequence[str], path: str | Path) -> None:
@@ -201,7 +215,7 @@ def read_csv(path: str | Path, schema: str) -> pd.DataFrame:
         )
     except InputError:
         raise
-    except (OSError, ValueError, csv.Error) as error:  # pandas' own are ValueErrors
+    except (OSError, ValueError) as error:  # pandas' own are ValueErrors
         first = str(error).splitlines()[0]
         raise InputError(f"{path}: not a readable csv file: {first}") from error
     check_csv(frame, schema, path)

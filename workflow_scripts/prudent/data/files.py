@@ -6,8 +6,8 @@ for an error; both lose text without a word. Python's own csv and json modules, 
 
 from __future__ import annotations
 
-import csv
 import json
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,6 +24,12 @@ from prudent.tables import csv_rows, once
 
 Choose = Callable[[int], list[int]]
 """Which of so many rows to read: their positions, in order."""
+
+BATCH = 256
+"""Rows of a parquet file that are read at once: texts of 8 MB stay below 2 GiB."""
+
+JSON_FORMS = 'a list of objects, an object a line, or one object {"data": [...]}'
+"""What a .json file may hold."""
 
 
 @dataclass
@@ -59,18 +65,27 @@ def read_file(
         raise InputError(f"{path}: there is no such file")
     try:
         return readers[kind](path, wanted, choose)
-    except (OSError, UnicodeDecodeError, pa.ArrowException, csv.Error) as error:
+    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
         raise InputError(f"{path}: not a readable {kind[1:]} file: {error}") from error
 
 
 def _parquet(path: Path, wanted: Sequence[str], choose: Choose) -> Columns:
-    found = pq.read_schema(path).names
-    once(found, path)
-    table = pq.read_table(path, columns=[name for name in found if name in wanted])
-    # A table without columns has lost its number of rows.
-    count = pq.read_metadata(path).num_rows
-    chosen = choose(count)
-    values = table.take(pa.array(chosen, pa.int64())).to_pydict() if table.num_columns else {}
+    with pq.ParquetFile(path) as file:
+        found, count = file.schema_arrow.names, file.metadata.num_rows
+        once(found, path)
+        chosen = choose(count)
+        values: dict[str, list[Any]] = {name: [] for name in found if name in wanted}
+        start = place = 0
+        # Whole columns would be simpler, but those with nested texts of more than 2 GiB are read
+        # in pieces alone, and rows of `string_view` cannot be taken.
+        for batch in file.iter_batches(BATCH, columns=list(values)) if values else ():
+            end = bisect_left(chosen, start + len(batch))
+            for name, column in values.items():
+                cells = batch.column(name)
+                column += [cells[index - start].as_py() for index in chosen[place:end]]
+            start, place = start + len(batch), end
+    if values and start != count:
+        raise pa.ArrowInvalid(f"found {start} rows, expected {count} as its metadata says")
     return Columns(found, count, [index + 1 for index in chosen], values)
 
 
@@ -88,24 +103,30 @@ def _csv(path: Path, wanted: Sequence[str], choose: Choose, delimiter: str) -> C
 
 
 def _json(path: Path, wanted: Sequence[str], choose: Choose) -> Columns:
-    text = path.read_text(encoding="utf-8-sig")
-    if not text.lstrip().startswith("["):
-        return _jsonl(path, wanted, choose)  # `datasets` writes lines into .json files
-    records = _parsed(text, str(path))
+    text = path.read_text(encoding="utf-8-sig").strip()
+    first, *more = text.split("\n", 1)
+    one_line = not first.startswith("[") and first.rstrip().endswith("}")
+    if not text or (one_line and more):  # `datasets` writes lines into .json files
+        return _jsonl(path, wanted, choose)
+    records = _parsed(text, f"{path}: row 1" if one_line else str(path), JSON_FORMS)
+    if isinstance(records, dict) and isinstance(records.get("data"), list):
+        records = records["data"]
+    elif not isinstance(records, list):
+        records = [records]
     return _records(path, list(enumerate(records, 1)), wanted, choose)
 
 
 def _jsonl(path: Path, wanted: Sequence[str], choose: Choose) -> Columns:
     with path.open(encoding="utf-8-sig") as lines:
         records = [
-            (number, _parsed(line, f"{path}: row {number}"))
+            (number, _parsed(line, f"{path}: row {number}", "an object a line"))
             for number, line in enumerate(lines, 1)
             if line.strip()
         ]
     return _records(path, records, wanted, choose)
 
 
-def _parsed(text: str, where: str) -> Any:
+def _parsed(text: str, where: str, expected: str) -> Any:
     """A JSON value; ``InputError`` where it is none, or has a key twice."""
 
     def fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -125,7 +146,7 @@ def _parsed(text: str, where: str) -> Any:
     except RecursionError:
         raise InputError(f"{where}: not valid JSON: nested too deeply") from None
     except ValueError as error:  # also a number of thousands of digits
-        raise InputError(f"{where}: not valid JSON: {error}") from error
+        raise InputError(f"{where}: not valid JSON: {error}; expected {expected}") from error
 
 
 def _records(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -71,41 +72,59 @@ def to_messages(value: Any, column: str = "prompt") -> list[Message]:
     return messages
 
 
-def to_pair(row: Mapping[str, Any]) -> Pair:
-    """The prompt's messages and the two responses of a preference row.
+def to_pair(row: Mapping[str, Any], sides: Sequence[str] = ("chosen", "rejected")) -> Pair:
+    """The prompt's messages and the two responses of a preference row, in the order of ``sides``.
 
-    With a ``prompt``, ``chosen`` and ``rejected`` are texts, or messages: the assistant's alone or
-    the whole dialogue. Without one they are whole dialogues, as messages or in HH-RLHF's form,
-    that share all but the last turn. ``BadRow`` where the row is none of these, a response is
-    empty, or both are the same.
+    With a ``prompt``, the columns ``sides`` are texts, or messages: the assistant's alone or the
+    whole dialogue. Without one they are whole dialogues, as messages or in HH-RLHF's form, that
+    share all but the last turn. ``BadRow`` where the row is none of these, a response is empty, or
+    both are the same.
     """
     if "prompt" in row:
         prompt = to_messages(row["prompt"])
-        responses = [_response(row[side], prompt, side) for side in ("chosen", "rejected")]
+        responses = [_response(row[side], prompt, side) for side in sides]
         if _is_dialogue(row["prompt"]):
             responses = [response.strip() for response in responses]
     else:
-        whole = {side: _whole(row[side], side) for side in ("chosen", "rejected")}
-        if whole["chosen"][:-1] != whole["rejected"][:-1]:
-            raise BadRow(
-                "different_prompts",
-                "rejected",
-                "a dialogue whose earlier turns are not those of the chosen one",
-                "two dialogues that differ in the last turn alone",
-            )
-        prompt = to_messages(whole["chosen"][:-1], "chosen")
-        responses = [turns[-1]["content"] for turns in whole.values()]
-    for side, response in zip(("chosen", "rejected"), responses, strict=True):
+        whole = [_whole(row[side], side) for side in sides]
+        _check_same(whole[1][:-1], whole[0][:-1], sides[1], f"as in {quoted(sides[0])}")
+        prompt = to_messages(whole[0][:-1], sides[0])
+        responses = [turns[-1]["content"] for turns in whole]
+    for side, response in zip(sides, responses, strict=True):
         if not response.strip():
             raise BadRow("empty_response", side, f"the empty text {quoted(response)}", "a response")
     if responses[0].strip() == responses[1].strip():
         raise BadRow(
             "equal_responses",
-            "rejected",
-            f"the chosen response again, {shown(responses[1])}",
+            sides[1],
+            f"the {sides[0]} response again, {shown(responses[1])}",
             "another one",
         )
     return prompt, responses[0], responses[1]
+
+
+def _check_same(found: list[Message], expected: list[Message], column: str, where: str) -> None:
+    """``BadRow`` with the first difference of what are to be the same messages."""
+    for number, (one, other) in enumerate(zip(found, expected, strict=False), 1):
+        for key in ("role", "content"):
+            if one[key] != other[key]:
+                parts = [_around(one[key], other[key]), _around(other[key], one[key])]
+                says = [f"{part} as the {key} of message {number}" for part in parts]
+                raise BadRow("different_prompts", column, says[0], f"{says[1]}, {where}")
+    if len(found) != len(expected):
+        raise BadRow(
+            "different_prompts",
+            column,
+            f"{len(found)} message(s) before the response",
+            f"{len(expected)}, {where}",
+        )
+
+
+def _around(text: str, other: str) -> str:
+    """What there is to see of a text where it differs from another: white space, too."""
+    same = len(os.path.commonprefix([text, other]))
+    start = max(0, same - 20)
+    return ("..." if start else "") + quoted(cut(text[start:], 60))
 
 
 def _turns(value: Any, column: str) -> list[Message]:
@@ -117,6 +136,14 @@ def _turns(value: Any, column: str) -> list[Message]:
         roles, contents = parts[1::2], [text.strip() for text in parts[2::2]]
         return _merge(zip((r.lower() for r in roles), contents, strict=True), column)
     if isinstance(value, list | tuple | np.ndarray):
+        if len(value) and all(isinstance(item, str) for item in value):
+            raise BadRow(
+                "several_texts",
+                column,
+                f"a list of {len(value)} text(s), {shown(value[0])} the first, as RewardBench 2 "
+                "has responses, of which the best of four is to be found",
+                "one text a row, or one list of messages",
+            )
         return _merge((_fields(message, column) for message in value), column)
     raise not_text(value, column, "a text or a list of messages")
 
@@ -131,24 +158,46 @@ def _is_dialogue(value: Any) -> bool:
 
 
 def _fields(message: Any, column: str) -> tuple[Any, Any]:
-    if isinstance(message, dict):
-        for role, content in (("role", "content"), ("from", "value")):
-            if role in message and content in message:
-                return message[role], message[content]
-    raise BadRow(
-        "not_messages", column, shown(message), "a message with role and content, or from, value"
-    )
+    """A message's role and content.
+
+    Parquet gives every message all the keys that one of them has: those with values decide.
+    """
+    fields = message if isinstance(message, dict) else {}
+    forms = [
+        (fields[role], fields[content])
+        for role, content in (("role", "content"), ("from", "value"))
+        if role in fields and content in fields
+    ]
+    said = [form for form in forms if form != (None, None)]
+    meant = [(ROLES.get(str(role)), content) for role, content in said]
+    if not forms or any(form != meant[0] for form in meant):
+        raise BadRow(
+            "not_messages",
+            column,
+            shown(message),
+            "a message with role and content, or from, value",
+        )
+    for key in ("tool_calls", "function_call"):
+        if fields.get(key):
+            raise BadRow(
+                "tool_call",
+                column,
+                f"a message with the key {quoted(key)}, {shown(fields[key])}",
+                "messages of text alone, since no response here calls a tool",
+            )
+    return (said or forms)[0]
 
 
 def _merge(turns: Iterable[tuple[Any, Any]], column: str) -> list[Message]:
     # The parts are joined at the end: to lengthen a text turn by turn takes the square of their
     # number.
     messages: list[tuple[str, list[str]]] = []
-    for role, content in turns:
-        if role == "assistant" and content is None:
+    turns = list(turns)
+    for number, (role, content) in enumerate(turns, 1):
+        if role in ("assistant", "gpt") and content is None and number == len(turns):
             content = ""  # an open turn
         if not isinstance(content, str):
-            raise not_text(content, column, "messages whose contents are texts")
+            raise not_text(content, column, f"a text as the content of message {number}")
         check_unicode(content, column)
         if not isinstance(role, str) or role not in ROLES:
             raise BadRow(
@@ -179,10 +228,13 @@ def _response(value: Any, prompt: list[Message], column: str) -> str:
         check_unicode(value, column)
         return value
     turns = _turns(value, column)
-    if turns and turns[-1]["role"] == "assistant" and turns[:-1] in ([], prompt):
+    ended = bool(turns) and turns[-1]["role"] == "assistant"
+    if ended and turns[:-1] in ([], prompt):
         return turns[-1]["content"]
     if isinstance(value, str):
         return value  # a response that happens to hold such turns
+    if ended:
+        _check_same(turns[:-1], prompt, column, "as in the prompt")
     raise BadRow(
         "different_prompts",
         column,
