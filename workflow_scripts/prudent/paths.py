@@ -10,13 +10,18 @@ from typing import Any
 PLACEHOLDER = "{data_root}"
 
 
+def home(path: str) -> str:
+    """A path with the home folder in place of a leading ``~``, as shells write it."""
+    return os.path.expanduser(path) if path == "~" or path.startswith("~/") else path
+
+
 def resolve(value: Any, data_root: str) -> Any:
-    """A setting with ``{data_root}`` replaced in every text."""
+    """A setting with ``{data_root}`` replaced in every text, and ``~`` where one begins with it."""
 
     def path(text: str) -> str:
         if PLACEHOLDER not in text:
-            return text
-        return os.path.normpath(text.replace(PLACEHOLDER, data_root))
+            return home(text)
+        return os.path.normpath(home(text.replace(PLACEHOLDER, data_root)))
 
     return _texts(value, path)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import pandas as pd
 
-from prudent.data.rows import BadRow, check_unicode, not_text, shown, to_pair
-from prudent.data.settings import BenchmarkSettings
-from prudent.data.sources import read_source
+from prudent.data.given_labels import read_pairs, to_labelled_pair
+from prudent.data.rows import BadRow, check_unicode, not_text, shown
+from prudent.data.settings import BenchmarkSettings, LabelSettings
 from prudent.data.table import Card, Table, count, parse
 from prudent.errors import InputError, quoted
 from prudent.rewards.rewardbench import SECTION_OF
@@ -29,13 +30,9 @@ def build_benchmark(
     """
     table = Table(["prompt", "chosen", "rejected", "subset", "section", "id"])
     for part, source in enumerate(settings.sources):
-        rows = read_source(
-            source,
-            ["chosen", "rejected", "subset", "id"],
-            ["prompt", "section"],
-            derive_seed(seed, "benchmark", "rows", part),
-        )
-        pairs, _, dropped = parse(rows, _row, bad_rows)
+        stream = derive_seed(seed, "benchmark", "rows", part)
+        rows = read_pairs(source, ["subset", "id"], ["prompt", "section"], stream)
+        pairs, _, dropped = parse(rows, partial(_row, label=source.label), bad_rows)
         table.add(rows, [(part, index) for index in range(len(pairs))], pairs, dropped)
     frame = table.frame()
     origins = f"the sources: {', '.join(card['origin'] for card in table.cards)}"
@@ -57,8 +54,8 @@ def build_benchmark(
     return frame, table.card(sections=count(frame["section"]), subsets=count(frame["subset"]))
 
 
-def _row(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    prompt, chosen, rejected = to_pair(row)
+def _row(row: Mapping[str, Any], label: LabelSettings | None) -> tuple[Any, ...]:
+    prompt, chosen, rejected = to_labelled_pair(row, label)
     subset, section = _name(row["subset"], "subset"), row.get("section")
     if not isinstance(row["id"], str | int) or isinstance(row["id"], bool):
         raise not_text(row["id"], "id", "a text or an integer")

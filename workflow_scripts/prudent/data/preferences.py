@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
 
 from prudent.data.draws import with_spare
+from prudent.data.given_labels import read_pairs, to_labelled_pair
 from prudent.data.labels import Gold, label_pairs
 from prudent.data.rows import BadRow, Message, Pair, to_pair
 from prudent.data.settings import PreferenceSettings, Source
-from prudent.data.sources import Rows, read_source
+from prudent.data.sources import Rows
 from prudent.data.table import Card, Table, check_splits, count, parse, split_of
 from prudent.errors import InputError
 from prudent.seeding import derive_seed
@@ -47,8 +49,9 @@ def build_preferences(
             keys = [(part, number) for number in numbers]
         else:
             stream = derive_seed(seed, "preferences", "rows", part)
-            rows = read_source(source, ["chosen", "rejected"], ["prompt"], stream)
-            pairs, numbers, dropped = parse(rows, to_pair, bad_rows)
+            rows = read_pairs(source, [], ["prompt"], stream)
+            one = partial(to_labelled_pair, label=source.label)
+            pairs, numbers, dropped = parse(rows, one, bad_rows)
             keys = [(prompt_key(prompt), *responses) for prompt, *responses in pairs]
         probabilities: list[float | None] = [None] * len(pairs)
         if source.kind == "sampled" or source.relabel:

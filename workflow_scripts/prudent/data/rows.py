@@ -38,6 +38,10 @@ class BadRow(InputError):
         self.reason = reason
 
 
+class Tie(BadRow):
+    """A row that prefers neither response: no fault, but no pair either."""
+
+
 def clean(text: str) -> str:
     """A text without HTML line breaks (58% of the IMDB reviews hold ``<br />``), stripped."""
     # Split and joined: one expression for breaks with the white space around them would take time

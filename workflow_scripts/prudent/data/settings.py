@@ -20,23 +20,40 @@ ENDINGS = (".parquet", ".jsonl", ".json", ".csv")
 # The kinds of source, each with the keys that go with it.
 KINDS = {
     "world": {"rows", "name", "zipf"},
-    "path": {"rows", "name", "columns", "relabel"},
-    "dataset": {"rows", "name", "columns", "relabel", "revision", "split", "config"},
+    "path": {"rows", "name", "columns", "label", "relabel"},
+    "dataset": {"rows", "name", "columns", "label", "relabel", "revision", "split", "config"},
     "sampled": {"name"},
 }
-Column = Literal["text", "prompt", "chosen", "rejected", "subset", "section", "id"]
+Column = Literal[
+    "text", "prompt", "chosen", "rejected", "first", "second", "subset", "section", "id"
+]
 # Our names of the columns that each table reads.
 COLUMNS = {
     "texts": ("text",),
     "prompts": ("text",),
-    "preferences": ("prompt", "chosen", "rejected"),
-    "benchmark": ("prompt", "chosen", "rejected", "subset", "section", "id"),
+    "preferences": ("prompt", "chosen", "rejected", "first", "second"),
+    "benchmark": ("prompt", "chosen", "rejected", "first", "second", "subset", "section", "id"),
 }
+SIDES = ("chosen", "rejected")
+"""The columns of two responses of which the better one is known by its column."""
+RESPONSES = ("first", "second")
+"""Those of two responses of which a label says it."""
 
 
 def ending(path: str | Path) -> str:
     """The ending of a file's name, in small letters."""
     return Path(path).suffix.lower()
+
+
+class LabelSettings(Settings):
+    """A column that says which of two responses is better."""
+
+    column: Text
+    """Its name in the file."""
+    first: Literal[0, 1, "negative", "positive", "A>B"]
+    """The label where the first response is better: 0 of 0 and 1, 1 of 1 and 0 or of 1 and 2, a
+    `negative` or `positive` number (0 is a tie), or `A>B` (also A>>B, B>A, B>>A and the tie A=B).
+    Ties are dropped, and counted in the data card."""
 
 
 class Source(Settings):
@@ -57,6 +74,8 @@ class Source(Settings):
     """Take at most so many rows."""
     columns: dict[Column, Text] = {}
     """Names of the columns where they differ from ours: `{text: review}` reads `review`."""
+    label: LabelSettings | None = None
+    """For pairs of a `first` and a `second` response, the column that says which is better."""
     name: Text | None = None
     """Name of the source in the tables; by default that of the file or dataset."""
     relabel: bool = False
@@ -94,6 +113,8 @@ class Source(Settings):
         extra = sorted(said - KINDS[kind] - {kind})
         if section != "preferences":
             extra += ["relabel"] * self.relabel
+        if "chosen" not in COLUMNS[section]:
+            extra += ["label"] * (self.label is not None)
         if extra:
             yield f".{extra[0]}", f"does not go with `{kind}` in `{section}`; remove it"
         for column in self.columns:
@@ -102,6 +123,16 @@ class Source(Settings):
                     f".columns.{column}",
                     f"is not a column of `{section}`; expected some of {listed(COLUMNS[section])}",
                 )
+        if self.label is not None and self.relabel:
+            yield ".label", "does not go with `relabel`, which labels the pairs anew; remove one"
+        for column in SIDES if self.label else RESPONSES:
+            if column in self.columns:
+                says = (
+                    f"does not go with `label`, which chooses; expected {listed(RESPONSES)}"
+                    if self.label
+                    else "needs `label`, which says whether the first or the second is better"
+                )
+                yield f".columns.{column}", says
         if kind == "world":
             world = "benchmark" if section == "benchmark" else "reviews"
             if self.world != world:
@@ -176,7 +207,8 @@ class PreferenceSettings(TableSettings):
     kinds: ClassVar[tuple[str, ...]] = ("sampled", "path", "dataset")
 
     sources: Sources
-    """Where the pairs come from (see Sources; columns `prompt`, `chosen`, `rejected`)."""
+    """Where the pairs come from (see Sources; columns `prompt`, `chosen`, `rejected`, or
+    `first`, `second` with a `label`)."""
     gold: Text = "world"
     """Labeller of sampled pairs, the world's true reward or a folder or hub id of a reward
     model."""
@@ -224,5 +256,5 @@ class BenchmarkSettings(TableSettings):
     section: ClassVar[str] = "benchmark"
 
     sources: Sources
-    """Where they come from (see Sources; columns `prompt`, `chosen`, `rejected`, `subset`,
-    `section`, `id`)."""
+    """Where they come from (see Sources; columns `prompt`, `chosen`, `rejected`, or `first`,
+    `second` with a `label`, and `subset`, `section`, `id`)."""

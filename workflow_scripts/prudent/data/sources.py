@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,8 +12,15 @@ from typing import Any
 import numpy as np
 
 from prudent.data.files import Choose, Columns, read_file
-from prudent.data.settings import Source
-from prudent.errors import InputError
+from prudent.data.settings import SIDES, Source
+from prudent.errors import InputError, quoted
+from prudent.paths import home
+
+LABEL = "label"
+"""The column that a source's `label` names, among our names."""
+
+# Names of columns that say which response is better.
+_SAYS_WHICH = re.compile(r"label|better|safer|prefer|winner|verdict", re.IGNORECASE)
 
 
 @dataclass
@@ -37,10 +45,13 @@ def read_source(
     """Reads the named columns of one source, all rows or a random ``source.rows`` of them.
 
     Rows keep their order. ``optional`` columns are read where they exist. ``seed`` is that of the
-    stream that draws the subset, or the embedded world's rows. Paths are used as they are.
-    ``InputError`` for a file, dataset or column that is not there.
+    stream that draws the subset, or the embedded world's rows. A path's ``~`` is the home folder.
+    ``InputError`` for a file, dataset or column that is not there, and for responses named by
+    their place alone beside a column that looks like their label.
     """
     theirs = {ours: source.columns.get(ours, ours) for ours in (*required, *optional)}
+    if source.label is not None:
+        theirs[LABEL] = source.label.column
     wanted = list(theirs.values())
 
     def choose(count: int) -> list[int]:
@@ -55,25 +66,61 @@ def read_source(
         read = _read_world(source, seed)
     elif source.kind == "path":
         name, origin = Path(source.path).stem, source.path
-        read = read_file(Path(source.path), wanted, choose)
+        read = read_file(Path(home(source.path)), wanted, choose)
     else:
         name, origin = _dataset_name(source.dataset), _dataset_origin(source)
         read = _read_dataset(source, origin, wanted, choose)
-    missing = [
-        their
-        for our, their in theirs.items()
-        if their not in read.found and (our in required or our in source.columns)
-    ]
-    if missing:
-        raise InputError(
-            f"{origin}: the column(s) {', '.join(missing)} are missing; found the columns "
-            f"{', '.join(read.found)} (`columns: {{{required[0]}: THEIRS}}` maps ours to another "
-            "name)"
-        )
+    _check_columns(source, origin, theirs, required, read.found)
     columns = {our: read.values[their] for our, their in theirs.items() if their in read.values}
     # A file's name may hold bytes that are no text.
     name = (source.name or name).encode("utf-8", "replace").decode()
     return Rows(name, origin, read.available, read.numbers, columns)
+
+
+def _check_columns(
+    source: Source,
+    origin: str,
+    theirs: dict[str, str],
+    required: Sequence[str],
+    found: Sequence[str],
+) -> None:
+    """``InputError`` where a column is not there, or two responses come with a label unread."""
+    labels = [
+        name
+        for name in found
+        if _SAYS_WHICH.search(name) and name not in theirs.values() and not source.relabel
+    ]
+    unread = labels[0] if "chosen" in required and labels else None
+    hint = (
+        f"`columns: {{first: ..., second: ...}}` with `label: {{column: {unread}, first: ...}}` "
+        "reads two responses and which is better"
+    )
+    missing = [
+        their
+        for our, their in theirs.items()
+        if their not in found and (our in (*required, LABEL) or our in source.columns)
+    ]
+    if missing:
+        mapping = f"`columns: {{{required[0]}: THEIRS}}` maps ours to another name"
+        raise InputError(
+            f"{origin}: the column(s) {', '.join(missing)} are missing; found the columns "
+            f"{', '.join(found)} ({mapping if unread is None else f'{mapping}; {hint}'})"
+        )
+    if unread is not None and _by_place(*(theirs[side] for side in SIDES)):
+        chosen, rejected = (quoted(theirs[side]) for side in SIDES)
+        raise InputError(
+            f"{origin}: found {chosen} for chosen and {rejected} for rejected, and the column "
+            f"{quoted(unread)}, which may say of each row which of the two is better; {hint}, and "
+            "where the same one always is, rename the columns"
+        )
+
+
+def _by_place(one: str, other: str) -> bool:
+    """Whether two columns are named by their place alone, as response_0 and response_1 are."""
+    differences = [a + b for a, b in zip(one.lower(), other.lower(), strict=False) if a != b]
+    return len(one) == len(other) and differences in (
+        [first + second] for first, second in ("01", "10", "12", "21", "ab", "ba")
+    )
 
 
 def _read_world(source: Source, seed: int) -> Columns:
@@ -89,7 +136,7 @@ def _read_world(source: Source, seed: int) -> Columns:
 
 
 def _dataset_name(dataset: str) -> str:
-    name = dataset.rstrip("/")
+    name = home(dataset).rstrip("/")
     return Path(name).name if Path(name).is_dir() else name
 
 
@@ -136,11 +183,11 @@ def _load_dataset(source: Source) -> Any:
     """
     import datasets
 
-    folder = Path(source.dataset)
+    folder = Path(home(source.dataset))
     if (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file():
-        return datasets.load_from_disk(source.dataset)
+        return datasets.load_from_disk(str(folder))
     builder = datasets.load_dataset_builder(
-        source.dataset, name=source.config, revision=source.revision
+        home(source.dataset), name=source.config, revision=source.revision
     )
     if builder.name in ("csv", "json"):
         return _file_readers(builder)

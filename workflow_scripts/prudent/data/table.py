@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from prudent import tables
-from prudent.data.rows import BadRow
+from prudent.data.rows import BadRow, Tie
 from prudent.data.sources import Rows
 from prudent.errors import InputError, quoted
 from prudent.seeding import derive_seed
@@ -25,14 +25,16 @@ def parse(
     rows: Rows, one: Callable[[Mapping[str, Any]], Any], bad_rows: str
 ) -> tuple[list[Any], list[int], Counter[str]]:
     """Every good row in our form, and its number; bad rows are refused in one message, or dropped
-    and counted."""
+    and counted, as ties are."""
     if bad_rows not in ("refuse", "drop"):
         raise InputError(f"bad_rows: found {quoted(bad_rows)}, expected refuse or drop")
-    parsed, numbers, dropped, first = [], [], Counter[str](), ""
+    parsed, numbers, dropped, ties, first = [], [], Counter[str](), Counter[str](), ""
     for number, row in rows.numbered():
         try:
             parsed.append(one(row))
             numbers.append(number)
+        except Tie as tie:
+            ties[tie.reason] += 1
         except BadRow as bad:
             first = first or f"{rows.origin}: row {number}, {bad}"
             dropped[bad.reason] += 1
@@ -41,7 +43,7 @@ def parse(
             f"{first} ({dropped.total()} bad row(s) in all; `bad_rows: drop` drops them and counts "
             "them in the data card)"
         )
-    return parsed, numbers, dropped
+    return parsed, numbers, dropped + ties
 
 
 def split_of(key: str, seed: int, stage: str, validation: float, judge: float = 0.0) -> str:

@@ -112,7 +112,9 @@ def config_table() -> str:
     source = Source.model_json_schema()
     for name, form in source["properties"].items():
         form = resolved(form, source) | {"nullable": False}
-        rows.append(f"| `{name}` | {_cell(expected(form, source))} | {_meaning(form)} |")
+        keys = {f"{name}.{key}": part for key, part in form.get("properties", {}).items()}
+        for key, part in {name: form, **keys}.items():
+            rows.append(f"| `{key}` | {_cell(expected(part, source))} | {_meaning(part)} |")
     return "\n".join(rows) + "\n"
 
 
