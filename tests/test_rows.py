@@ -29,6 +29,18 @@ FORMS = {
     "messages, messages": (DIALOGUE, [said(CHOSEN)], [said(REJECTED)]),
     "messages, whole": (DIALOGUE, [*DIALOGUE, said(CHOSEN)], [*DIALOGUE, said(REJECTED)]),
     "from/value": (SHAREGPT, CHOSEN, [{"from": "gpt", "value": REJECTED}]),
+    "all four keys": (
+        [DIALOGUE[0] | {"from": None, "value": None}, SHAREGPT[1] | {"role": None, "content": None}]
+        + [DIALOGUE[2] | SHAREGPT[2]],
+        [{"role": None, "content": None, "from": "gpt", "value": CHOSEN}],
+        REJECTED,
+    ),
+    "open turn of four keys": (
+        [*DIALOGUE, {"role": None, "content": None, "from": "gpt", "value": None}],
+        CHOSEN,
+        REJECTED,
+    ),
+    "no tool called": ([m | {"tool_calls": None} for m in DIALOGUE], CHOSEN, REJECTED),
     "open turn": ([*DIALOGUE, said("")], CHOSEN, REJECTED),
     "null open turn": ([*DIALOGUE, said(None)], CHOSEN, REJECTED),
     "array": (np.array(DIALOGUE, dtype=object), CHOSEN, REJECTED),
@@ -101,6 +113,37 @@ BAD = {
     "unknown role": ({"prompt": [{"role": "tool", "content": "x"}]}, "unknown_role", "prompt"),
     "no content": ({"prompt": [{"role": "user"}]}, "not_messages", "prompt"),
     "parts": ({"prompt": [{"role": "user", "content": ["x"]}]}, "not_text", "prompt"),
+    "null in the middle": (
+        {"prompt": [DIALOGUE[0], said(None), DIALOGUE[2]]},
+        "missing",
+        "prompt",
+    ),
+    "tool call": (
+        {"prompt": [DIALOGUE[0], said(None) | {"tool_calls": [{"name": "w"}]}, DIALOGUE[2]]},
+        "tool_call",
+        "prompt",
+    ),
+    "tool call with a text": (
+        {"prompt": [DIALOGUE[0], said("Wait.") | {"tool_calls": [{"name": "w"}]}, DIALOGUE[2]]},
+        "tool_call",
+        "prompt",
+    ),
+    "tool call as a response": (
+        {"chosen": [said(None) | {"function_call": {"name": "w"}}]},
+        "tool_call",
+        "chosen",
+    ),
+    "two forms that differ": (
+        {"prompt": [{"role": "user", "content": "Q?", "from": "human", "value": "R?"}]},
+        "not_messages",
+        "prompt",
+    ),
+    "two halves of forms": (
+        {"prompt": [{"role": "user", "content": None, "from": None, "value": "Q?"}]},
+        "not_messages",
+        "prompt",
+    ),
+    "several responses": ({"rejected": ["B.", "C.", "D."]}, "several_texts", "rejected"),
     "half a character": ({"prompt": "a \ud83d film"}, "not_unicode", "prompt"),
     "half in a response": ({"chosen": "\udc00"}, "not_unicode", "chosen"),
     "half in a message": (
@@ -136,3 +179,54 @@ def test_whole_dialogues_have_to_share_their_prompt():
     with pytest.raises(BadRow) as caught:
         to_pair({"chosen": "just an answer", "rejected": "another"})
     assert caught.value.reason == "not_a_dialogue"
+
+
+Q = {"role": "user", "content": "Q?"}
+FAR = "word " * 100
+
+
+@pytest.mark.parametrize(
+    ("prompt", "turns", "says"),
+    [
+        ("Q? ", [Q], "found 'Q?' as the content of message 1, expected 'Q? ' as the content of"),
+        (
+            "Q?",
+            [Q | {"content": "Q?\n"}],
+            r"found 'Q?\n' as the content of message 1, expected 'Q?'",
+        ),
+        (
+            FAR + "end",
+            [Q | {"content": FAR + " end"}],
+            "found ...'word word word word \\x20end' as the content of message 1, expected ...'word "
+            "word word word end'",
+        ),
+        (
+            [Q],
+            [Q | {"role": "system"}, Q],
+            "found 'system' as the role of message 1, expected 'user",
+        ),
+        ([Q | {"role": "system"}, Q], [Q | {"role": "system"}], "found 1 message(s) before the"),
+    ],
+)
+def test_turns_that_are_not_the_prompts_show_the_difference(prompt, turns, says):
+    row = {"prompt": prompt, "chosen": [*turns, said("A.")], "rejected": "B."}
+    with pytest.raises(BadRow) as caught:
+        to_pair(row)
+    assert caught.value.reason == "different_prompts"
+    assert says in str(caught.value) and str(caught.value).endswith(", as in the prompt")
+
+
+def test_dialogues_whose_prompts_differ_by_a_blank_show_it():
+    other = [*DIALOGUE[:2], DIALOGUE[2] | {"content": "New ones. "}, said("B.")]
+    with pytest.raises(BadRow) as caught:
+        to_pair({"chosen": [*DIALOGUE, said("A.")], "rejected": other})
+    message = "column 'rejected': found 'New ones. ' as the content of message 3, expected 'New o"
+    assert str(caught.value).startswith(message)
+    assert str(caught.value).endswith("as in 'chosen'")
+
+
+def test_a_list_of_responses_is_named():
+    with pytest.raises(BadRow) as caught:
+        to_pair({"prompt": "2+2?", "chosen": ["4"], "rejected": ["5", "6", "7"]})
+    assert "found a list of 1 text(s), the first '4' (RewardBench 2's" in str(caught.value)
+    assert str(caught.value).endswith("expected one text or one list of messages a row")

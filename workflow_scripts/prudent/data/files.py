@@ -25,8 +25,8 @@ from prudent.tables import csv_rows, once
 Choose = Callable[[int], list[int]]
 """Which of so many rows to read: their positions, in order."""
 
-BATCH = 256
-"""Rows of a parquet file that are read at once: texts of 8 MB stay below 2 GiB."""
+BATCH = 64
+"""Rows of a parquet file that are read at once: texts of up to 32 MB stay below 2 GiB."""
 
 JSON_FORMS = 'a list of objects, an object a line, or one object {"data": [...]}'
 """What a .json file may hold."""
@@ -84,7 +84,9 @@ def _parquet(path: Path, wanted: Sequence[str], choose: Choose) -> Columns:
                 cells = batch.column(name)
                 column += [cells[index - start].as_py() for index in chosen[place:end]]
             start, place = start + len(batch), end
-    if values and start != count:
+            if place == len(chosen):
+                break
+    if values and place < len(chosen):
         raise pa.ArrowInvalid(f"found {start} rows, expected {count} as its metadata says")
     return Columns(found, count, [index + 1 for index in chosen], values)
 

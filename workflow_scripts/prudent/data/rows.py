@@ -128,7 +128,9 @@ def _around(text: str, other: str) -> str:
     """What there is to see of a text where it differs from another: white space, too."""
     same = len(os.path.commonprefix([text, other]))
     start = max(0, same - 20)
-    return ("..." if start else "") + quoted(cut(text[start:], 60))
+    # Messages have single blanks only.
+    part = quoted(cut(text[start:], 60)).replace("  ", r" \x20")
+    return ("..." if start else "") + part
 
 
 def _turns(value: Any, column: str) -> list[Message]:
@@ -144,9 +146,9 @@ def _turns(value: Any, column: str) -> list[Message]:
             raise BadRow(
                 "several_texts",
                 column,
-                f"a list of {len(value)} text(s), {shown(value[0])} the first, as RewardBench 2 "
-                "has responses, of which the best of four is to be found",
-                "one text a row, or one list of messages",
+                f"a list of {len(value)} text(s), the first {shown(value[0])} (RewardBench 2's "
+                "form, the best of four, is not read)",
+                "one text or one list of messages a row",
             )
         return _merge((_fields(message, column) for message in value), column)
     raise not_text(value, column, "a text or a list of messages")
