@@ -273,6 +273,22 @@ def test_data_root_is_replaced_everywhere(config, tmp_path):
     assert config["texts"]["sources"] == [{"path": "{data_root}/a.csv"}]
 
 
+def test_a_tilde_is_the_home_folder(config, tmp_path, monkeypatch):
+    """Shells leave it as it stands in `--config data_root=~/data`."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "data").mkdir()
+    for name in ("data/a.csv", "b.csv"):
+        (tmp_path / name).touch()
+    config["data_root"] = "~/data"
+    config["texts"]["sources"] = [{"path": "{data_root}/a.csv"}, {"path": "~/b.csv"}]
+    effective = effective_config(config, MEMORY)
+    paths = [source["path"] for source in effective["texts"]["sources"]]
+    assert paths == [f"{tmp_path}/data/a.csv", f"{tmp_path}/b.csv"]
+    assert effective["data_root"] == f"{tmp_path}/data"
+    config["texts"]["sources"] = [{"path": "~/c.csv"}]
+    assert f"'{tmp_path}/c.csv', and there is no such file" in refusal(config)
+
+
 def test_a_methods_controls_are_found_in_the_study(config):
     """By the objective's docstring, with the same parameters; a shuffled spread beside its own."""
     found = held_methods(to_dict(Config(**config)))

@@ -197,8 +197,8 @@ FAR = "word " * 100
         (
             FAR + "end",
             [Q | {"content": FAR + " end"}],
-            "found ...'word word word word \\x20end' as the content of message 1, expected ...'word "
-            "word word word end'",
+            "found ...'word word word word \\x20end' as the content of message 1, expected "
+            "...'word word word word end'",
         ),
         (
             [Q],

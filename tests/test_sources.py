@@ -1,5 +1,7 @@
 """Sources of data: files and datasets of every form give the same table, or are refused."""
 
+import base64
+import json
 from pathlib import Path
 
 import pyarrow as pa
@@ -33,6 +35,96 @@ def test_files_of_every_ending_give_the_same_table(tmp_path, ending):
     assert set(frame["source"]) == {"pairs"}
     assert frame["probability"].isna().all()
     assert card["sources"][0]["origin"] == str(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())],
+    ids=str,
+)
+@pytest.mark.parametrize(
+    "nested", [pa.list_, pa.large_list, pa.list_view], ids=lambda f: f.__name__
+)
+def test_every_type_of_text_in_parquet_gives_the_same_table(tmp_path, text, nested):
+    """Polars and DataFusion write views."""
+    messages = nested(pa.struct({"role": text, "content": text}))
+    schema = pa.schema({"prompt": text, "chosen": messages, "rejected": messages})
+    rows = [
+        {side: row[side] if side == "prompt" else [said(row[side])] for side in row}
+        for row in pairs(60)
+    ]
+    (tmp_path / "hub").mkdir()
+    path = tmp_path / "hub" / "train.parquet"
+    # Arrow reads a file as the types that it holds, but does not write each of them itself.
+    table = pa.Table.from_pylist(rows)
+    with pq.ParquetWriter(path, table.schema, store_schema=False) as writer:
+        writer.write_table(table, row_group_size=50)
+        types = base64.b64encode(schema.serialize().to_pybytes()).decode()
+        writer.add_key_value_metadata({"ARROW:schema": types})
+    assert pq.read_schema(path).field("prompt").type == text
+    sources = [{"path": str(path)}, {"dataset": str(tmp_path / "hub")}]
+    for source in sources[: 1 if nested is pa.list_view else 2]:  # which `datasets` does not know
+        frame, _ = build_preferences(settings(source), "refuse", 0)
+        assert content(frame) == EXPECTED
+
+
+def test_rows_of_a_limit_are_found_in_every_batch_and_row_group(tmp_path):
+    rows = [{"text": f"text {i}", "messages": [said(str(i))]} for i in range(1000)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet", row_group_size=130)
+    for chosen in ([], [0], [999], [63, 64, 129, 130, 131, 640], list(range(1000))):
+        read = read_file(tmp_path / "a.parquet", ["messages", "text"], lambda n, c=chosen: c)
+        assert read.available == 1000 and read.numbers == [index + 1 for index in chosen]
+        for name in ("text", "messages"):
+            assert read.values[name] == [rows[index][name] for index in chosen]
+
+
+def test_bytes_are_no_text_whatever_their_type(tmp_path):
+    path = tmp_path / "a.parquet"
+    for kind in (pa.binary(), pa.binary_view()):
+        pq.write_table(pa.table({"text": pa.array([b"x"], kind)}), path)
+        with pytest.raises(InputError, match="row 1, column 'text': found b'x' .bytes., expected"):
+            texts_of(0.1, {"path": str(path)})
+
+
+def test_nested_texts_of_more_than_2_gib_in_a_row_group_are_read(tmp_path):
+    """Small in the file, since they are equal; whole columns of them are not read by Arrow."""
+    text = pa.DictionaryArray.from_arrays(pa.array([0] * 2100, pa.int32()), ["x" * (1 << 20)])
+    nested = pa.ListArray.from_arrays(pa.array(range(2101), pa.int32()), text)
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": nested}), path, row_group_size=2100, store_schema=False)
+    assert path.stat().st_size < 1 << 20 and pq.read_metadata(path).num_row_groups == 1
+    read = read_file(path, ["text"], lambda count: [0, 70])
+    assert [[len(part) for part in row] for row in read.values["text"]] == [[1 << 20]] * 2
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize("more", [{}, {"version": "1.0"}])
+def test_json_rows_may_lie_in_one_object(tmp_path, indent, more):
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({**more, "data": pairs(60)}, indent=indent))
+    frame, _ = build_preferences(settings({"path": str(path)}), "refuse", 0)
+    assert content(frame) == EXPECTED
+    path.write_text(json.dumps(pairs(1)[0], indent=indent))  # or be one
+    assert read_source({"path": path}, ["chosen"]).columns == {"chosen": ["Good 0."]}
+
+
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    import datasets
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_rows(pairs(60), tmp_path / "a.csv")
+    datasets.Dataset.from_list(pairs(60)).save_to_disk(str(tmp_path / "saved"))
+    (tmp_path / "hub").mkdir()
+    write_rows(pairs(60), tmp_path / "hub" / "train.parquet")
+    for source, name in (
+        ({"path": "~/a.csv"}, "a"),
+        ({"dataset": "~/saved"}, "saved"),
+        ({"dataset": "~/hub"}, "hub"),
+    ):
+        frame, card = build_preferences(settings(source), "refuse", 0)
+        assert content(frame) == EXPECTED and card["sources"][0]["name"] == name
+    with pytest.raises(InputError, match="none.csv: there is no such file"):
+        read_source({"path": "~/none.csv"}, ["text"])
 
 
 def test_datasets_saved_in_every_way_give_the_same_table(tmp_path):
@@ -224,8 +316,34 @@ def test_a_limit_draws_rows_in_order_the_same_every_time(tmp_path):
         ("a.jsonl", '{"text": "x"}\n{"text": \n', "a.jsonl: row 2: not valid JSON"),
         ("a.jsonl", '{"text": "x"}\n[1]\n', r"row 2: found list, expected an object"),
         ("a.json", '[{"text": ', "a.json: not valid JSON"),
+        ("a.json", '{\n "data": [\n', "not valid JSON: .*line 2 .*an object a line, or one object"),
+        (
+            "a.json",
+            '{\n "text": "x"\n}\n{\n',
+            "a.json: not valid JSON: Extra data: line 4",
+        ),
+        ("a.json", '{"data": []}', "a.json: the file has no rows"),
+        ("a.json", '{"data": ["x"]}', "a.json: row 1: found str, expected an object of fields"),
+        (
+            "a.json",
+            '{\n"data": {"text": "x"}}',
+            "text are missing; found the columns data",
+        ),
+        ("a.json", "5", "a.json: row 1: found int, expected an object of fields"),
+        ("a.json", "[1]\n[2]", "a.json: not valid JSON: Extra data"),
+        ("a.jsonl", '{\n"text": "x"}', "row 1: not valid JSON: .*; expected an object a line"),
         ("a.csv", "", "a.csv: the file is empty"),
-        ("a.csv", 'text\n"x', "a.csv: not a readable csv file"),
+        (
+            "a.csv",
+            'text\n"x',
+            "a.csv: not a readable csv file: line 2: unexpected end of data",
+        ),
+        ("a.csv", 'text\na\n"b\nc"\nd\n"e\nf\n', "not a readable csv file: line 6: unexpected end"),
+        (
+            "a.csv",
+            'text,id\n"a\nb",1\n"She said \\"yes\\", twice.",2\n',
+            "a.csv: not a readable csv file: line 4: .*; expected a text .*written twice",
+        ),
         ("a.csv", "text,id\nGood film, really,1\n", "a.csv: line 2: found 3 cell.s., expected 2"),
         ("a.csv", 'text,id\nx,1\n\n"a\nb",2\ny\n', "a.csv: line 6: found 1 cell.s., expected 2"),
         ("a.csv", "id,text,id\n1,x,2\n", "a.csv: found two columns 'id'"),

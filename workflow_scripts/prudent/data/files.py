@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -76,9 +76,7 @@ def _parquet(path: Path, wanted: Sequence[str], choose: Choose) -> Columns:
         chosen = choose(count)
         values: dict[str, list[Any]] = {name: [] for name in found if name in wanted}
         start = place = 0
-        # Whole columns would be simpler, but those with nested texts of more than 2 GiB are read
-        # in pieces alone, and rows of `string_view` cannot be taken.
-        for batch in file.iter_batches(BATCH, columns=list(values)) if values else ():
+        for batch in _batches(file, list(values)):
             end = bisect_left(chosen, start + len(batch))
             for name, column in values.items():
                 cells = batch.column(name)
@@ -89,6 +87,16 @@ def _parquet(path: Path, wanted: Sequence[str], choose: Choose) -> Columns:
     if values and place < len(chosen):
         raise pa.ArrowInvalid(f"found {start} rows, expected {count} as its metadata says")
     return Columns(found, count, [index + 1 for index in chosen], values)
+
+
+def _batches(file: pq.ParquetFile, names: list[str]) -> Iterator[pa.RecordBatch]:
+    """Pieces of a parquet file's columns, none if there are no names.
+
+    Arrow reads nested texts only where they are one array: less than 2 GiB, and of one dictionary,
+    which a row group has for itself. Nor does it take rows of `string_view`.
+    """
+    for group in range(file.num_row_groups if names else 0):
+        yield from file.iter_batches(BATCH, row_groups=[group], columns=names)
 
 
 def _csv(path: Path, wanted: Sequence[str], choose: Choose, delimiter: str) -> Columns:
