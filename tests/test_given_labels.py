@@ -189,6 +189,8 @@ LABEL = {"column": "better", "first": 0}
     [
         ({"label": {"column": "better"}}, r"label.first` is missing; expected one of 0, 1, nega"),
         ({"label": {"column": "better", "first": 2}}, "label.first` is 2; expected one of 0, 1"),
+        ({"label": {"column": "better", "first": True}}, "label.first` is true; expected one of 0"),
+        ({"label": {"column": "better", "first": 1.0}}, "label.first` is 1.0; expected one of 0"),
         ({"label": {"first": 0}}, "label.column` is missing; expected text"),
         ({"label": "better"}, "label` is the text 'better'; expected a section"),
         ({"label": LABEL, "relabel": True}, "label` does not go with `relabel`"),

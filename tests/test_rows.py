@@ -185,6 +185,12 @@ Q = {"role": "user", "content": "Q?"}
 FAR = "word " * 100
 
 
+def test_a_dialogue_as_text_whose_prompt_differs_by_a_blank_is_no_response():
+    row = {"prompt": "Q? ", "chosen": "\n\nHuman: Q?\n\nAssistant: A.", "rejected": "B."}
+    with pytest.raises(BadRow, match="found 'Q[?]' as the content of message 1, expected 'Q[?] '"):
+        to_pair(row)
+
+
 @pytest.mark.parametrize(
     ("prompt", "turns", "says"),
     [

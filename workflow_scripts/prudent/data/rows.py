@@ -237,7 +237,7 @@ def _response(value: Any, prompt: list[Message], column: str) -> str:
     ended = bool(turns) and turns[-1]["role"] == "assistant"
     if ended and turns[:-1] in ([], prompt):
         return turns[-1]["content"]
-    if isinstance(value, str):
+    if isinstance(value, str) and not (ended and _stripped(turns[:-1]) == _stripped(prompt)):
         return value  # a response that happens to hold such turns
     if ended:
         _check_same(turns[:-1], prompt, column, "as in the prompt")
@@ -247,6 +247,10 @@ def _response(value: Any, prompt: list[Message], column: str) -> str:
         shown(value),
         "the assistant's message, alone or after the messages of the prompt",
     )
+
+
+def _stripped(messages: list[Message]) -> list[Message]:
+    return [message | {"content": message["content"].strip()} for message in messages]
 
 
 def to_text(value: Any, column: str = "text") -> str:

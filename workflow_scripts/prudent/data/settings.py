@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, model_serializer
 
 from prudent.errors import quoted
 from prudent.settings import Amount, Count, Positive, Settings, Share, Text, listed
@@ -45,12 +45,19 @@ def ending(path: str | Path) -> str:
     return Path(path).suffix.lower()
 
 
+def _no_truth(value: Any) -> Any:
+    """Python takes true for 1."""
+    if isinstance(value, bool | float):
+        raise ValueError
+    return value
+
+
 class LabelSettings(Settings):
     """A column that says which of two responses is better."""
 
     column: Text
     """Its name in the file."""
-    first: Literal[0, 1, "negative", "positive", "A>B"]
+    first: Annotated[Literal[0, 1, "negative", "positive", "A>B"], BeforeValidator(_no_truth)]
     """The label where the first response is better: 0 of 0 and 1, 1 of 1 and 0 or of 1 and 2, a
     `negative` or `positive` number (0 is a tie), or `A>B` (also A>>B, B>A, B>>A and the tie A=B).
     Ties are dropped, and counted in the data card."""

@@ -98,7 +98,7 @@ def _check_columns(
     missing = [
         their
         for our, their in theirs.items()
-        if their not in found and (our in (*required, LABEL) or our in source.columns)
+        if their not in found and (our in required or our in source.columns)
     ]
     if missing:
         mapping = f"`columns: {{{required[0]}: THEIRS}}` maps ours to another name"
