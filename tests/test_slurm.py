@@ -66,6 +66,10 @@ def test_times(text, minutes):
         {"partition": "open", "minutes": 1e6, "model": None},
         {"partition": "cpu", "gpus": 0, "model": None, "memory": 1_000_000},
         {"minutes": None, "memory": None},
+        # Of a list, one is enough, wherever it stands.
+        {"partition": "cpu,gpu"},
+        {"partition": "gpu,cpu"},
+        {"partition": "gpu,open", "minutes": 481.0, "model": None},
     ],
 )
 def test_what_fits_is_let_through(changes):
@@ -84,6 +88,7 @@ def test_what_fits_is_let_through(changes):
         ({"partition": "cpu"}, "gpu: attempt 1 asks for 1 a40 GPUs of a node"),
         ({"partition": "open", "memory": 64_001}, "mem_mb: attempt 1 asks for 64001 MB of a node"),
         ({"partition": "none"}, "slurm_partition: found 'none', expected one of the cluster's"),
+        ({"partition": "gpu,none"}, "slurm_partition: found 'none', expected one of the clus"),
         ({"partition": ""}, "no partition in the file of partitions takes attempt 1, which asks"),
         # Each alone is there, and not in one node.
         ({"gpus": 4, "memory": 300_000}, "has nodes of each, and none of all three"),
@@ -93,6 +98,17 @@ def test_what_fits_nowhere_is_named(changes, says):
     message = impossible(replace(REQUEST, **changes), parsed(LIMITS, NODES))
     assert message.startswith("rule train_policy, resource") and says in message
     assert "\n" not in message
+
+
+def test_a_list_of_partitions_is_refused_by_all_of_them():
+    asked = replace(REQUEST, partition="gpu,cpu,open", minutes=481.0)
+    message = impossible(asked, parsed(LIMITS, NODES))
+    assert "\n" not in message and message.startswith(
+        "rule train_policy, resource slurm_partition: none of gpu, cpu, open grants the request: "
+        "in gpu, runtime: attempt 1 asks for 481 minutes, and the partition gpu grants at most 480"
+    )
+    assert "; in cpu, gpu: attempt 1 asks for 1 a40 GPUs of a node" in message
+    assert "; in open, gpu: attempt 1 asks for 1 a40 GPUs of a node" in message
 
 
 def test_a_partition_without_nodes_has_its_time_limit_alone():
@@ -106,19 +122,76 @@ def test_lines_of_another_form_are_no_nodes_and_no_jobs():
     found = parsed("no answer\n" + LIMITS, odd + NODES)
     assert found["cpu"] == parsed(LIMITS, NODES)["cpu"]
     assert found["gpu"].nodes[-3:] == parsed(LIMITS, NODES)["gpu"].nodes
-    assert list(never_ending("squeue: error\n7|PartitionTimeLimit\n", Path("/work"))) == []
+    assert list(never_ending("squeue: error\n7|cpu|PartitionTimeLimit\n", Path("/work"))) == []
 
 
 def test_jobs_that_wait_in_vain():
     text = (
-        "7|PartitionTimeLimit|/work/study|rule_train_policy_wildcards_vanilla_3\n"
-        "8|Priority|/work/study|rule_train_policy_wildcards_vanilla_4\n"
-        "9|BadConstraints|/work/other|rule_train_policy\n"
-        "10|QOSMaxCpuPerJobLimit|/work/study|rule_train_reference\n"
-        "11|QOSMaxCpuPerUserLimit|/work/study|rule_train_reference\n"
-        "12|ReqNodeNotAvail, UnavailableNodes:a|/work/study|rule_compute_features\n"
+        "7|gpu|PartitionTimeLimit|/work/study|rule_train_policy_wildcards_vanilla_3\n"
+        "8|gpu|Priority|/work/study|rule_train_policy_wildcards_vanilla_4\n"
+        "9|gpu|BadConstraints|/work/other|rule_train_policy\n"
+        "10|gpu|QOSMaxCpuPerJobLimit|/work/study|rule_train_reference\n"
+        # The other partition may take it.
+        "11|gpu,urgent|PartitionTimeLimit|/work/study|rule_train_reference\n"
+        "12|gpu,urgent|JobHeldUser|/work/study|rule_train_judge\n"
     )
     assert list(never_ending(text, Path("/work/study"))) == [
         ("7", "train_policy of vanilla_3", "PartitionTimeLimit"),
         ("10", "train_reference", "QOSMaxCpuPerJobLimit"),
+        ("12", "train_judge", "JobHeldUser"),
     ]
+
+
+# SLURM's reasons (job_reason_codes, 22.05 to 25.05), of each family one or two.
+IN_VAIN = """
+AccountNotAllowed AssocMaxBillingPerJob AssocMaxCpuMinutesPerJobLimit AssocMaxCpuPerJobLimit
+AssocMaxCpuPerNode AssocMaxGRESPerJob AssocMaxGRESPerNode AssocMaxMemMinutesPerJob
+AssocMaxMemPerNode AssocMaxNodePerJobLimit AssocMaxUnknownPerNode AssocMaxWallDurationPerJobLimit
+BadConstraints BurstBufferOperation DeadLine DependencyNeverSatisfied InvalidAccount InvalidQOS
+JobHeldAdmin JobHeldUser JobHoldMaxRequeue JobLaunchFailure MaxMemPerLimit PartitionConfig
+PartitionNodeLimit PartitionTimeLimit QOSMaxBBPerNode QOSMaxCpuPerJobLimit QOSMaxCpuPerNode
+QOSMaxGRESMinutesPerJob QOSMaxGRESPerNode QOSMaxMemoryPerJob QOSMaxMemoryPerNode
+QOSMaxNodePerJobLimit QOSMaxWallDurationPerJobLimit QOSMinBB QOSMinBilling QOSMinCpuNotSatisfied
+QOSMinEnergy QOSMinGRES QOSMinLicense QOSMinMemory QOSMinNode QOSMinUnknown QOSNotAllowed
+ReservationDeleted ReservationInvalid
+"""
+IN_WORDS = [
+    "launch failed requeued held",
+    "launch_failed_requeued_held",
+    "user env retrieval failed requeued held",
+    "job requeued in held state",
+    "job_requeued_in_special_exit_state",
+]
+FOR_A_WHILE = """
+AccountingPolicy AssocGrpCpuLimit AssocGrpCPUMinutesLimit AssocGrpCPURunMinutesLimit AssocGrpGRES
+AssocGrpGRESRunMinutes AssocGrpJobsLimit AssocGrpMemLimit AssocGrpSubmitJobsLimit AssocGrpWallLimit
+AssocMaxJobsLimit AssocMaxSubmitJobLimit AssociationJobLimit AssociationResourceLimit BeginTime
+BurstBufferResources BurstBufferStageIn Cleaning Constraints Dependency FedJobLock
+JobArrayTaskLimit Licenses MaxCpuPerAccount MaxGRESPerAccount MaxGRESRunMinsPerUser
+MaxJobsPerAccount MaxMemoryPerAccount MaxPoweredUpNodes MpiPortsBusy NodeDown None PartitionDown
+PartitionInactive Priority Prolog QOSGrpBilling QOSGrpCPUMinutesLimit QOSGrpCpuLimit QOSGrpGRES
+QOSGrpMemLimit QOSGrpNodeLimit QOSGrpWallLimit QOSJobLimit QOSMaxBBPerUser QOSMaxCpuPerUserLimit
+QOSMaxGRESPerUser QOSMaxJobsPerUserLimit QOSMaxMemoryPerUser QOSMaxNodePerUserLimit
+QOSMaxSubmitJobPerUserLimit QOSResourceLimit QOSUsageThreshold ReqNodeNotAvail Reservation
+Resources SchedDefer SystemFailure
+"""
+
+
+@pytest.mark.parametrize("reason", [*IN_VAIN.split(), *IN_WORDS])
+def test_reasons_that_waiting_does_not_end(reason):
+    found = never_ending(f"7|gpu|{reason}|/work|rule_train_policy\n", Path("/work"))
+    assert list(found) == [("7", "train_policy", reason)]
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        *FOR_A_WHILE.split(),
+        "ReqNodeNotAvail, UnavailableNodes:a[1-2]",
+        "Nodes required for job are DOWN, DRAINED or reserved for jobs in higher priority "
+        "partitions",
+    ],
+)
+def test_reasons_that_pass(reason):
+    text = f"7|gpu|{reason}|/work|rule_train_policy\n"
+    assert list(never_ending(text, Path("/work"))) == []

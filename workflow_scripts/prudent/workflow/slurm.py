@@ -18,12 +18,20 @@ from typing import Any
 
 from prudent.errors import InputError, quoted
 
-NEVER = frozenset(
-    "PartitionTimeLimit PartitionNodeLimit BadConstraints AccountNotAllowed QOSNotAllowed "
-    "InvalidAccount InvalidQOS DependencyNeverSatisfied JobHeldAdmin JobHeldUser MaxMemPerLimit "
-    "QOSMinGRES QOSMinCpuNotSatisfied QOSMinMemory QOSMinNode".split()
+HELD = re.compile(
+    "(JobHeldUser|JobHeldAdmin|JobHoldMaxRequeue|JobLaunchFailure|BurstBufferOperation|DeadLine"
+    "|DependencyNeverSatisfied|Reservation(Deleted|Invalid)|.*requeued[ _](held|in[ _].*state))"
 )
-"""Reasons of pending jobs that waiting does not end; those of `...PerJob` limits are others."""
+"""Reasons of pending jobs that waiting does not end, wherever the job is to run. After a requeue
+SLURM says them in words, such as "launch failed requeued held"."""
+
+REFUSED = re.compile(
+    "(Partition(TimeLimit|NodeLimit|Config)|BadConstraints|MaxMemPerLimit"
+    "|(Account|QOS)NotAllowed|Invalid(Account|QOS)"
+    "|QOSMin.*|(Assoc|QOS)Max.*(PerJob(Limit)?|PerNode))"
+)
+"""Reasons of SLURM's list (job_reason_codes) that waiting does not end, in a partition. Limits of a
+user, an account or a group are not among them: they pass when other jobs end, or usage decays."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +41,7 @@ class Request:
     rule: str
     attempt: int
     partition: str
+    """A name, or several with commas between: SLURM takes the first that lets the job start."""
     minutes: float | None
     memory: int | None
     """In MB, of a node."""
@@ -115,31 +124,46 @@ def minutes_of(text: str) -> float | None:
 
 
 def impossible(request: Request, known: dict[str, Partition]) -> str | None:
-    """Why a request can never be granted, in one line that names the resource; else None."""
+    """Why a request can never be granted, in one line that names the resource; else None.
+
+    Of a list of partitions one has to grant it.
+    """
     where = f"rule {request.rule}, resource"
-    if not request.partition:
+    names = [name for name in request.partition.split(",") if name]
+    if not names:
         return (
             f"{where}s: no partition in the file of partitions takes attempt {request.attempt}, "
             f"which asks for {_text(request.minutes or 0)} minutes, {request.memory or 0} MB, "
             f"{request.cpus} CPUs and {request.gpus} GPUs"
         )
-    if request.partition not in known:
-        return (
-            f"{where} slurm_partition: found {quoted(request.partition)}, expected one of the "
-            f"cluster's partitions, {', '.join(known)}"
-        )
-    partition = known[request.partition]
+    for name in names:
+        if name not in known:  # sbatch refuses the whole list
+            return (
+                f"{where} slurm_partition: found {quoted(name)}, expected one of the "
+                f"cluster's partitions, {', '.join(known)}"
+            )
+    refusals = [_refusal(request, known[name]) for name in names]
+    if None in refusals:
+        return None
+    if len(names) == 1:
+        return f"{where} {refusals[0]}"
+    each = "; ".join(f"in {name}, {why}" for name, why in zip(names, refusals, strict=True))
+    return f"{where} slurm_partition: none of {', '.join(names)} grants the request: {each}"
+
+
+def _refusal(request: Request, partition: Partition) -> str | None:
+    """Why a partition can never grant a request, beginning with the resource; else None."""
     for key, asked, limit, unit in _pairs(request, partition):
         if limit is not None and asked is not None and asked > limit:
             return (
-                f"{where} {key}: attempt {request.attempt} asks for {_text(asked)} {unit}, and "
+                f"{key}: attempt {request.attempt} asks for {_text(asked)} {unit}, and "
                 f"the partition {partition.name} grants at most {_text(limit)}; SLURM would leave "
                 f"the job pending for ever; in the profile, set another partition or less, as in "
                 f"set-resources: {request.rule}: {{{key}: {_text(limit)}}}"
             )
     if partition.nodes and not any(_fits(request, node) for node in partition.nodes):
         return (
-            f"{where}s mem_mb, threads and gpu: attempt {request.attempt} asks for "
+            f"mem_mb, threads and gpu: attempt {request.attempt} asks for "
             f"{request.memory or 0} MB, {request.cpus} CPUs and {request.gpus} GPUs of one node; "
             f"the partition {partition.name} has nodes of each, and none of all three; SLURM "
             "would leave the job pending for ever"
@@ -252,13 +276,14 @@ def _request(job: Any, attempt: int, default: str, choose: Any) -> Request:
 def never_ending(text: str, folder: Path) -> Iterator[tuple[str, str, str]]:
     """The pending jobs of a folder that wait in vain: id, what they are, SLURM's reason.
 
-    ``text`` is what squeue prints, a line a job: id, reason, working directory and comment.
+    ``text`` is what squeue prints, a line a job: id, partition, reason, working directory and
+    comment. Of a job in several partitions the reason is that of one, and another may take it.
     """
     for line in text.splitlines():
-        if line.count("|") < 3:  # a warning, say
+        if line.count("|") < 4:  # a warning, say
             continue
-        job, reason, place, comment = line.split("|", 3)
-        vain = reason in NEVER or re.search(r"PerJob(Limit)?$", reason)
+        job, partition, reason, place, comment = line.split("|", 4)
+        vain = HELD.fullmatch(reason) or ("," not in partition and REFUSED.fullmatch(reason))
         if vain and Path(place) == folder:
             name = re.sub(r"_wildcards_", " of ", comment).removeprefix("rule_")
             yield job, name, reason
@@ -271,7 +296,11 @@ def watch(folder: Path, seconds: float = 30.0) -> None:
         said, ended = set(), threading.Event()
         while not ended.wait(seconds):
             try:
-                text = _ask("squeue", "--me", "--noheader", "--states=PD", "--format=%i|%r|%Z|%k")
+                # SE: requeued after a special exit, and held
+                text = _ask(
+                    *("squeue", "--me", "--noheader", "--states=PD,SE"),
+                    "--format=%i|%P|%r|%Z|%k",
+                )
             except (OSError, subprocess.SubprocessError):
                 continue
             for job, name, reason in never_ending(text, folder):
