@@ -7,8 +7,11 @@ and waits while there are too few.
 
 from __future__ import annotations
 
+import functools
+import itertools
 import logging
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -17,10 +20,15 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from prudent.errors import quoted
+
 logger = logging.getLogger(__name__)
 
 SCHEDULERS = ("SLURM_JOB_ID", "KUBERNETES_SERVICE_HOST")
 LOCKS = Path(tempfile.gettempdir()) / f"prudent-gpus-{os.getuid()}"
+
+DEVICE = re.compile(r"\d+|GPU-[\w-]+|MIG-[\w/-]+")
+"""An entry of CUDA_VISIBLE_DEVICES."""
 
 _held: list[FileLock] = []  # for the life of the process, however it ends
 
@@ -60,20 +68,46 @@ def take(count: int, seconds: float = 2.0) -> list[str]:
 
 
 def visible() -> list[str]:
-    """The GPUs that this process may use: CUDA_VISIBLE_DEVICES, or else all."""
+    """The GPUs that this process may use: CUDA_VISIBLE_DEVICES, or else all.
+
+    Indices, or names of GPUs and of their parts (MIG). As for CUDA, the list ends before its first
+    entry that is none of them, such as -1, and one that repeats an entry is empty.
+    """
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if given is not None:
-        return [device for device in given.split(",") if device]
-    command = shutil.which("nvidia-smi")
-    if command is None:
-        return []
+    if given is None:
+        command = shutil.which("nvidia-smi")
+        return list(_all(command)) if command else []
+    entries = (entry.strip() for entry in given.split(","))
+    devices = list(itertools.takewhile(DEVICE.fullmatch, entries))
+    return devices if len(set(devices)) == len(devices) else []
+
+
+@functools.cache  # asked once, so that what is wrong is said once
+def _all(command: str) -> tuple[str, ...]:
+    """The indices of all GPUs, as nvidia-smi says; what else it says is no GPU."""
     query = [command, "--query-gpu=index", "--format=csv,noheader"]
-    return subprocess.run(query, capture_output=True, text=True).stdout.split()
+    try:
+        answer = subprocess.run(
+            query, capture_output=True, encoding="utf-8", errors="replace", timeout=60
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        logger.warning("no GPU is used: nvidia-smi cannot be asked: %s", error)
+        return ()
+    lines = [line.strip() for line in answer.stdout.splitlines() if line.strip()]
+    found = [line for line in lines if line.isdecimal()] if answer.returncode == 0 else []
+    if answer.returncode or len(found) < len(lines):
+        said = quoted((answer.stdout or answer.stderr).strip())
+        logger.warning(
+            "nvidia-smi ended with status %d and said %s, expected an index in each line: this "
+            "counts as %d GPUs",
+            *(answer.returncode, said, len(found)),
+        )
+    return tuple(found)
 
 
 def _lock(device: str) -> FileLock | None:
     """A lock on a GPU, or None where another process has it."""
-    lock = FileLock(LOCKS / device)
+    lock = FileLock(LOCKS / device.replace("/", "_"))  # MIG-GPU-.../1/0
     try:
         return lock.acquire(blocking=False).lock
     except Timeout:
