@@ -26,6 +26,7 @@ from prudent.policies.target_kl import (
 )
 from prudent.ppo.policy import PolicyRecipe, variant
 from prudent.ppo.settings import PPOSettings
+from prudent.precision import decided
 from prudent.rewards.last_layer import LastLayer
 from prudent.rewards.loading import draws_of, load_rewards
 from prudent.rewards.scoring import score_responses
@@ -75,7 +76,7 @@ def main(args: Args) -> None:
     if args.features is not None:
         last_layer = LastLayer.load(args.base, args.features, args.sidecar)
         inputs = {"features": args.features}
-    settings = PPOSettings(**args.settings, **args.sampling)
+    settings = decided(PPOSettings(**args.settings, **args.sampling))
     effective = {"method": args.method, **args.method_settings, "kl": args.kl}
     effective |= {"pilots": args.pilot_count, "prompts": args.prompt_count, "seed": args.seed}
     inputs |= {name: getattr(args, name) for name in ("reference", "prompts", "samples", "scores")}

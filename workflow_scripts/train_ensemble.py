@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from prudent.precision import decided
 from prudent.rewards.features import check_sidecar
 from prudent.rewards.loading import train_function
 from prudent.rewards.material import Material
@@ -38,6 +39,10 @@ class Args:
 
 def main(args: Args) -> None:
     settings, reward = KINDS[args.kind](**args.settings), RewardSettings(**args.reward)
+    said = {"kind": args.kind, "count": args.size, "seed": args.seed, **args.settings}
+    if args.kind in TRAINED:
+        reward = decided(reward)
+        said["bfloat16"] = reward.bfloat16
     if args.sidecar:
         check_sidecar(args.sidecar, base=args.base)
     material = Material(
@@ -49,7 +54,6 @@ def main(args: Args) -> None:
         stored_labels=args.stored_labels,
     )
     given = {name: getattr(args, name) for name in INPUTS if getattr(args, name)}
-    said = {"kind": args.kind, "count": args.size, "seed": args.seed, **args.settings}
     sheet = metadata(said, **given)
     train = train_function(args.kind)
     each = len(args.members) // args.draws
@@ -66,6 +70,7 @@ def main(args: Args) -> None:
         write_text(file_digest(args.ensemble) + "\n", args.digest)
 
 
+TRAINED = ("adapters", "dropout")  # as the base model is; heads and members are elsewhere
 INPUTS = ("base", "features", "preferences", "backbone")
 
 

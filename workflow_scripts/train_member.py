@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prudent.precision import decided
 from prudent.rewards.kinds.members import train_member
 from prudent.rewards.material import Material
 from prudent.rewards.settings import MemberSettings, RewardSettings
@@ -25,7 +26,7 @@ class Args:
 
 
 def main(args: Args) -> None:
-    reward = RewardSettings(**args.reward)
+    reward = decided(RewardSettings(**args.reward))
     known = {key: args.settings[key] for key in MemberSettings.model_fields}
     material = Material(
         preferences=read_table(args.preferences, "preferences"),
@@ -36,7 +37,8 @@ def main(args: Args) -> None:
     train_member(material, MemberSettings(**known), args.seed, args.member, args.checkpoint)
     inputs = {"preferences": args.preferences}
     inputs |= {name: path for name in STARTS if (path := getattr(args, name))}
-    said = {**args.reward, **known, "member": args.member, "seed": args.seed}
+    said = {**args.reward, "bfloat16": reward.bfloat16, **known}
+    said |= {"member": args.member, "seed": args.seed}
     write_json(metadata(said, **inputs), args.checkpoint / "metadata.json")
 
 

@@ -12,6 +12,7 @@ from prudent.errors import InputError
 from prudent.policies.target_kl import read_calibration
 from prudent.ppo.policy import PolicyRecipe, variant
 from prudent.ppo.settings import PPOSettings
+from prudent.precision import decided
 from prudent.rewards.judges import load_judge
 from prudent.rewards.last_layer import LastLayer
 from prudent.rewards.loading import load_rewards
@@ -52,7 +53,7 @@ def main(args: Args) -> None:
     prompts = table.loc[table["split"] == "train", "prompt"].tolist()
     if not prompts:
         raise InputError(f"{args.prompts}: no prompts with split train; PPO needs some")
-    settings = PPOSettings(**args.settings, **args.sampling)
+    settings = decided(PPOSettings(**args.settings, **args.sampling))
     ensemble = args.ensemble / str(args.draw)
     beta = args.beta
     if args.calibration is not None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prudent.precision import decided
 from prudent.rewards.replicates import train_replicate
 from prudent.rewards.settings import RewardSettings
 from prudent.tables import metadata, read_table, write_csv, write_json
@@ -27,7 +28,7 @@ class Args:
 
 
 def main(args: Args) -> None:
-    reward = RewardSettings(**args.reward)
+    reward = decided(RewardSettings(**args.reward))
     losses = train_replicate(
         read_table(args.preferences, "preferences"),
         args.kind,
@@ -43,8 +44,9 @@ def main(args: Args) -> None:
     inputs = {"preferences": args.preferences}
     inputs |= {"backbone": args.backbone} if args.backbone else {}
     said = {"kind": args.kind, "count": args.size, "replicate": args.replicate, "seed": args.seed}
+    of_reward = {**args.reward, "bfloat16": reward.bfloat16}
     write_json(
-        metadata({**said, "reward": args.reward, **args.settings}, **inputs),
+        metadata({**said, "reward": of_reward, **args.settings}, **inputs),
         args.checkpoint / "metadata.json",
     )
     write_csv(losses, args.loss, "head_losses")

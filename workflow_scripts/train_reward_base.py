@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prudent.precision import decided
 from prudent.rewards.training import RewardSettings, check_processes, train_reward_model
 from prudent.tables import file_digest, metadata, read_table, write_csv, write_json, write_text
 from prudent.training import is_first
@@ -31,6 +32,7 @@ def main(args: Args) -> None:
         check_processes(settings, count)
         launch("train_reward_base", args, count)
         return
+    settings = decided(settings)
     losses = train_reward_model(
         read_table(args.preferences, "preferences"),
         args.split,
@@ -44,7 +46,8 @@ def main(args: Args) -> None:
     inputs = {"preferences": args.preferences}
     if args.backbone:
         inputs["backbone"] = args.backbone
-    sheet = metadata({**args.settings, "split": args.split, "seed": args.seed}, **inputs)
+    said = {**args.settings, "bfloat16": settings.bfloat16}
+    sheet = metadata({**said, "split": args.split, "seed": args.seed}, **inputs)
     write_json(sheet, args.checkpoint / "metadata.json")
     write_csv(losses, args.loss, "losses")
     write_text(file_digest(args.checkpoint) + "\n", args.digest)

@@ -13,11 +13,12 @@ import functools
 import itertools
 import math
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -41,6 +42,16 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 Proportion = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Text = Annotated[str, Field(min_length=1)]
+
+
+def _no_number(value: Any) -> Any:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        raise ValueError  # which pydantic would take for true or false
+    return value
+
+
+Automatic = Annotated[Literal[False, True, "auto"], BeforeValidator(_no_number)]
+"""True or false, or `auto`, which leaves it to the machine."""
 
 
 class Settings(BaseModel):
@@ -227,7 +238,9 @@ def expected(form: Form, schema: Form) -> str:
     """A form in words: 'a whole number >= 1'."""
     form = resolved(form, schema)
     if "enum" in form:
-        words = "one of " + listed(form["enum"])
+        words = "one of " + listed(
+            str(choice).lower() if isinstance(choice, bool) else choice for choice in form["enum"]
+        )
     elif "oneOf" in form:
         number, section = (resolved(part, schema) for part in form["oneOf"])
         words = f"{expected(number, schema)}, or a section with {listed(section['properties'])}"

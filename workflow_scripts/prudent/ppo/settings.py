@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from prudent.policies.settings import SamplingSettings
-from prudent.settings import Amount, Count, Nonnegative, Positive, Seed, Settings
+from prudent.settings import Amount, Automatic, Count, Nonnegative, Positive, Seed, Settings
 
 
 class TrainingSettings(Settings):
@@ -44,8 +44,10 @@ class TrainingSettings(Settings):
     gradient_accumulation_steps: Count = 1
     """Parts that a minibatch is computed in, one after the other, to save memory; it divides the
     minibatch."""
-    bfloat16: bool = False
-    """Compute in bfloat16 (autocast); weights, losses and optimizer stay in float32."""
+    bfloat16: Automatic = False
+    """Compute in bfloat16 (autocast); weights, losses and optimizer stay in float32. `auto` does
+    where the GPU or the processor has instructions for it; elsewhere both `auto` and `true` compute
+    in float32, and the log says so."""
     matmul_precision: Literal["highest", "high", "medium"] = "highest"
     """Of float32 matrix products, as torch has it; below `highest` they are faster and less exact
     on hardware with TF32 or bfloat16."""

@@ -59,6 +59,7 @@ from prudent.ppo.identity import digest_of
 from prudent.ppo.minibatch import Experience, ValueFunction, minibatch_loss, value_head
 from prudent.ppo.schedule import learning_rate, minibatch_order, prompt_rows
 from prudent.ppo.settings import PPOSettings, RunSettings
+from prudent.precision import decided
 from prudent.rewards.interface import RewardFunction, Rewards
 from prudent.rewards.last_layer import LastLayer
 from prudent.rewards.settings import SpreadSettings
@@ -158,7 +159,8 @@ class PPOTrainer:
         run = RunSettings(beta=beta, head=head, seed=seed, run_seed=run_seed)
         self.policy, self.reference, self.tokenizer = policy, reference, tokenizer
         self.reward_fn, self.objective, self.judge = reward_fn, objective, judge
-        self.head, self.beta, self.settings = run.head, run.beta, settings
+        self.head, self.beta = run.head, run.beta
+        self.settings = decided(settings, policy.device.type)
         self.seed, self.run_seed = run.seed, run.run_seed
         self.checkpoints = None if checkpoints is None else Path(checkpoints)
         self.fingerprint = fingerprint or {}

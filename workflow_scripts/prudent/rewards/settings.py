@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from prudent.settings import Count, Nonnegative, Positive, Settings, Share, Text
+from prudent.settings import Automatic, Count, Nonnegative, Positive, Settings, Share, Text
 
 
 class RewardSettings(Settings):
@@ -35,8 +35,10 @@ class RewardSettings(Settings):
     stop_loss: Nonnegative = 0.3
     """Stop when the mean training loss of the last 20 steps falls below it (2410.23726: 0.3); 0
     never stops."""
-    bfloat16: bool = False
-    """Compute in bfloat16 (weights and optimizer stay in float32)."""
+    bfloat16: Automatic = False
+    """Compute in bfloat16 (weights and optimizer stay in float32). `auto` does where the GPU or the
+    processor has instructions for it; elsewhere both `auto` and `true` compute in float32, and the
+    log says so."""
     dropout: Share = 0.0
     """Dropout in training, of everything that the architecture can drop."""
 

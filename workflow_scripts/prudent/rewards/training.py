@@ -29,6 +29,7 @@ from trl import RewardConfig, RewardTrainer
 
 from prudent.checkpoints import save_checkpoint
 from prudent.errors import InputError, quoted
+from prudent.precision import decided
 from prudent.rewards.models import new_reward_model
 from prudent.rewards.settings import RewardSettings
 from prudent.rewards.text import count_cut, encode_pairs, reward_tokenizer
@@ -89,6 +90,7 @@ def fit_reward_model(
     """Trains a started model in place on the pairs of ``split``; ``stream`` decides their order and
     the dropout. Returns the losses: step, loss, accuracy, split (train or validation)."""
     stream %= 2**32
+    settings = decided(settings)
     if not (preferences["split"] == split).any():
         raise InputError(
             f"no pair of the preferences is in the split {quoted(split)}: nothing to train on"

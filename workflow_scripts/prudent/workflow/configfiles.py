@@ -133,7 +133,7 @@ def typed(values: Mapping[str, Any], model: type[Settings]) -> dict[str, Any]:
         # Also where the key takes texts alone: it is refused there, as in a file.
         if value == "null":
             return None
-        if form.get("type") == "string" or "enum" in form:
+        if form.get("type") == "string" or ("enum" in form and True not in form["enum"]):
             return value
         return _scalar(value)
 

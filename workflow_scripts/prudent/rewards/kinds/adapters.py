@@ -29,6 +29,7 @@ from prudent.checkpoints import (
     why,
 )
 from prudent.errors import InputError, quoted
+from prudent.precision import decided
 from prudent.rewards.ensemble import RewardEnsemble, finite_numbers, load_classifier
 from prudent.rewards.features import BATCH_TOKENS, extract, extract_ids
 from prudent.rewards.fitting import Record, loss_table
@@ -280,12 +281,13 @@ def _fit(
     steps = max(1, round(settings.epochs * len(chosen) / settings.batch_size))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     records: list[Record] = []
+    bfloat16 = decided(reward, model.device.type).bfloat16
 
     def margins(member: int, rows: list[int]) -> Tensor:
         _activate(adapted, member, trained)
         ids = [chosen[row] for row in rows] + [rejected[row] for row in rows]
         batch = collate(ids, tokenizer.pad_token_id, model.device)
-        with torch.autocast(model.device.type, torch.bfloat16, enabled=reward.bfloat16):
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=bfloat16):
             rewards = model(**batch).logits[:, :1].float()
         return rewards[: len(rows)] - rewards[len(rows) :]
 
