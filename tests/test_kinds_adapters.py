@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from tiny_material import REWARD, save_backbone, tiny_material, tiny_pairs
 from transformers import AutoModelForSequenceClassification
 
+from prudent import precision
 from prudent.errors import InputError
 from prudent.rewards.ensemble import RewardEnsemble, load_classifier
 from prudent.rewards.interface import Rewards
@@ -51,6 +52,16 @@ def made(given, tmp_path_factory) -> Path:
 
 def member(path: Path, number: int) -> dict[str, torch.Tensor]:
     return load_file(path / f"member_{number}" / "adapter_model.safetensors")
+
+
+@pytest.mark.parametrize("able", [True, False])
+def test_bfloat16_is_for_machines_that_have_it(given, made, tmp_path, monkeypatch, able):
+    monkeypatch.setattr(precision, "native", lambda device: able)
+    asked = replace(given, reward=given.reward.replace(bfloat16=True))
+    train(asked, SETTINGS, 3, 5, 1, tmp_path / "ensemble")
+    trained, exact = member(tmp_path / "ensemble", 0), member(made, 0)
+    assert all(value.dtype == torch.float32 for value in trained.values())
+    assert all(torch.equal(trained[name], exact[name]) for name in exact) is not able
 
 
 def merged(path: Path, number: int) -> torch.Tensor:

@@ -16,6 +16,7 @@ from tiny_models import tiny_model, tiny_tokenizer
 from tiny_rewards import REWARD_CONFIGS, bert_tokenizer
 from transformers import AutoModelForSequenceClassification, BertModel
 
+from prudent import precision
 from prudent.checkpoints import load_tokenizer
 from prudent.errors import InputError
 from prudent.rewards.ensemble import RewardEnsemble
@@ -157,7 +158,10 @@ def test_training_repeats_bit_for_bit_and_hangs_on_the_seed(backbone, tmp_path):
     pd.testing.assert_frame_equal(tables["first"], tables["again"])
 
 
-def test_bfloat16_is_for_computing_and_not_for_the_weights(trained, backbone, tmp_path):
+def test_bfloat16_is_for_computing_and_not_for_the_weights(
+    trained, backbone, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(precision, "native", lambda device: True)
     settings = SETTINGS.replace(bfloat16=True)
     losses = train_reward_model(PAIRS, "train", backbone, settings, 0, tmp_path / "r")
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "r")
