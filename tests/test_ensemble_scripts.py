@@ -15,6 +15,7 @@ from tiny_material import REWARD, save_backbone, tiny_pairs
 from tiny_models import tiny_model, tiny_prompts, tiny_tokenizer
 from tiny_rewards import save_reward_model
 
+from prudent import precision
 from prudent.errors import InputError
 from prudent.rewards.kinds import members as kind_members
 from prudent.rewards.loading import draws_of, load_rewards
@@ -95,17 +96,20 @@ def test_a_member_is_what_the_library_trains(files, tmp_path):
     assert sheet["settings"]["learning_rate"] == REWARD.learning_rate
 
 
-def test_a_member_of_an_average_starts_from_the_base_model(files, tmp_path):
+def test_a_member_of_an_average_starts_from_the_base_model(files, tmp_path, monkeypatch):
     """Its settings have keys besides those of a member."""
     settings = KINDS["warm"]().model_dump()
     assert settings["start"] == "base" and "models" in settings
     out = {"checkpoint": tmp_path / "one", "settings": settings}
     with pytest.raises(InputError, match="needs a base reward model, and none is given"):
         train_member.main(member_args(files, 0, **out))
-    train_member.main(member_args(files, 0, **out, base=files / "base"))
+    monkeypatch.setattr(precision, "native", lambda device: False)
+    reward = REWARD.replace(bfloat16="auto").model_dump()
+    train_member.main(member_args(files, 0, **out, base=files / "base", reward=reward))
     sheet = json.loads((tmp_path / "one/metadata.json").read_text())
     assert set(sheet["inputs"]) == {"preferences", "backbone", "base"}
     assert "models" not in sheet["settings"]
+    assert sheet["settings"]["bfloat16"] is False, "what was asked for, and not what was done"
 
 
 # --- Ensembles ------------------------------------------------------------------------------------
@@ -144,13 +148,17 @@ def test_an_average_takes_the_models_of_its_draw(files, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["adapters", "dropout"])
-def test_kinds_that_need_pairs_and_a_backbone_alone(files, tmp_path, kind):
-    args = ensemble_args(files, kind, tmp_path)
+def test_kinds_that_need_pairs_and_a_backbone_alone(files, tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(precision, "native", lambda device: False)
+    reward = REWARD.replace(bfloat16="auto").model_dump()
+    args = ensemble_args(files, kind, tmp_path, reward=reward)
     train_ensemble.main(args)
     texts = SAID, [" w7 w9"] * len(SAID)
     first, second = (load_rewards(path)(*texts).mean for path in draws_of(args.ensemble))
     assert first.shape == second.shape == (len(SAID), COUNT)
     assert not torch.allclose(first, second), "the draws are one and the same"
+    sheet = json.loads((args.ensemble / "0/metadata.json").read_text())
+    assert sheet["settings"]["bfloat16"] is False, "what was asked for, and not what was done"
 
 
 @pytest.mark.parametrize("kind", ["heads", "gaussian"])
@@ -182,9 +190,11 @@ def replicate_args(folder: Path, kind: str, output: Path, **changes) -> train_re
 
 
 @pytest.mark.parametrize("kind", list(KINDS))
-def test_a_replicate_is_an_ensemble_of_its_own_of_every_kind(files, tmp_path, kind):
+def test_a_replicate_is_an_ensemble_of_its_own_of_every_kind(files, tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(precision, "native", lambda device: False)
     settings = KINDS[kind](**({"models": COUNT} if kind == "warm" else {})).model_dump()
-    args = replicate_args(files, kind, tmp_path, settings=settings)
+    reward = REWARD.replace(bfloat16="auto").model_dump()
+    args = replicate_args(files, kind, tmp_path, settings=settings, reward=reward)
     train_replicate.main(args)
     texts = SAID, [" w7 w9"] * len(SAID)
     found = load_rewards(args.checkpoint)(*texts)
@@ -196,6 +206,7 @@ def test_a_replicate_is_an_ensemble_of_its_own_of_every_kind(files, tmp_path, ki
     sheet = json.loads((args.checkpoint / "metadata.json").read_text())
     assert set(sheet["inputs"]) == {"preferences", "backbone"}
     assert sheet["settings"]["replicate"] == 1
+    assert sheet["settings"]["reward"]["bfloat16"] is False
 
 
 def test_replicates_share_no_backbone_and_come_again(files, tmp_path):

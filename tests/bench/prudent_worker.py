@@ -11,6 +11,7 @@ import torch
 from common import Work, even_reward, steps, tokenizer
 from torch import nn
 
+from prudent import precision
 from prudent.checkpoints import attention
 from prudent.objectives.single import vanilla
 from prudent.policies import lm_head, sampling
@@ -39,6 +40,7 @@ def prudent_trainer(
     for model in models:
         use_fused_gelu(model)
     keep_freed_memory()
+    precision.native = lambda device: True  # equal work, also where bfloat16 is emulated
     return PPOTrainer(*models, words, reward, vanilla, beta=work.beta, settings=settings)
 
 
