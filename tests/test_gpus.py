@@ -178,7 +178,9 @@ PROBE = """
 import os
 
 names = ("CUDA_VISIBLE_DEVICES", "WORLD_SIZE", "ACCELERATE_MIXED_PRECISION", "FSDP_VERSION")
-print("probe", *(os.environ.get(name) for name in names), flush=True)
+line = " ".join(["probe", *(str(os.environ.get(name)) for name in names)])
+# In one piece, since two processes write to one pipe.
+os.write(1, f"{line}\\n".encode())
 """
 HOSTILE = """
 compute_environment: LOCAL_MACHINE
