@@ -420,12 +420,54 @@ def test_the_numbers_of_pairs():
         calibration.ECE_MEAN: calibration.calibration_error(mean),
         calibration.BRIER_ONE: np.mean([calibration.brier_score(m) for m in margins.T]),
         calibration.BRIER_MEAN: calibration.brier_score(mean),
+        calibration.ECE_SCALED: calibration.calibration_error(
+            mean[1::2] / calibration.temperature(mean[::2])
+        ),
         calibration.ACCURACY_BASE: (base > 0).mean(),
     }
     assert {name: measured.value for name, measured in found.items()} == pytest.approx(expected)
     assert all(measured.low < measured.value < measured.high for measured in found.values())
     with_noise = {name for name, measured in found.items() if not math.isnan(measured.noise)}
     assert with_noise == {name for name in found if "calibration" in name or "Brier" in name}
+
+
+def test_the_temperature_is_where_the_log_loss_is_least():
+    margins = rng().normal(size=400) + 0.4
+
+    def loss(warmth: float) -> float:
+        return float(np.logaddexp(0, -margins / warmth).mean())
+
+    best = calibration.temperature(margins)
+    grid = best * np.exp(np.linspace(-0.5, 0.5, 201))
+    assert min(map(loss, grid)) >= loss(best) - 1e-12
+    for scale in (1e-3, 7.0, 1e4):  # of the margins' unit it is the unit
+        assert calibration.temperature(margins * scale) == pytest.approx(best * scale)
+    labels = rng(3).random(200_000)
+    sure = np.abs(rng(4).normal(size=200_000))
+    right = np.where(labels < 1 / (1 + np.exp(-sure)), sure, -sure)
+    assert calibration.temperature(right) == pytest.approx(1, abs=0.03)
+    assert calibration.temperature(right * 3) == pytest.approx(3, abs=0.1)
+
+
+@pytest.mark.parametrize("margins", [[-1.0, -2.0], [0.0, 0.0], [1.0, -1.0]])
+def test_where_nothing_beats_a_coin_the_temperature_is_infinite(margins):
+    assert calibration.temperature(np.array(margins)) == math.inf
+
+
+def test_where_all_are_right_the_temperature_is_small_and_finite():
+    assert 0 < calibration.temperature(np.array([1.0, 2.0])) < 0.01
+
+
+def test_one_temperature_mends_rewards_that_are_too_sure():
+    found = calibration.pair_measures(pairs(scale=3.0), rng(1))
+    scaled = found[calibration.ECE_SCALED]
+    assert scaled.value < 0.5 * found[calibration.ECE_MEAN].value
+    assert scaled.value < scaled.noise_high and scaled.low < scaled.value < scaled.high
+
+
+def test_of_one_prompt_there_is_no_half_to_fit_a_temperature_on():
+    margins, one = rng().normal(size=(30, 3)), np.zeros(30)
+    assert calibration.ECE_SCALED not in calibration.pair_measures(margins, rng(), one)
 
 
 def test_calibrated_rewards_and_rewards_that_are_too_sure():

@@ -207,6 +207,7 @@ CSV_SCHEMAS: dict[str, dict[str, str]] = {
         **dict.fromkeys(("leave_one_out_untrained", "leave_one_out_noise"), MAYBE),
         **dict.fromkeys(("leave_one_out_beyond", "error_correlation"), MAYBE),
         **dict.fromkeys(("ece_mean", "ece_mean_noise"), MAYBE),
+        **dict.fromkeys(("ece_scaled", "ece_scaled_noise"), MAYBE),
     },
     "frequency": {
         "ensemble": TEXT,

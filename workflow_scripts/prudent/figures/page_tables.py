@@ -308,6 +308,7 @@ def kinds_table(diagnosis: pd.DataFrame) -> Table:
                 cell(beyond(found), "constant sigma"),
                 cell(disagreement.SHARED),
                 cell(calibration.ECE_MEAN, "calibrated"),
+                cell(calibration.ECE_SCALED, "calibrated"),
             ]
         )
     head = [
@@ -321,6 +322,7 @@ def kinds_table(diagnosis: pd.DataFrame) -> Table:
         Cell("the same", "given the feature norm and sigma before training"),
         Cell("error correlation", "between members"),
         Cell("calibration error", "of the mean"),
+        Cell("calibration error", "after one temperature"),
     ]
     return Table(head, rows)
 

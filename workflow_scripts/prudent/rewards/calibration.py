@@ -7,6 +7,7 @@ Bradley-Terry probability of the label. n pairs, K members, C clusters of pairs 
 from __future__ import annotations
 
 import numpy as np
+from scipy.optimize import brentq
 from scipy.special import expit
 
 from prudent.rewards.resampling import Measured, draws, interval, noise_range, once, ratio
@@ -14,6 +15,7 @@ from prudent.rewards.resampling import Measured, draws, interval, noise_range, o
 RESAMPLES = 1000  # of the clusters
 REPETITIONS = 200  # of the labels of a calibrated predictor
 BINS = 10
+COLDEST = 2**20  # times the mean margin: where all are right, no temperature is the best
 CHUNK = 2**22  # draws of clusters at once
 
 ACCURACY_BASE = "accuracy on unseen pairs: base model"
@@ -21,6 +23,7 @@ ACCURACY_ONE = "accuracy on unseen pairs: one member"
 ACCURACY_MEAN = "accuracy on unseen pairs: ensemble mean"
 ECE_ONE = "expected calibration error: one member"
 ECE_MEAN = "expected calibration error: ensemble mean"
+ECE_SCALED = "expected calibration error: ensemble mean, after one temperature"
 BRIER_ONE = "Brier score: one member"
 BRIER_MEAN = "Brier score: ensemble mean"
 
@@ -64,6 +67,23 @@ def calibrated(
     right = rng.random((repetitions, len(sure))) < sure
     errors = np.abs((right - sure) @ member).sum(1) / len(sure)
     return errors, ((right - sure) ** 2).mean(1)
+
+
+def temperature(margins: np.ndarray) -> float:
+    """The T > 0 at which the log loss of sigmoid(margin / T) is least (Guo et al. 2017); infinite
+    where the margins [n] point the wrong way on average, so that nothing beats a coin."""
+    margins = np.asarray(margins, dtype=float)
+    size = np.abs(margins).mean()
+
+    def slope(cold: float) -> float:  # of the loss, which is convex, in size / T
+        return -float((margins / size * expit(-margins / size * cold)).mean())
+
+    if size == 0 or slope(0.0) >= 0:
+        return float("inf")
+    high = 1.0
+    while slope(high) < 0 and high < COLDEST:
+        high *= 2
+    return float(size / (high if slope(high) < 0 else brentq(slope, 0.0, high, rtol=1e-10)))
 
 
 def _errors(margins: np.ndarray, clusters: np.ndarray, times: np.ndarray) -> np.ndarray:
@@ -143,8 +163,10 @@ def pair_measures(
     Intervals are the 95% percentile bootstrap's over ``prompts`` [n] (each pair by itself, if not
     given), those of calibration errors less the bootstrap's own bias, in fixed bins. Noise is what
     a perfectly calibrated predictor with the same confidences shows by sampling, with its 95%
-    range. Ties count as wrong.
+    range. Ties count as wrong. A temperature is fitted on every other cluster of pairs, and the
+    error after it is that of the remaining ones.
     """
+    own = rng.spawn(1)[0]  # what is added later changes no other number
     drawn = _resampled(margins, prompts, rng, resamples)
     one = [calibrated(column, repetitions, rng) for column in margins.T]
     mean = calibrated(margins.mean(1), repetitions, rng)
@@ -159,4 +181,23 @@ def pair_measures(
         if name in (ECE_ONE, ECE_MEAN) and len(values) > 1:
             values = _unbiased(values)
         found[name] = Measured(*interval(values), *noise_range(noise.get(name, [])))
-    return found
+    return found | _scaled(margins.mean(1), own, prompts, resamples, repetitions)
+
+
+def _scaled(
+    margins: np.ndarray,
+    rng: np.random.Generator,
+    prompts: np.ndarray | None,
+    resamples: int,
+    repetitions: int,
+) -> dict[str, Measured]:
+    """The calibration error of margins [n] after one temperature; nothing of a single cluster."""
+    clusters = np.arange(len(margins)) if prompts is None else np.asarray(prompts)
+    fitted = np.unique(clusters, return_inverse=True)[1] % 2 == 0
+    if fitted.all():
+        return {}
+    warm = margins[~fitted] / temperature(margins[fitted])
+    drawn = _resampled(warm[:, None], clusters[~fitted], rng, resamples)[ECE_MEAN]
+    errors, _ = calibrated(warm, repetitions, rng)
+    values = _unbiased(drawn) if len(drawn) > 1 else drawn
+    return {ECE_SCALED: Measured(*interval(values), *noise_range(errors))}

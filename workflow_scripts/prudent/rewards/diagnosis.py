@@ -48,6 +48,8 @@ KINDS: dict[str, tuple[str, str]] = {
     "error_correlation": (disagreement.SHARED, "value"),
     "ece_mean": (calibration.ECE_MEAN, "value"),
     "ece_mean_noise": (calibration.ECE_MEAN, "noise"),
+    "ece_scaled": (calibration.ECE_SCALED, "value"),
+    "ece_scaled_noise": (calibration.ECE_SCALED, "noise"),
 }
 
 
