@@ -21,6 +21,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from prudent import paths
 from prudent.errors import InputError, tolerate_any_text
+from prudent.rewards.settings import AS_HEADS
+from prudent.rewards.settings import ON_BASE as HEAD_KINDS
 from prudent.seeding import seed_parts
 from prudent.workflow.checks import (
     check_links,
@@ -159,7 +161,7 @@ EXACT = {
 }
 # Whether the members are heads on the base model's features, and whether exact policies read those
 # of the pairs.
-ON_BASE = ENSEMBLE["kind"] in ("heads", "gaussian")
+ON_BASE = ENSEMBLE["kind"] in HEAD_KINDS
 PAIR_FEATURES = FRESH_HEADS or any(map(uses_last_layer, exact_methods(config).values()))
 # The same ensemble with all drawn anew, pairs and base model, too.
 REPLICATES = expand(
@@ -246,7 +248,7 @@ def inputs_of_draws(name, first, draws):
     }
     if starts_from_base(ensemble):
         inputs["base"] = made(f"{R}/reward/base")
-    inputs |= features_of_pairs(ensemble["kind"] in ("heads", "gaussian"))
+    inputs |= features_of_pairs(ensemble["kind"] in HEAD_KINDS)
     if models := models_of(ensemble):
         members = range(first * models, (first + draws) * models)
         of_member = f"{R}/reward/members/{name}/{{member}}"
@@ -283,8 +285,8 @@ def code_of_ensembles(script, names):
 
 
 def modules_of(kinds):
-    """The files of some kinds' modules; an average of models is loaded as heads are."""
-    kinds = {*kinds, *(["heads"] if "warm" in kinds else [])}
+    """The files of some kinds' modules; what is loaded as heads are needs theirs, too."""
+    kinds = {*kinds, *(["heads"] if {*kinds} & {*AS_HEADS} else [])}
     return [f"prudent/rewards/kinds/{kind}.py" for kind in sorted(kinds)]
 
 

@@ -134,7 +134,9 @@ def test_scenario_of_all_ensembles(project):
     """Ten draws of independent members, and two averages of five, for the rewards alone."""
     expected = jobs(0, 0, OF_REWARDS, figures=9, members=10 * 10 + 2 * 5)
     arguments = ("--configfile", "scenarios/ensembles.yaml")
-    assert dry_run(project, *arguments) == expected | {"train_ensemble": 9}
+    overlay = (ROOT / "scenarios/ensembles.yaml").read_text(encoding="utf-8")
+    checked = yaml.safe_load(overlay)["diagnosis"]["ensembles"]
+    assert dry_run(project, *arguments) == expected | {"train_ensemble": len(checked)}
 
 
 def test_hard_scenario(project):
@@ -358,7 +360,9 @@ def test_the_trainer_brings_back_all_policies(finished, edit):
     assert dry_run(finished, "--configfile", TINY) == again
 
 
-@pytest.mark.parametrize("kind", ["adapters", "members", "gaussian", "dropout", "warm"])
+@pytest.mark.parametrize(
+    "kind", ["adapters", "members", "gaussian", "dropout", "warm", "mlp", "last_layer"]
+)
 def test_another_kinds_code_brings_nothing_back(finished, edit, kind):
     edit(f"workflow_scripts/prudent/rewards/kinds/{kind}.py", append("\n\nUNUSED = 1\n"))
     assert dry_run(finished, "--configfile", TINY) == {}

@@ -10,12 +10,12 @@ import torch
 from ensemble_contract import PROMPTS, RESPONSES, EnsembleContract, close
 from safetensors.torch import load_file, save_file
 from scipy import integrate, stats
-from tiny_material import tiny_material
+from tiny_material import tiny_features, tiny_layer, tiny_material
 from torch import nn
 
 from prudent.errors import InputError
 from prudent.rewards.ensemble import RewardEnsemble
-from prudent.rewards.features import PairFeatures, extract
+from prudent.rewards.features import extract
 from prudent.rewards.interface import Rewards
 from prudent.rewards.kinds.gaussian import (
     DRAWS,
@@ -100,33 +100,15 @@ def test_the_likelihood_of_draws_gives_unsure_pairs_the_larger_spread():
 # --- training -------------------------------------------------------------------------------------
 
 
-def made_features(rows: int = 60, width: int = 5) -> PairFeatures:
-    draws = torch.Generator().manual_seed(0)
-    rejected = torch.randn(rows, width, generator=draws)
-    return PairFeatures(
-        id=[str(row) for row in range(rows)],
-        split=["train"] * (rows - 12) + ["validation"] * 12,
-        probability=torch.full((rows,), 0.8).double(),
-        chosen=rejected + torch.randn(rows, width, generator=draws) + 0.5,
-        rejected=rejected,
-    )
-
-
-def layer(bias: bool = False) -> nn.Linear:
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        return nn.Linear(5, 1, bias=bias)
-
-
 def fit(settings: GaussianSettings = SETTINGS, draw: int = 0, base: nn.Linear | None = None):
-    return train_gaussians(made_features(), base or layer(), settings, 3, 11, draw)
+    return train_gaussians(tiny_features(), base or tiny_layer(), settings, 3, 11, draw)
 
 
 @pytest.mark.parametrize("first", ["fresh", "base"])
 @pytest.mark.parametrize("bias", [False, True])
 def test_means_are_centred_on_the_training_responses(first, bias):
-    heads, _ = fit(SETTINGS.replace(first=first), base=layer(bias))
-    features, mask = made_features(), made_features().of("train")
+    heads, _ = fit(SETTINGS.replace(first=first), base=tiny_layer(bias))
+    features, mask = tiny_features(), tiny_features().of("train")
     sides = torch.cat([features.chosen[mask], features.rejected[mask]])
     for weight, constant, offsets in (
         (heads.weight, heads.bias if bias else 0.0, heads.offsets),
@@ -135,7 +117,7 @@ def test_means_are_centred_on_the_training_responses(first, bias):
         rewards = sides @ weight.T + constant - offsets
         torch.testing.assert_close(rewards.mean(0), torch.zeros(3), atol=1e-5, rtol=0)
     if first == "base":
-        assert torch.equal(heads.weight[0], layer(bias).weight.detach()[0])
+        assert torch.equal(heads.weight[0], tiny_layer(bias).weight.detach()[0])
 
 
 def test_training_lowers_the_loss_and_hangs_on_the_seed_and_the_ensemble():
@@ -151,7 +133,7 @@ def test_training_lowers_the_loss_and_hangs_on_the_seed_and_the_ensemble():
 
 def test_the_first_validation_row_is_that_of_the_heads_as_they_began():
     heads, _ = fit()
-    features, began = made_features(), heads.untrained
+    features, began = tiny_features(), heads.untrained
     unseen = ~features.of("train")
     difference = (features.chosen - features.rejected)[unseen]
     margins = difference @ began["weight"].T
@@ -168,13 +150,13 @@ def test_the_first_validation_row_is_that_of_the_heads_as_they_began():
 
 
 def test_without_training_pairs_and_with_losses_that_are_not_finite_it_is_refused():
-    features = made_features()
+    features = tiny_features()
     features.split[:] = ["validation"] * 60
     with pytest.raises(InputError, match="no training pairs"):
-        train_gaussians(features, layer(), SETTINGS, 3, 11, 0)
+        train_gaussians(features, tiny_layer(), SETTINGS, 3, 11, 0)
     with pytest.raises(InputError, match="expected a finite one; .* gaussian.learning_rate"):
-        wide = replace(made_features(), chosen=made_features().chosen * 1e30)
-        train_gaussians(wide, layer(), SETTINGS.replace(learning_rate=1e10), 3, 11, 0)
+        wide = replace(tiny_features(), chosen=tiny_features().chosen * 1e30)
+        train_gaussians(wide, tiny_layer(), SETTINGS.replace(learning_rate=1e10), 3, 11, 0)
 
 
 # --- as a kind of ensemble ------------------------------------------------------------------------

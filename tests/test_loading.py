@@ -13,7 +13,7 @@ from tiny_rewards import save_reward_model
 
 from prudent.errors import InputError
 from prudent.rewards import loading
-from prudent.rewards.settings import KINDS
+from prudent.rewards.settings import AS_HEADS, KINDS
 
 
 def test_draws_are_in_the_order_of_their_numbers(tmp_path):
@@ -39,8 +39,7 @@ def test_a_folder_that_is_not_there_is_refused(tmp_path):
 def test_every_kind_can_be_trained_and_what_it_writes_can_be_loaded():
     for kind in KINDS:
         assert callable(loading.train_function(kind))
-    # An average of models is loaded as heads are.
-    assert set(loading.KINDS) == set(KINDS) - {"warm"}
+    assert set(loading.KINDS) == set(KINDS) - {*AS_HEADS}
     for kind, name in loading.KINDS.items():
         assert callable(getattr(loading.kind_module(kind), name).load)
 

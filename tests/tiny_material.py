@@ -7,6 +7,7 @@ import pandas as pd
 import torch
 from tiny_models import tiny_model
 from tiny_rewards import REWARD_CONFIGS, reward_tokenizer_of
+from torch import nn
 from transformers import AutoModel
 
 from prudent.rewards.ensemble import RewardEnsemble
@@ -80,3 +81,23 @@ def tiny_material(folder: Path, kind: str = "gpt2") -> Material:
         **sides,
     )
     return Material(pairs, backbone, REWARD, folder / "base", features)
+
+
+def tiny_features(rows: int = 60, width: int = 5) -> PairFeatures:
+    """Features of pairs whose chosen responses' are larger, a fifth of them for validation."""
+    draws = torch.Generator().manual_seed(0)
+    rejected = torch.randn(rows, width, generator=draws)
+    return PairFeatures(
+        id=[str(row) for row in range(rows)],
+        split=["train"] * (rows - 12) + ["validation"] * 12,
+        probability=torch.full((rows,), 0.8).double(),
+        chosen=rejected + torch.randn(rows, width, generator=draws) + 0.5,
+        rejected=rejected,
+    )
+
+
+def tiny_layer(bias: bool = False) -> nn.Linear:
+    """A base model's final layer on such features."""
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        return nn.Linear(5, 1, bias=bias)

@@ -19,7 +19,7 @@ from prudent.workflow import entry
 class Args:
     ensemble: Path  # folder of the draws' checkpoints, written
     loss: Path  # table, written
-    kind: str  # heads, gaussian, members, adapters, dropout or warm
+    kind: str  # of prudent.rewards.settings.KINDS, such as heads
     settings: dict[str, Any]  # of the kind, from section `ensembles` of the configuration
     reward: dict[str, Any]  # section `reward` of the configuration
     size: int  # members of an ensemble

@@ -49,7 +49,7 @@ class RewardEnsemble:
         self.model = model.eval().requires_grad_(False)
         if model.config.pad_token_id is None:  # without it a model refuses more than one text
             model.config.pad_token_id = tokenizer.pad_token_id
-        self.tokenizer = tokenizer
+        self.tokenizer = _within(tokenizer, model)
         self.batch_tokens = batch_tokens
         linear = final_linear(model)[1]
         offsets = reward_offsets(model, linear.out_features)
@@ -83,7 +83,10 @@ class RewardEnsemble:
 
     def rewards(self, features: torch.Tensor) -> torch.Tensor:
         """Rewards [B, K] from features [B, d] of this backbone."""
-        rewards = features @ self.weight.T + self.bias
+        return self.finite(features @ self.weight.T + self.bias)
+
+    def finite(self, rewards: torch.Tensor) -> torch.Tensor:
+        """Rewards [B, K] as they are; ``InputError`` unless they are finite."""
         if not rewards.isfinite().all():
             row, head = (~rewards.isfinite()).nonzero()[0].tolist()
             raise InputError(
@@ -91,6 +94,16 @@ class RewardEnsemble:
                 f"the response {row}; expected finite rewards"
             )
         return rewards
+
+
+def _within(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> PreTrainedTokenizerBase:
+    """The tokenizer, or a copy that cuts texts to what the model reads where it has no limit."""
+    limit = positions(model.config.to_dict()) or MAX_LENGTH
+    if tokenizer.model_max_length <= limit:
+        return tokenizer
+    cutting = copy.copy(tokenizer)
+    cutting.model_max_length = limit
+    return cutting
 
 
 def mean_rewards(

@@ -14,7 +14,7 @@ from scipy.special import expit
 from torch import Tensor, nn
 
 from prudent.errors import InputError
-from prudent.rewards.settings import HeadTraining
+from prudent.rewards.settings import HeadFitting
 from prudent.seeding import generator
 
 logger = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ def fit_heads(
     parameters: Sequence[Tensor],
     measure: Callable[[Tensor], Measured],
     validate: Callable[[], Measured] | None,
-    settings: HeadTraining,
+    settings: HeadFitting,
     size: int,
     seed: int,
     stage: str,
@@ -183,7 +183,7 @@ def loss_table(records: Sequence[Record], draw: int) -> pd.DataFrame:
 
 
 def resamples(
-    settings: HeadTraining, count: int, size: int, seed: int, stage: str, draw: int
+    settings: HeadFitting, count: int, size: int, seed: int, stage: str, draw: int
 ) -> Tensor:
     """Pairs [K, size] that each head is trained on: all of them, or its own resample."""
     if not settings.bootstrap:
@@ -197,7 +197,7 @@ def resamples(
 
 
 def _orders(
-    settings: HeadTraining, count: int, size: int, seed: int, stage: str, draw: int, epoch: int
+    settings: HeadFitting, count: int, size: int, seed: int, stage: str, draw: int, epoch: int
 ) -> Tensor:
     """The order [K, size] in which each head sees its pairs in this epoch."""
     heads = range(count) if settings.order == "own" else (0,)

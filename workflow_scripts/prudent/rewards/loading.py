@@ -15,6 +15,7 @@ from prudent.errors import InputError, quoted
 
 KINDS: dict[str, str] = {
     "heads": "HeadEnsemble",
+    "mlp": "MLPEnsemble",
     "gaussian": "GaussianEnsemble",
     "members": "MemberEnsemble",
     "adapters": "AdapterEnsemble",

@@ -20,7 +20,8 @@ class RewardSettings(Settings):
     """Revision of the hub id."""
     template: Text | None = "continuation"
     """How prompt and response become one text, `continuation` (the bare texts), `dialogue` (Human
-    and Assistant turns), a Jinja chat template, or null for the checkpoint's own."""
+    and Assistant turns), a Jinja chat template, or null for the checkpoint's own. One that prints
+    today's date prints 26 Jul 2024."""
     max_length: Annotated[int, Field(ge=4)] = 64
     """Longest text in tokens. A longer one loses its beginning, the prompt's first. A response that
     alone is longer is cut too, and training warns of it."""
@@ -43,18 +44,13 @@ class RewardSettings(Settings):
     """Dropout in training, of everything that the architecture can drop."""
 
 
-class HeadTraining(Settings):
-    """What heads on the frozen base model share, whatever they give."""
+class HeadFitting(Settings):
+    """What all that is trained from the base model's cached features shares."""
 
-    first: Literal["fresh", "base"] = "fresh"
-    """Head 0, fresh as the others or the base model's own (the paper's section 4 says "9
-    additional", its appendix "10 heads")."""
     order: Literal["shared", "own"] = "shared"
     """Order of the data, one for all heads (the paper) or each its own."""
     bootstrap: bool = False
     """Whether each head sees its own resample of the pairs."""
-    init_std: Nonnegative = 0.02
-    """Standard deviation of a fresh head's weights (Hugging Face's default is 0.02)."""
     center: bool = True
     """Whether each head's rewards are centred on the training responses. A Bradley-Terry reward is
     defined only up to a constant, so without it the spread of the heads also holds the spread of
@@ -70,6 +66,16 @@ class HeadTraining(Settings):
     stop_loss: Nonnegative = 0.2
     """Stop after an epoch whose mean training loss per head is below it (the paper: 0.2); 0 never
     stops."""
+
+
+class HeadTraining(HeadFitting):
+    """What linear heads on the frozen base model share, whatever they give."""
+
+    first: Literal["fresh", "base"] = "fresh"
+    """Head 0, fresh as the others or the base model's own (the paper's section 4 says "9
+    additional", its appendix "10 heads")."""
+    init_std: Nonnegative = 0.02
+    """Standard deviation of a fresh head's weights (Hugging Face's default is 0.02)."""
 
 
 class HeadSettings(HeadTraining):
@@ -100,6 +106,31 @@ class GaussianSettings(HeadTraining):
 
     min_std: Positive = 1e-3
     """Least standard deviation that a head can give."""
+
+
+class MLPSettings(HeadFitting):
+    """Small networks on the frozen base model, each held near its start (RewardUQ, 2602.24040)."""
+
+    hidden: Annotated[list[Count], Field(min_length=1)] = [128, 128]
+    """Widths of the hidden layers, with ReLUs behind them."""
+    pull: Nonnegative = 0.1
+    """Weight of the mean squared distance of a network's weights from where they began, which is
+    added to its loss."""
+
+
+class LastLayerSettings(Settings):
+    """Linear heads drawn from the Laplace posterior of one linear head on the frozen base model.
+
+    Its likelihood is Bradley-Terry's, its prior is Gaussian around 0. The mode is that of `heads`
+    with the same `ridge`, and the precision there is `ridge` I + the sum of p (1 - p) d d' over the
+    training pairs, d the chosen response's features less the rejected one's and p the probability
+    that the mode gives the label. Nothing is left to chance but the draws.
+    """
+
+    ridge: Positive = 1.0
+    """Precision of a weight's prior."""
+    center: bool = True
+    """Whether each head's rewards are centred on the training responses."""
 
 
 class MemberSettings(Settings):
@@ -199,11 +230,16 @@ class SpreadSettings(Settings):
             yield "low", f"is {self.low:g}; expected at most `high`, {self.high:g}"
 
 
-ON_BASE = ("heads", "gaussian")
+ON_BASE = ("heads", "last_layer", "mlp", "gaussian")
 """The kinds whose members are heads on the base reward model's features."""
+
+AS_HEADS = ("last_layer", "warm")
+"""The kinds whose checkpoints are of the kind heads."""
 
 KINDS: dict[str, type[Settings]] = {
     "heads": HeadSettings,
+    "last_layer": LastLayerSettings,
+    "mlp": MLPSettings,
     "gaussian": GaussianSettings,
     "members": MemberSettings,
     "adapters": AdapterSettings,

@@ -4,7 +4,8 @@ Each module has
 
 - a class with ``load(path, batch_tokens=...)``; its instances are functions ``(prompts, responses)
   -> Rewards`` and have ``untrained(backbone)``: the same ensemble as it was before its training, or
-  None where that is not known. (``warm`` has none: what it writes is of the kind ``heads``.)
+  None where that is not known. (``warm`` and ``last_layer`` have none: what they write is of the
+  kind ``heads``.)
 - ``train(material, settings, count, seed, draw, output)``, which trains ensemble ``draw`` (from 0)
   of ``count`` members, writes its checkpoint and returns the losses: ensemble, head, step, loss,
   accuracy, split.
