@@ -118,6 +118,9 @@ def test_local_checkpoints_are_looked_at_before_any_job(config, tmp_path):
     (folder / "tokenizer_config.json").write_text('{"chat_template": "{{ messages }}"}')
     assert effective_config(config, MEMORY)
     config["reference"]["checkpoint"] = str(folder)
+    assert "`reference.checkpoint` is" in refusal(config) and "(EOS)" in refusal(config)
+    ends = '{"chat_template": "{{ messages }}", "eos_token": "</s>"}'
+    (folder / "tokenizer_config.json").write_text(ends)
     config["reference"]["context"] = 65
     assert "`reference.context` is 65; expected at most the 64 positions" in refusal(config)
 

@@ -108,6 +108,17 @@ def test_a_decoder_whose_config_names_no_padding_reads_batches(tmp_path):
     torch.testing.assert_close(RewardEnsemble.load(tmp_path)(PROMPTS, RESPONSES).mean, expected)
 
 
+def test_a_tokenizer_without_a_limit_cuts_to_what_the_model_reads():
+    tokenizer = reward_tokenizer_of("gpt2")
+    model = tiny_reward_model("gpt2", tokenizer)
+    longest = model.config.n_positions
+    tokenizer.model_max_length = 10**30
+    long = [" w5" * (longest - 1), " w4" + " w5" * (longest - 1), " w3" * 900 + " w5"]
+    rewards = RewardEnsemble(model, tokenizer)([""] * 3, long).mean
+    assert torch.equal(rewards[0], rewards[1]) and not torch.equal(rewards[0], rewards[2])
+    assert tokenizer.model_max_length == 10**30, "the caller's own is as it was"
+
+
 def test_a_reward_model_without_a_template_is_refused(tmp_path):
     tokenizer = reward_tokenizer_of("gpt2")
     tiny_reward_model("gpt2", tokenizer).save_pretrained(tmp_path)

@@ -39,6 +39,13 @@ def test_masked_whiten_is_numpys_standardisation_with_bessels_correction():
     np.testing.assert_allclose(kept, expected + inside.mean(), rtol=1e-12)
 
 
+def test_one_value_alone_is_its_mean():
+    """A batch of one response of one token."""
+    value, mask = torch.tensor([[3.0]]), torch.ones(1, 1)
+    assert losses.masked_whiten(value, mask).item() == 0
+    assert losses.masked_whiten(value, mask, shift_mean=False).item() == 3
+
+
 def test_masked_whiten_ignores_what_is_outside_the_mask():
     mask, _ = batch()
     values = normal(1)

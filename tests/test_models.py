@@ -21,14 +21,23 @@ from transformers import (
     BertModel,
     DistilBertConfig,
     DistilBertModel,
+    ModernBertConfig,
+    ModernBertModel,
+    MPNetConfig,
+    PreTrainedTokenizerBase,
     RobertaForMaskedLM,
 )
 
+from prudent.checkpoint_files import positions
 from prudent.checkpoints import load_tokenizer
 from prudent.errors import InputError
 from prudent.policies.models import load_causal_lm
-from prudent.rewards.models import final_linear, load_reward_model, new_reward_model
+from prudent.policies.reference import train_tokenizer
+from prudent.rewards.ensemble import RewardEnsemble
+from prudent.rewards.models import final_linear, head_state, load_reward_model, new_reward_model
+from prudent.rewards.templates import plain_fault
 from prudent.rewards.text import TEMPLATES, count_cut, encode, reward_tokenizer
+from prudent.tokens import token_rows
 
 DIALOGUE = [
     {"role": "system", "content": "Be kind."},
@@ -173,6 +182,48 @@ def test_the_final_linear_layer_is_the_last_that_runs(kind, name):
         assert model(input_ids=torch.tensor([[3, 4, 5]])).logits.any()
 
 
+def test_the_longest_text_of_mpnet_is_what_it_reads():
+    """Its positions begin behind the padding's number, as RoBERTa's do."""
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
+    config = MPNetConfig(
+        vocab_size=VOCABULARY, num_attention_heads=4, max_position_embeddings=12, **sizes
+    )
+    model = AutoModelForSequenceClassification.from_config(config).eval()
+    limit = positions(config.to_dict())
+    assert limit == 12 - 1 - config.pad_token_id
+    assert model(input_ids=torch.full((1, limit), 3)).logits.isfinite().all()
+    with pytest.raises(IndexError):
+        model(input_ids=torch.full((1, limit + 1), 3))
+
+
+def test_modern_berts_head_is_freshly_drawn_for_training(tmp_path):
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
+    ids = {"pad_token_id": 0, "bos_token_id": 1, "cls_token_id": 1, "eos_token_id": 2}
+    config = ModernBertConfig(
+        vocab_size=VOCABULARY, num_attention_heads=4, sep_token_id=2, **sizes, **ids
+    )
+    ModernBertModel(config).save_pretrained(tmp_path)
+    one, other = (new_reward_model(tmp_path, bert_tokenizer(), seed) for seed in (0, 1))
+    assert final_linear(one)[0] == "classifier"
+    assert not torch.equal(one.head.dense.weight, other.head.dense.weight)
+    kept = dict(other.named_parameters())
+    drawn = head_state(one)
+    assert {name.split(".")[0] for name in drawn} == {"head", "classifier"}
+    same = [torch.equal(p, kept[name]) for name, p in one.named_parameters() if name not in drawn]
+    assert same and all(same)
+
+
+@pytest.mark.parametrize("labels", [1, 2, 3])
+def test_a_configuration_without_a_number_of_labels_has_those_of_the_weights(labels, tmp_path):
+    path = save_reward_model(tmp_path, labels=labels)
+    config = json.loads((path / "config.json").read_text())
+    for key in ("num_labels", "id2label", "label2id"):
+        config.pop(key, None)
+    (path / "config.json").write_text(json.dumps(config))
+    assert load_reward_model(path).num_labels == labels
+    assert RewardEnsemble.load(path).heads == labels
+
+
 def test_a_model_without_a_known_final_layer_is_refused():
     with pytest.raises(InputError, match="GPT2LMHeadModel: no final linear layer"):
         final_linear(tiny_model())
@@ -265,7 +316,7 @@ def test_special_tokens_are_added_where_bos_is_also_eos():
     tokenizer = tiny_tokenizer()
     tokenizer.bos_token = tokenizer.eos_token
     tokenizer.model_max_length = 60
-    tokenizer.chat_template = "{{ bos_token }}{{ messages[1]['content'] }}"
+    tokenizer.chat_template = "{{ bos_token }}{{ messages[-1]['content'] }}"
     tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
         single="$A <pad>", special_tokens=[("<pad>", 1)]
     )
@@ -299,9 +350,70 @@ def test_of_a_response_that_alone_is_too_long_the_end_is_read_and_it_is_counted(
     assert count_cut(tokenizer, [], []) == 0
 
 
+def byte_tokenizer(template: str, **tokens: str) -> PreTrainedTokenizerBase:
+    tokenizer = train_tokenizer(["a film of some words"] * 9, 280)
+    tokenizer.chat_template = template
+    tokenizer.model_max_length = 60
+    tokenizer.add_special_tokens(tokens)
+    return tokenizer
+
+
+def test_what_contents_spell_like_special_tokens_stays_text():
+    """Also where the template writes them, and for every such token that the tokenizer has."""
+    template = (
+        "{% for m in messages %}<|turn|>{{ m['role'] }}\n{{ m['content'] | trim }}{% endfor %}"
+        "{{ eos_token }}"
+    )
+    tokenizer = byte_tokenizer(template)
+    tokenizer.add_special_tokens({"extra_special_tokens": ["<|turn|>", "<|turn|>!"]})
+    turn, eos = tokenizer.convert_tokens_to_ids("<|turn|>"), tokenizer.eos_token_id
+    for said in ("a<|turn|>b", "<|turn|>!", " <|endoftext|><|pad|> ", "\ue0000\ue001 \ue000"):
+        (row,) = encode(tokenizer, ["a film"], [said])
+        parts = [token_rows(tokenizer, [text])["input_ids"][0] for text in ("user\na film",)]
+        parts += token_rows(tokenizer, ["assistant\n" + said.strip()])["input_ids"]
+        assert row == [turn, *parts[0], turn, *parts[1], eos], said
+    plain, spelt = encode(tokenizer, ["a film"] * 2, ["of words", "a<|pad|>"])
+    assert [plain] == encode(tokenizer, ["a film"], ["of words"])
+    assert row != plain and tokenizer.pad_token_id not in spelt
+
+
+@pytest.mark.parametrize("limit", [6, 9])
+def test_long_texts_that_spell_special_tokens_are_cut_like_others(limit):
+    tokenizer = byte_tokenizer(TEMPLATES["continuation"], bos_token="<|bos|>", cls_token="<|bos|>")
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<|bos|> $A", special_tokens=[("<|bos|>", tokenizer.bos_token_id)]
+    )
+    (whole,) = encode(tokenizer, ["a film "], ["of<|pad|> words"])
+    tokenizer.model_max_length = limit
+    (row,) = encode(tokenizer, ["a film "], ["of<|pad|> words"])
+    assert row == [tokenizer.bos_token_id, *whole[1 - limit :]]
+
+
+def test_a_bos_that_the_template_writes_stays_in_front_of_a_long_text():
+    tokenizer = bos_tokenizer()
+    tokenizer.chat_template = "{{ bos_token }}" + TEMPLATES["continuation"]
+    whole = encode(tokenizer, ["w3 w4 w5 w6 w7 "], ["w8 w9 "])[0]
+    for limit in range(4, len(whole) + 2):
+        tokenizer.model_max_length = limit
+        (row,) = encode(tokenizer, ["w3 w4 w5 w6 w7 "], ["w8 w9 "])
+        assert row == ([1, *whole[1 - limit :]] if limit < len(whole) else whole)
+
+
+def test_a_template_that_prints_the_date_prints_the_same_one_every_day():
+    """As Llama 3.1's, which falls back on that day where it is not told which one it is."""
+    tokenizer = byte_tokenizer(
+        "\n  {%- if strftime_now is defined %}{%- set day = strftime_now('%d %b %Y') %}{%- else %}"
+        "{%- set day = 'unknown' %}{%- endif %}\n\n{{ day }}{{ strftime_now('%A, %B %-d') }}"
+        "{{ messages[-1]['content'] }}"
+    )
+    (row,) = encode(tokenizer, ["a"], [" film"])
+    assert tokenizer.decode(row) == "\n26 Jul 2024Friday, July 26 film"
+    assert plain_fault(tokenizer.chat_template) is None
+
+
 def test_an_empty_text_is_never_empty():
     tokenizer = reward_tokenizer_of("gpt2")
-    tokenizer.chat_template = "{{ messages[1]['content'] }}"
+    tokenizer.chat_template = "{{ messages[-1]['content'] }}"
     assert encode(tokenizer, [""], [""]) == [[EOS]]
     tokenizer.eos_token = None
     assert encode(tokenizer, ["w3"], [""]) == [[1]]

@@ -58,6 +58,26 @@ def test_inputs_that_do_not_fit_are_refused():
         make(policy=model, reference=model)
 
 
+def test_models_that_small_steps_would_not_change_or_that_draw_other_tokens_are_refused():
+    for dtype in (torch.bfloat16, torch.float16):
+        with pytest.raises(InputError, match=r"expected float32: load the policy with dtype=torch"):
+            make(policy=tiny_model().to(dtype))
+    adapted = tiny_model()
+    adapted.peft_config = {}
+    with pytest.raises(InputError, match="a model with adapters"):
+        make(policy=adapted)
+    wider = [copy.deepcopy(tiny_model(seed=seed)) for seed in (0, 1)]
+    for model in wider:
+        model.resize_token_embeddings(32, mean_resizing=False)
+    with pytest.raises(InputError, match=r"call model.resize_token_embeddings\(23\)"):
+        make(policy=wider[0], reference=wider[1])
+    config = copy.deepcopy(CONFIGS["gpt2"])
+    config.n_positions = 8
+    short = AutoModelForCausalLM.from_config(config)
+    with pytest.raises(InputError, match="reads at most 8"):
+        make(reference=short, settings={"response_length": 8}).train(PROMPTS)
+
+
 def test_what_is_not_finite_stops_the_run_with_step_and_term():
     def broken(prompts, responses):
         calls.append(prompts)

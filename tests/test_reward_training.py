@@ -22,6 +22,7 @@ from prudent.errors import InputError
 from prudent.rewards.ensemble import RewardEnsemble
 from prudent.rewards.losses import bradley_terry
 from prudent.rewards.models import new_reward_model
+from prudent.rewards.templates import TEMPLATES
 from prudent.rewards.text import encode, reward_tokenizer
 from prudent.rewards.training import RewardSettings, tokenized_pairs, train_reward_model
 from prudent.seeding import derive_seed
@@ -251,13 +252,29 @@ def test_without_pairs_it_is_refused(backbone, tmp_path):
     assert not (tmp_path / "r").exists()
 
 
-def test_an_end_that_the_model_would_take_for_padding_is_refused(tmp_path):
+def test_a_padding_that_also_ends_texts_becomes_a_token_of_its_own(tmp_path):
+    """GPT-2's tokenizer has none, and those of Llama 3's and Qwen's bases name EOS."""
     tokenizer = tiny_tokenizer()
     tokenizer.pad_token = None
     tokenizer.save_pretrained(tmp_path / "gpt2")
-    tiny_model().save_pretrained(tmp_path / "gpt2")
-    with pytest.raises(InputError, match="'<eos>', which is also the padding"):
-        train_reward_model(PAIRS, "train", tmp_path / "gpt2", SETTINGS, 0, tmp_path / "r")
+    tiny_model(spread=3.0).save_pretrained(tmp_path / "gpt2")
+    train_reward_model(PAIRS, "train", tmp_path / "gpt2", SETTINGS, 0, tmp_path / "r")
+    ensemble = RewardEnsemble.load(tmp_path / "r")
+    rows = tiny_model().config.vocab_size
+    assert ensemble.tokenizer.pad_token == "<|pad|>"
+    assert ensemble.tokenizer.pad_token_id == ensemble.model.config.pad_token_id == rows
+    assert (margins(tmp_path / "r", PAIRS) > 0).float().mean() > 0.9
+    prompts, responses = PAIRS["prompt"][:9].tolist(), PAIRS["chosen"][:9].tolist()
+    alone = [ensemble([p], [r]).mean for p, r in zip(prompts, responses, strict=True)]
+    torch.testing.assert_close(ensemble(prompts, responses).mean, torch.cat(alone))
+
+
+def test_an_end_that_the_model_would_take_for_padding_is_refused(backbone, tmp_path):
+    settings = SETTINGS.model_copy(
+        update={"template": TEMPLATES["continuation"].replace("eos_token", "pad_token")}
+    )
+    with pytest.raises(InputError, match="'<|pad|>', which is also the padding"):
+        train_reward_model(PAIRS, "train", backbone, settings, 0, tmp_path / "r")
 
 
 def start_script(

@@ -52,7 +52,7 @@ def one_row(model, prompt: torch.Tensor, response: torch.Tensor, temperature: fl
 def test_rollout_and_statistics_agree_with_the_plain_model(architecture, temperature):
     model = tiny_model(architecture)
     ids, mask, uniforms = prompts_and_uniforms()
-    rollout = sample(model, ids, mask, uniforms, temperature, EOS, PAD)
+    rollout = sample(model, ids, mask, uniforms, temperature, (EOS,), PAD)
     lengths = rollout.mask.sum(dim=1).long()
     assert lengths.min() < rollout.mask.shape[1], "no response ended early: the test shows nothing"
     all_ids = torch.cat([ids, rollout.response_ids], dim=1)
@@ -79,7 +79,7 @@ def test_the_kl_of_each_token_is_that_of_the_plain_models(monkeypatch, architect
     """Also where logits of a few rows fit at once."""
     policy, reference = tiny_model(architecture), tiny_model(architecture, 1)
     ids, mask, uniforms = prompts_and_uniforms()
-    rollout = sample(policy, ids, mask, uniforms, temperature, EOS, PAD)
+    rollout = sample(policy, ids, mask, uniforms, temperature, (EOS,), PAD)
     all_ids = torch.cat([ids, rollout.response_ids], dim=1)
     all_mask = torch.cat([mask, rollout.mask.long()], dim=1)
     width = rollout.mask.shape[1]
@@ -124,7 +124,7 @@ def test_a_token_that_is_ruled_out_adds_nothing():
 def test_the_probability_ratio_is_one_before_an_update(architecture):
     model = tiny_model(architecture)
     ids, mask, uniforms = prompts_and_uniforms()
-    rollout = sample(model, ids, mask, uniforms, 1.0, EOS, PAD)
+    rollout = sample(model, ids, mask, uniforms, 1.0, (EOS,), PAD)
     all_ids = torch.cat([ids, rollout.response_ids], dim=1)
     all_mask = torch.cat([mask, rollout.mask.long()], dim=1)
     log_probs, _ = response_statistics(model, all_ids, all_mask, rollout.mask.shape[1], 1.0)
@@ -136,7 +136,7 @@ def test_the_probability_ratio_is_one_before_an_update(architecture):
 def test_order_company_and_padding_of_the_rows_change_nothing(architecture):
     model = tiny_model(architecture)
     ids, mask, uniforms = prompts_and_uniforms()
-    rollout = sample(model, ids, mask, uniforms, 1.0, EOS, PAD)
+    rollout = sample(model, ids, mask, uniforms, 1.0, (EOS,), PAD)
 
     def same(other, rows):
         width = min(other.mask.shape[1], rollout.mask.shape[1])
@@ -148,13 +148,13 @@ def test_order_company_and_padding_of_the_rows_change_nothing(architecture):
         torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
 
     order = torch.randperm(len(ids), generator=torch.Generator().manual_seed(2))
-    same(sample(model, ids[order], mask[order], uniforms[order], 1.0, EOS, PAD), order)
+    same(sample(model, ids[order], mask[order], uniforms[order], 1.0, (EOS,), PAD), order)
     for row in range(3):
         one = slice(row, row + 1)
-        same(sample(model, ids[one], mask[one], uniforms[one], 1.0, EOS, PAD), one)
+        same(sample(model, ids[one], mask[one], uniforms[one], 1.0, (EOS,), PAD), one)
     wider = torch.cat([torch.full((len(ids), 5), 7), ids], dim=1)
     wider_mask = torch.cat([torch.zeros(len(ids), 5, dtype=torch.long), mask], dim=1)
-    same(sample(model, wider, wider_mask, uniforms, 1.0, EOS, PAD), slice(None))
+    same(sample(model, wider, wider_mask, uniforms, 1.0, (EOS,), PAD), slice(None))
 
 
 @pytest.mark.parametrize("architecture", EXACT)
@@ -162,7 +162,7 @@ def test_statistics_of_a_row_are_its_own(architecture):
     """To rounding in float64: other rows, padding on the left and columns behind change nothing."""
     model = exact_model(architecture)
     ids, mask, uniforms = prompts_and_uniforms()
-    rollout = sample(model, ids, mask, uniforms, 1.0, EOS, PAD)
+    rollout = sample(model, ids, mask, uniforms, 1.0, (EOS,), PAD)
     assert not mask.all() and not rollout.mask.all(), "no padding: the test shows nothing"
     ids, mask = (
         torch.cat(parts, dim=1)
@@ -196,7 +196,7 @@ def test_statistics_of_a_row_are_its_own(architecture):
 def test_entropy_is_never_negative_however_sure_the_policy(temperature, dtype):
     model = tiny_model(spread=15.0).to(dtype)
     ids, mask, uniforms = prompts_and_uniforms(40)
-    rollout = sample(model, ids, mask, uniforms, temperature, EOS, PAD)
+    rollout = sample(model, ids, mask, uniforms, temperature, (EOS,), PAD)
     assert not mask.all() and not rollout.mask.all(), "no padding: the test shows nothing"
     assert (rollout.entropies >= 0).all()
     assert not rollout.entropies[rollout.mask == 0].any()
@@ -210,10 +210,10 @@ def test_entropy_is_never_negative_however_sure_the_policy(temperature, dtype):
 def test_eos_ends_a_response_and_belongs_to_it():
     model = tiny_model()
     ids, mask, uniforms = prompts_and_uniforms(40)
-    free = sample(model, ids, mask, uniforms, 1.0, None, PAD)
+    free = sample(model, ids, mask, uniforms, 1.0, (), PAD)
     assert free.mask.all()
     assert free.response_ids.shape == (40, T)
-    rollout = sample(model, ids, mask, uniforms, 1.0, EOS, PAD)
+    rollout = sample(model, ids, mask, uniforms, 1.0, (EOS,), PAD)
     ended = 0
     for row in range(40):
         tokens = free.response_ids[row].tolist()
@@ -228,13 +228,23 @@ def test_eos_ends_a_response_and_belongs_to_it():
     assert (rollout.entropies >= 0).all()
 
 
+def test_each_of_several_ends_ends_a_response():
+    model = tiny_model()
+    ids, mask, uniforms = prompts_and_uniforms(40)
+    free = sample(model, ids, mask, uniforms, 1.0, (), PAD).response_ids.tolist()
+    other = max(range(4, VOCABULARY), key=lambda token: sum(token in row for row in free))
+    rollout = sample(model, ids, mask, uniforms, 1.0, (EOS, other), PAD)
+    lengths = [min([row.index(e) + 1 for e in (EOS, other) if e in row] or [T]) for row in free]
+    assert rollout.mask.sum(dim=1).tolist() == lengths and len(set(lengths)) > 3
+
+
 def test_sampling_stops_when_all_rows_have_ended():
     model = tiny_model()
     ids, mask, _ = prompts_and_uniforms(2)
     uniforms = torch.rand(2, 56, generator=torch.Generator().manual_seed(4))
-    free = sample(model, ids, mask, uniforms, 50.0, None, PAD).response_ids.tolist()
+    free = sample(model, ids, mask, uniforms, 50.0, (), PAD).response_ids.tolist()
     longest = max(tokens.index(EOS) + 1 for tokens in free)
-    rollout = sample(model, ids, mask, uniforms, 50.0, EOS, PAD)
+    rollout = sample(model, ids, mask, uniforms, 50.0, (EOS,), PAD)
     assert rollout.mask.shape == (2, longest)
     assert longest < 56
 
@@ -249,7 +259,7 @@ def test_sampled_frequencies_are_the_softmax(temperature):
     n = 5000
     uniforms = ((torch.arange(n) + 0.5) / n)[:, None]
     rollout = sample(
-        model, prompt.expand(n, 3), torch.ones(n, 3).long(), uniforms, temperature, EOS, PAD
+        model, prompt.expand(n, 3), torch.ones(n, 3).long(), uniforms, temperature, (EOS,), PAD
     )
     counts = torch.bincount(rollout.response_ids[:, 0], minlength=VOCABULARY)
     assert (counts - n * share).abs().max() <= 1.5

@@ -26,7 +26,7 @@ from prudent.checkpoints import load_tokenizer
 from prudent.objectives.single import vanilla
 from prudent.policies.models import load_causal_lm
 from prudent.policies.sampling import response_statistics, sample
-from prudent.policies.text import decode_responses, encode_prompts, pad_token
+from prudent.policies.text import decode_responses, encode_prompts, end_tokens, pad_token
 from prudent.ppo import kl
 from prudent.ppo.trainer import PPOSettings, PPOTrainer
 from prudent.seeding import generator
@@ -62,7 +62,7 @@ def evaluate(
     rollout = sample(
         policy,
         *(ids, mask, uniforms, settings.temperature),
-        *(tokenizer.eos_token_id, pad_token(tokenizer)),
+        *(end_tokens(policy, tokenizer), pad_token(tokenizer)),
     )
     with torch.no_grad():
         reference_log_probs, _ = response_statistics(

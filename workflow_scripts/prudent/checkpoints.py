@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +161,14 @@ def _check_stored(checkpoint: str | Path, revision: str | None) -> None:
     transformers would load pickles that an index names, and convert integers, truth values, complex
     numbers and scaled ones.
     """
+    for key, weight in _stored(checkpoint, revision):
+        found = weight.get_dtype()
+        if found not in STORED_FLOATS and not HARMLESS.search(key):
+            raise ValueError(f"{key}: found numbers of type {found}, expected floats")
+
+
+def _stored(checkpoint: str | Path, revision: str | None) -> Iterator[tuple[str, Any]]:
+    """The names of the weights in a checkpoint's files, with what tells their types and shapes."""
 
     def find(name: str) -> str | None:
         return cached_file(
@@ -180,9 +188,18 @@ def _check_stored(checkpoint: str | Path, revision: str | None) -> None:
             continue  # transformers says so
         with safe_open(path, framework="pt") as file:
             for key in file.keys():
-                found = file.get_slice(key).get_dtype()
-                if found not in STORED_FLOATS and not HARMLESS.search(key):
-                    raise ValueError(f"{key}: found numbers of type {found}, expected floats")
+                yield key, file.get_slice(key)
+
+
+def stored_rows(
+    checkpoint: str | Path, names: Sequence[str], revision: str | None = None
+) -> int | None:
+    """How many rows the first of the named weights has that a checkpoint holds; None for none."""
+    try:
+        shapes = {key: weight.get_shape() for key, weight in _stored(checkpoint, revision)}
+    except Exception:  # of many classes; loading says which
+        return None
+    return next((shapes[name][0] for name in names if shapes.get(name)), None)
 
 
 def _check_weights(

@@ -15,6 +15,7 @@ from prudent.data.sources import read_source
 from prudent.data.table import Card, Table, check_splits, count, parse, split_of
 from prudent.errors import InputError
 from prudent.seeding import derive_seed
+from prudent.tokens import token_rows
 
 # Whole reviews need not be tokenised for their first few tokens: so many characters do.
 CHARACTERS_PER_TOKEN = 32
@@ -89,7 +90,7 @@ def _first_tokens(
     for start in range(0, len(texts), batch):
         rows = texts[start : start + batch]
         heads = [text[: CHARACTERS_PER_TOKEN * number] for text, number in rows]
-        spans = tokenizer(heads, add_special_tokens=False, return_offsets_mapping=True)
+        spans = token_rows(tokenizer, heads, return_offsets_mapping=True)
         cut = [
             (head[: span[number - 1][1]], number)
             for head, span, (_, number) in zip(heads, spans["offset_mapping"], rows, strict=True)
@@ -98,7 +99,7 @@ def _first_tokens(
         dropped["too_few_tokens"] += len(rows) - len(cut)
         if not cut:  # of no texts the tokenizer makes an error
             continue
-        alone = tokenizer([prompt for prompt, _ in cut], add_special_tokens=False)["input_ids"]
+        alone = token_rows(tokenizer, [prompt for prompt, _ in cut])["input_ids"]
         kept = [pair for pair, ids in zip(cut, alone, strict=True) if len(ids) == pair[1]]
         dropped["cut_inside_a_character_or_word_piece"] += len(cut) - len(kept)
         prompts += kept

@@ -23,18 +23,20 @@ from torch import Tensor, nn
 CHUNK_BYTES = {"cpu": 128 << 20, "cuda": 1 << 30}
 """Size of the buffer that holds logits, by the kind of device."""
 
-_heads: WeakKeyDictionary[nn.Module, nn.Linear | None] = WeakKeyDictionary()
+_heads: WeakKeyDictionary[nn.Module, tuple[nn.Module, nn.Linear | None]] = WeakKeyDictionary()
 
 
 def linear_head(model: Any) -> nn.Linear | None:
     """The layer that alone makes the model's logits of its last hidden states, or None.
 
-    Found by trying, once for a model.
+    Found by trying, once for a model and its output layer, which another vocabulary replaces.
     """
-    if model not in _heads:
-        head = model.get_output_embeddings()
-        _heads[model] = head if isinstance(head, nn.Linear) and _explains(head, model) else None
-    return _heads[model]
+    head = model.get_output_embeddings()
+    known = _heads.get(model)
+    if known is None or known[0] is not head:
+        explains = isinstance(head, nn.Linear) and _explains(head, model)
+        known = _heads[model] = (head, head if explains else None)
+    return known[1]
 
 
 @torch.no_grad()

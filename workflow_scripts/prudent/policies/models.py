@@ -11,6 +11,8 @@ from transformers.activations import NewGELUActivation
 
 from prudent.checkpoints import check_tokenizer, device, load_model, load_tokenizer
 from prudent.errors import InputError
+from prudent.policies.sampling import check_cache
+from prudent.policies.text import end_tokens
 
 OTHER_TASKS = (
     *("SequenceClassification", "TokenClassification", "MaskedLM", "QuestionAnswering"),
@@ -24,6 +26,11 @@ def load_policy(
     """A language model, on our device, and the tokenizer that goes with it."""
     model, tokenizer = load_causal_lm(checkpoint, revision), load_tokenizer(checkpoint, revision)
     check_tokenizer(tokenizer, model, checkpoint)
+    end_tokens(model, tokenizer)
+    # Rows that stand for no token, as where a vocabulary is padded, could be drawn.
+    size = max(tokenizer.get_vocab().values()) + 1
+    if size < model.get_input_embeddings().weight.shape[0]:
+        model.resize_token_embeddings(size)
     return model, tokenizer
 
 
@@ -46,6 +53,7 @@ def load_causal_lm(checkpoint: str | Path, revision: str | None = None) -> PreTr
             f"{checkpoint}: the model's next-token probabilities change with later tokens; "
             "expected a causal language model"
         )
+    check_cache(model, str(checkpoint))
     return model
 
 

@@ -26,6 +26,7 @@ from prudent.checkpoints import check_length, save_checkpoint
 from prudent.errors import InputError
 from prudent.policies.models import load_policy
 from prudent.policies.settings import ReferenceSettings
+from prudent.policies.text import end_tokens, text_ids
 from prudent.seeding import derive_seed
 from prudent.training import LossRecorder, common_arguments
 
@@ -115,8 +116,10 @@ def _train(
     settings: ReferenceSettings,
     stream: int,
 ) -> pd.DataFrame:
+    ends = end_tokens(model, tokenizer)
+    end = ends[0] if tokenizer.eos_token_id is None else tokenizer.eos_token_id
     splits = {
-        split: _tokenized(tokenizer, texts, split, settings.context)
+        split: _tokenized(tokenizer, texts, split, settings.context, end)
         for split in ("train", "validation")
     }
     recorder = LossRecorder()
@@ -148,14 +151,13 @@ def _train(
 
 
 def _tokenized(
-    tokenizer: PreTrainedTokenizerBase, texts: pd.DataFrame, split: str, context: int
+    tokenizer: PreTrainedTokenizerBase, texts: pd.DataFrame, split: str, context: int, end: int
 ) -> Dataset:
-    """Rows of token ids: a text with EOS behind it, cut to the context."""
+    """Rows of token ids: a text as policies read it, with EOS behind it, cut to the context."""
     selected = texts.loc[texts["split"] == split, "text"].tolist()
     if not selected:
         return Dataset.from_dict({"input_ids": [], "length": []})
-    ids = tokenizer(selected, add_special_tokens=False, return_attention_mask=False)["input_ids"]
-    rows = [[*row, tokenizer.eos_token_id][:context] for row in ids]
+    rows = [[*row, end][:context] for row in text_ids(tokenizer, selected)]
     return Dataset.from_dict({"input_ids": rows, "length": [len(row) for row in rows]})
 
 

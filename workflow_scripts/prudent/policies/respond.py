@@ -13,7 +13,7 @@ import torch
 from prudent.checkpoints import check_length
 from prudent.policies.models import load_causal_lm, load_policy
 from prudent.policies.sampling import Rollout, sample, token_kl
-from prudent.policies.text import decode_responses, encode_prompts, pad_token
+from prudent.policies.text import decode_responses, encode_prompts, end_tokens, pad_token
 from prudent.seeding import generator
 
 logger = logging.getLogger(__name__)
@@ -71,6 +71,7 @@ def _sampled(
 ) -> Iterator[_Batch]:
     """A policy's responses, one for each prompt, in batches."""
     uniforms = torch.rand(len(prompts), response_length, generator=draws)
+    ends = end_tokens(model, tokenizer)
     for start in range(0, len(prompts), BATCH):
         rows = slice(start, start + BATCH)
         ids, mask = (part.to(model.device) for part in encode_prompts(tokenizer, prompts[rows]))
@@ -82,7 +83,7 @@ def _sampled(
             mask,
             uniforms[rows].to(model.device),
             temperature,
-            tokenizer.eos_token_id,
+            ends,
             pad_token(tokenizer),
         )
         responses = decode_responses(tokenizer, ids, mask, rollout.response_ids, rollout.mask)

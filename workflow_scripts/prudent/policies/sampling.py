@@ -1,20 +1,22 @@
 """Sampling responses from a causal language model, and scoring given ones.
 
-Both work with any Hugging Face causal LM. Prompts are padded on the left, so that all responses
-start in the same column; positions are counted from each row's first real token. What a row gets
-depends on that row alone: the order and company of the rows, and the padding, change nothing beyond
-rounding.
+Both work with any Hugging Face causal LM that ``check_cache`` passes. Prompts are padded on the
+left, so that all responses start in the same column; positions are counted from each row's first
+real token. What a row gets depends on that row alone: the order and company of the rows, and the
+padding, change nothing beyond rounding.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from prudent.checkpoints import why
+from prudent.errors import InputError
 from prudent.policies.lm_head import (
     CHUNK_BYTES,
     chosen_log_probs,
@@ -54,15 +56,15 @@ def sample(
     prompt_mask: Tensor,
     uniforms: Tensor,
     temperature: float,
-    eos_token_id: int | None,
+    eos_token_ids: Sequence[int],
     pad_token_id: int,
 ) -> Rollout:
     """Draws one response a prompt by inverting the cumulative distribution at given uniforms.
 
     Token t of row b is the first whose cumulative probability exceeds ``uniforms[b, t]`` (in
-    [0, 1)); so the draws belong to the row. A response ends with EOS, or after as many tokens as
-    ``uniforms`` [B, T] has columns; sampling stops when all have ended. ``prompt_ids`` and
-    ``prompt_mask`` [B, P] are padded on the left.
+    [0, 1)); so the draws belong to the row. A response ends with one of the EOS
+    tokens, or after as many tokens as ``uniforms`` [B, T] has columns; sampling stops when all have
+    ended. ``prompt_ids`` and ``prompt_mask`` [B, P] are padded on the left.
     """
     head = linear_head(model)
     mask, positions = prompt_mask, position_ids(prompt_mask)
@@ -89,8 +91,9 @@ def sample(
         inputs = columns[-1][0][:, None]
         mask = torch.cat([mask, alive[:, None].to(mask.dtype)], dim=1)
         positions = positions[:, -1:] + 1
-        if eos_token_id is not None:
-            alive = alive & (tokens != eos_token_id)
+        for end in eos_token_ids:
+            alive = alive & (tokens != end)
+        if eos_token_ids:
             # To ask a GPU is to wait for it, so it is asked now and then only.
             if (alive.device.type == "cpu" or t % 16 == 15) and not alive.any():
                 break
@@ -142,6 +145,45 @@ def token_kl(
         terms = torch.where(probabilities > 0, probabilities * (own - other), 0.0)
         parts.append(terms.sum(dim=-1))
     return torch.cat(parts)
+
+
+@torch.no_grad()
+def check_cache(model: Any, name: str) -> None:
+    """``InputError`` for a model whose cache does not go on with a padded text as its whole reading
+    of the text alone does.
+
+    Such as state-space models, whose caches are of another form, models without any, and models
+    that count positions by themselves.
+    """
+    last = model.get_input_embeddings().weight.shape[0] - 1
+    ids = torch.tensor([[0, 0, last, 0]], device=model.device)
+    mask = torch.ones_like(ids)
+    mask[0, 0] = 0
+    places = position_ids(mask)
+    was_training = model.training
+    model.eval()
+    try:
+        text = (part[:, 1:] for part in (ids, mask, places))
+        whole = _forward(model, *text, keep=1, use_cache=False)[0][:, -1]
+        head = {"keep": 1, "use_cache": True, "past_key_values": None}
+        cache = _forward(model, ids[:, :3], mask[:, :3], places[:, :3], **head)[2]
+        head["past_key_values"] = cache
+        found = _forward(model, ids[:, 3:], mask, places[:, 3:], **head)[0][:, -1]
+        far = 1e-2 * float(whole.nan_to_num().abs().max()) + 1e-6
+        agree = torch.allclose(found, whole, rtol=1e-2, atol=far, equal_nan=True)
+    except Exception as error:  # of many classes, from deep in the model
+        raise InputError(
+            f"{name}: responses cannot be sampled from a {type(model).__name__}: {why(error)}; "
+            "expected a decoder with a cache of keys and values"
+        ) from error
+    finally:
+        model.train(was_training)
+    if cache is None or not agree:
+        raise InputError(
+            f"{name}: responses cannot be sampled from a {type(model).__name__}, which does not "
+            "go on from its cache as from the text, or not where that is padded; expected a "
+            "decoder with a cache of keys and values"
+        )
 
 
 def _distributions(

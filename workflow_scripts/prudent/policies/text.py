@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from prudent.errors import InputError, quoted
+from prudent.tokens import special_tokens, token_rows, tokens_around
 
 
 def pad_token(tokenizer: Any) -> int:
@@ -18,9 +19,40 @@ def pad_token(tokenizer: Any) -> int:
     raise InputError("the policy's tokenizer has neither a padding nor an EOS token; it needs one")
 
 
+def end_tokens(model: Any, tokenizer: Any) -> tuple[int, ...]:
+    """The tokens that end a response: the tokenizer's EOS, and those that the model's configuration
+    and its settings of generation name, such as the several of Llama 3 and Qwen.
+
+    ``InputError`` where there are none: a response would never end by itself.
+    """
+    known = {tokenizer.eos_token_id}
+    special = {*special_tokens(tokenizer).values()}
+    for settings in (model.config, getattr(model, "generation_config", None)):
+        named = getattr(settings, "eos_token_id", None)
+        # What an architecture has by default may be any word of another tokenizer.
+        known |= {*(named if isinstance(named, list | tuple) else [named])} & special
+    found = tuple(sorted(token for token in known if token is not None))
+    if not found:
+        raise InputError(
+            f"{tokenizer.name_or_path or type(tokenizer).__name__}: neither the tokenizer nor the "
+            "model's configuration names a token that ends a text (EOS); expected one"
+        )
+    return found
+
+
+def text_ids(tokenizer: Any, texts: list[str]) -> list[list[int]]:
+    """The beginnings of texts as policies read them, in training, in sampling and in checks.
+
+    What the tokenizer writes before a text stands there, and nothing stands behind it: a text that
+    is to be gone on with has no end.
+    """
+    before, _ = tokens_around(tokenizer)
+    return [[*before, *row] for row in token_rows(tokenizer, texts)["input_ids"]]
+
+
 def encode_prompts(tokenizer: Any, prompts: list[str]) -> tuple[Tensor, Tensor]:
     """Prompts as ids and mask [B, P], padded on the left to the longest."""
-    rows = tokenizer(prompts)["input_ids"]
+    rows = text_ids(tokenizer, prompts)
     width = max(map(len, rows))
     ids = torch.full((len(rows), width), pad_token(tokenizer))
     mask = torch.zeros_like(ids)

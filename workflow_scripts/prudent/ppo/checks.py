@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from prudent.checkpoints import check_tokenizer
 from prudent.errors import InputError, quoted
+from prudent.policies.sampling import check_cache
 from prudent.rewards.interface import Rewards, as_rewards
 
 
@@ -31,7 +32,18 @@ def check_models(policy: Any, reference: Any, tokenizer: Any) -> None:
         raise InputError(
             f"tokenizer: found {type(tokenizer).__name__}, expected the policy's, of transformers"
         )
-    check_tokenizer(tokenizer, policy, policy.name_or_path or type(policy).__name__)
+    name = policy.name_or_path or type(policy).__name__
+    check_tokenizer(tokenizer, policy, name)
+    used = max(tokenizer.get_vocab().values()) + 1
+    if used < sizes[0]:
+        raise InputError(
+            f"{name}: the model gives probabilities to {sizes[0]} tokens, and the tokenizer knows "
+            f"{used}; the others must not be drawn: call model.resize_token_embeddings({used}) of "
+            "policy and reference"
+        )
+    _check_weights(policy, name)
+    for model in (policy, reference):
+        check_cache(model, model.name_or_path or type(model).__name__)
     if not any(parameter.requires_grad for parameter in policy.parameters()):
         raise InputError(
             "the policy is frozen: none of its parameters requires a gradient; expected one that "
@@ -44,6 +56,22 @@ def check_models(policy: Any, reference: Any, tokenizer: Any) -> None:
             raise InputError(
                 f"the policy shares {name} with the reference, which would be trained with it; "
                 "load the model twice, or copy it with copy.deepcopy"
+            )
+
+
+def _check_weights(policy: Any, name: str) -> None:
+    """``InputError`` for weights that small steps would not change, and for adapters."""
+    if hasattr(policy, "peft_config"):
+        raise InputError(
+            f"{name}: is a model with adapters (peft), which this trainer does not know; expected "
+            "a model whose own weights are trained, as merge_and_unload() gives"
+        )
+    for key, parameter in policy.named_parameters():
+        if parameter.requires_grad and parameter.dtype not in (torch.float32, torch.float64):
+            raise InputError(
+                f"{name}: the weights {key} are {parameter.dtype}, in which most steps of a small "
+                "learning rate round to nothing; expected float32: load the policy with "
+                "dtype=torch.float32 (ppo.bfloat16 still computes in bfloat16)"
             )
 
 

@@ -18,13 +18,14 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
 
 def masked_whiten(values: Tensor, mask: Tensor, shift_mean: bool = True) -> Tensor:
     """Values scaled to variance 1 over the mask (Bessel's correction, 1e-8 added to the variance).
+    One value alone, which has none, is its mean.
 
     The mean becomes 0, or stays as it is with ``shift_mean=False``. What lies outside the mask is
     transformed too and means nothing.
     """
     mean = masked_mean(values, mask)
     count = mask.sum()
-    variance = masked_mean((values - mean) ** 2, mask) * count / (count - 1)
+    variance = masked_mean((values - mean) ** 2, mask) * count / (count - 1).clamp(min=1)
     whitened = (values - mean) * torch.rsqrt(variance + 1e-8)
     return whitened if shift_mean else whitened + mean
 

@@ -44,7 +44,7 @@ from prudent.objectives.signal import (
     name_of,
 )
 from prudent.policies.sampling import Rollout, response_statistics, sample
-from prudent.policies.text import decode_responses, encode_prompts, pad_token
+from prudent.policies.text import decode_responses, encode_prompts, end_tokens, pad_token
 from prudent.ppo import kl, losses
 from prudent.ppo.checkpoint import CheckpointFolder, Termination
 from prudent.ppo.checks import (
@@ -93,7 +93,9 @@ class PPOTrainer:
             return torch.tensor([[len(r), 9.0 * r.count("good")] for r in responses])
 
 
-        policy, reference = (AutoModelForCausalLM.from_pretrained("gpt2") for _ in range(2))
+        policy, reference = (
+            AutoModelForCausalLM.from_pretrained("gpt2", dtype=torch.float32) for _ in range(2)
+        )
         tokenizer = AutoTokenizer.from_pretrained("gpt2")
         settings = PPOSettings(steps=100, learning_rate=1e-5)
         trainer = PPOTrainer(
@@ -158,6 +160,7 @@ class PPOTrainer:
             )
         run = RunSettings(beta=beta, head=head, seed=seed, run_seed=run_seed)
         self.policy, self.reference, self.tokenizer = policy, reference, tokenizer
+        self.ends = end_tokens(policy, tokenizer)
         self.reward_fn, self.objective, self.judge = reward_fn, objective, judge
         self.head, self.beta = run.head, run.beta
         self.settings = decided(settings, policy.device.type)
@@ -203,7 +206,8 @@ class PPOTrainer:
             )
         ids, mask = encode_prompts(self.tokenizer, prompts)
         tokens = ids.shape[1] + settings.response_length
-        check_length(self.policy, tokens, "the longest prompt and a response have")
+        for model in (self.policy, self.reference):
+            check_length(model, tokens, "the longest prompt and a response have")
         with contextlib.ExitStack() as stack:
             log, folder = [], None
             if self.checkpoints:
@@ -301,7 +305,7 @@ class PPOTrainer:
                 mask,
                 uniforms.to(self.device),
                 self.settings.temperature,
-                self.tokenizer.eos_token_id,
+                self.ends,
                 pad_token(self.tokenizer),
             )
 

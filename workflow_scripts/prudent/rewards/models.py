@@ -12,15 +12,27 @@ from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
-from prudent.checkpoints import MAX_LENGTH, check_length, check_tokenizer, device, load_model, why
+from prudent.checkpoints import (
+    MAX_LENGTH,
+    check_length,
+    check_tokenizer,
+    device,
+    load_model,
+    stored_rows,
+    why,
+)
 from prudent.errors import InputError
 
 # The parameters that stand between a backbone and the logits, in the architectures' own names.
-HEAD = re.compile(r"^(score|classifier|pre_classifier|pooler)\.|\.pooler\.")
+HEAD = re.compile(r"^(score|classifier|pre_classifier|pooler|head)\.|\.pooler\.")
+
+# The last linear layer, whose rows are the heads.
+FINAL = ("score", "classifier", "classifier.out_proj")
 
 DROPOUT = re.compile(r"dropout|pdrop")
 
@@ -33,8 +45,26 @@ def load_reward_model(
     ``InputError`` if a weight, such as the head's, is not in the checkpoint: a freshly initialised
     head gives rewards that mean nothing.
     """
-    model = load_model(AutoModelForSequenceClassification, checkpoint, revision, tokens=tokens)
+    model = load_model(
+        AutoModelForSequenceClassification,
+        checkpoint,
+        revision,
+        tokens=tokens,
+        **_labels(checkpoint, revision),
+    )
     return model.to(device()).eval()
+
+
+def _labels(checkpoint: str | Path, revision: str | None) -> dict[str, int]:
+    """How many heads the weights hold, where config.json does not say; transformers takes two."""
+    try:
+        config, _ = PreTrainedConfig.get_config_dict(checkpoint, revision=revision)
+    except Exception:  # of many classes; loading says which
+        return {}
+    if "num_labels" in config or "id2label" in config:
+        return {}
+    labels = stored_rows(checkpoint, [f"{name}.weight" for name in FINAL], revision)
+    return {} if labels is None else {"num_labels": labels}
 
 
 def new_reward_model(
@@ -64,10 +94,10 @@ def new_reward_model(
         final_linear(model)[1].register_forward_pre_hook(
             lambda layer, inputs: F.dropout(inputs[0], dropout, layer.training)
         )
+    _add_padding(model, tokenizer)
     check_tokenizer(tokenizer, model, checkpoint)
     if tokenizer.model_max_length < MAX_LENGTH:
         check_length(model, tokenizer.model_max_length, "max_length is")
-    model.config.pad_token_id = tokenizer.pad_token_id
     model.config.problem_type = None
     return model.to(device())
 
@@ -81,16 +111,32 @@ def head_state(model: PreTrainedModel) -> dict[str, torch.Tensor]:
     }
 
 
+@torch.no_grad()
+def _add_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Makes the tokenizer's padding the model's, with an embedding where it has become a token."""
+    model.config.pad_token_id = tokenizer.pad_token_id
+    rows = model.get_input_embeddings().weight.shape[0]
+    if tokenizer.pad_token_id == rows:
+        model.resize_token_embeddings(rows + 1, mean_resizing=False)
+        model.get_input_embeddings().weight[rows] = 0  # masked, so it may be anything
+
+
 def backbone_with_head(
-    checkpoint: str | Path, head: Mapping[str, torch.Tensor], tokens: int = 0
+    checkpoint: str | Path, head: Mapping[str, torch.Tensor], tokenizer: PreTrainedTokenizerBase
 ) -> PreTrainedModel:
     """A backbone with the parameters that ``head_state`` copied, on our device.
 
-    ``InputError`` where they are not those of this backbone.
+    ``tokenizer`` is that of the ensemble. ``InputError`` where the parameters are not those of this
+    backbone.
     """
     model = load_model(
-        AutoModelForSequenceClassification, checkpoint, fresh=HEAD, tokens=tokens, num_labels=1
+        AutoModelForSequenceClassification,
+        checkpoint,
+        fresh=HEAD,
+        tokens=tokenizer.model_max_length,
+        num_labels=1,
     )
+    _add_padding(model, tokenizer)
     wanted = {name: value.shape for name, value in head_state(model).items()}
     if wanted != {name: value.shape for name, value in head.items()}:
         raise InputError(
@@ -148,10 +194,10 @@ def hidden_dropouts(model: PreTrainedModel) -> dict[str, int]:
 def final_linear(model: PreTrainedModel) -> tuple[str, nn.Linear]:
     """The name and the module of the last linear layer, whose rows are the heads."""
     modules = dict(model.named_modules())
-    for name in ("score", "classifier", "classifier.out_proj"):
+    for name in FINAL:
         if isinstance(modules.get(name), nn.Linear):
             return name, modules[name]
     raise InputError(
-        f"{type(model).__name__}: no final linear layer found; expected one named score, "
-        "classifier or classifier.out_proj"
+        f"{type(model).__name__}: no final linear layer found; expected one named "
+        f"{', '.join(FINAL)}"
     )

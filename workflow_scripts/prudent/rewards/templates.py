@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 from prudent.errors import cut
@@ -23,8 +24,25 @@ TEMPLATES = {
 
 Render = Callable[[list[dict[str, str]]], str]
 
+DATE = datetime(2024, 7, 26)
+"""What day it is in every template that prints today's date, as Llama 3.1's does: a reward is not
+to change over night. It is the day on which that template falls back."""
+
 MOST_TURNS = 100_000
 """The largest number in a template, and the most turns of loops over numbers inside each other."""
+
+
+def dated(template: str) -> str:
+    """A template in which it is always ``DATE``; one that does not ask for the date stays as it is.
+
+    What transformers calls ``strftime_now`` becomes a macro that writes the parts of that day.
+    """
+    if "strftime_now" not in template:
+        return template
+    codes = ["%" + code for code in (*"aAbBcdeHIjmMpSuwxXyY", "-d", "-m")]
+    parts = "".join(f" | replace('{code}', '{DATE.strftime(code)}')" for code in codes)
+    macro = f"{{% macro strftime_now(form) %}}{{{{ form{parts} }}}}{{% endmacro %}}"
+    return f"{macro}\n{template}"  # a line break behind a block is no text
 
 
 def without_end(template: str) -> str | None:
@@ -109,6 +127,6 @@ def plain_fault(template: str) -> str | None:
     special: dict[str, Any] = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
 
     def render(messages: list[dict[str, str]]) -> str:
-        return render_jinja_template([messages], chat_template=template, **special)[0][0]
+        return render_jinja_template([messages], chat_template=dated(template), **special)[0][0]
 
     return fault(template, render)

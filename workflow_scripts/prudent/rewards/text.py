@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from prudent.errors import InputError, quoted
-from prudent.rewards.templates import TEMPLATES, fault
+from prudent.rewards.templates import TEMPLATES, dated, fault
 from prudent.texts import as_list, check_text, text_list
+from prudent.tokens import special_tokens, token_rows, tokens_around
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,6 +21,14 @@ if TYPE_CHECKING:
 
 # The largest share of pairs whose two sides may be the same tokens: they teach nothing.
 MAX_EQUAL = 0.01
+
+# Around the number of a special token that a content spells, while the template renders it. Both
+# are characters that Unicode keeps for private use.
+MARK = "\ue000", "\ue001"
+MARKED = re.compile(f"{MARK[0]}([0-9]+){MARK[1]}")
+
+PAD = "<|pad|>"
+"""A padding token of its own, where a tokenizer has none."""
 
 Message = dict[str, str]
 
@@ -32,7 +42,9 @@ def reward_tokenizer(
 
     ``template`` is a name of ``TEMPLATES``, a Jinja chat template, or None for the checkpoint's
     own; ``InputError`` where it has none. Longer texts lose their beginning, the prompt's first,
-    and the response's where that alone is longer.
+    and the response's where that alone is longer. Where texts end in the padding token, as in EOS
+    with the tokenizers of GPT-2 and others that pad with it, a token of its own becomes the
+    padding: a decoder is read at the last token that is none.
     """
     # What reads texts alone, as the world's judge does, needs no transformers.
     from prudent.checkpoints import load_tokenizer
@@ -46,6 +58,8 @@ def reward_tokenizer(
             f"{', '.join(TEMPLATES)} or to a Jinja template"
         )
     check_template(tokenizer, checkpoint)
+    if encode(tokenizer, ["a"], ["b"])[0][-1] == tokenizer.pad_token_id:
+        tokenizer.add_special_tokens({"pad_token": PAD})
     tokenizer.model_max_length = max_length
     return tokenizer
 
@@ -64,7 +78,7 @@ def check_template(tokenizer: PreTrainedTokenizerBase, checkpoint: str | Path) -
     """``InputError`` where the tokenizer's template fails or does not show the response."""
     wrong = fault(
         str(tokenizer.chat_template),
-        lambda messages: tokenizer.apply_chat_template(messages, tokenize=False),
+        lambda messages: _apply(tokenizer, messages),
     )
     if wrong:
         raise InputError(f"{checkpoint}: the chat template {wrong}")
@@ -76,10 +90,10 @@ def encode(
     """Token ids of prompts with their responses, as the reward model reads them.
 
     The template decides the text; the tokenizer's own special tokens (such as [CLS]) are added
-    unless the template writes the BOS token itself. A text of more than ``model_max_length``
-    tokens loses its beginning, whatever side the tokenizer was saved with; of a response that alone
-    is longer the end is left (see ``count_cut``). Never empty: an empty text is one EOS or padding
-    token.
+    unless the template writes the BOS token itself. What a prompt or a response spells like a
+    special token stays text. A text of more than ``model_max_length`` tokens loses its beginning
+    behind BOS, whatever side the tokenizer was saved with; of a response that alone is longer the
+    end is left (see ``count_cut``). Never empty: an empty text is one EOS or padding token.
     """
     conversations = [
         [*as_messages(prompt), {"role": "assistant", "content": response}]
@@ -87,20 +101,16 @@ def encode(
     ]
     if not conversations:
         return []
-    texts = _render(tokenizer, conversations)
-    side = tokenizer.truncation_side
-    tokenizer.truncation_side = "left"  # for this call: the tokenizer is the caller's
-    try:
-        ids = tokenizer(
-            texts,
-            add_special_tokens=not _writes_bos(tokenizer),
-            truncation=True,
-            max_length=tokenizer.model_max_length,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-        )["input_ids"]
-    finally:
-        tokenizer.truncation_side = side
+    # The longest first, since some begin like others.
+    special = dict(sorted(special_tokens(tokenizer).items(), key=lambda item: -len(item[0])))
+    texts, bos = _render(tokenizer, _hidden(conversations, [*special])), _writes_bos(tokenizer)
+    ids = _token_ids(tokenizer, texts, add_special_tokens=not bos, truncation=True)
+    for row, text in enumerate(texts):
+        if MARK[0] in text:
+            around = ([], []) if bos else tokens_around(tokenizer)
+            ids[row] = _with_spelt(tokenizer, text, special, around)
+        if bos and len(ids[row]) == tokenizer.model_max_length:
+            ids[row][0] = tokenizer.bos_token_id
     empty = [tokenizer.pad_token_id if tokenizer.eos_token_id is None else tokenizer.eos_token_id]
     return [row or empty for row in ids]
 
@@ -137,22 +147,81 @@ def count_cut(
     if not full:
         return 0
     alone = [[*as_messages(""), {"role": "assistant", "content": text}] for text in full]
-    rows = tokenizer(
-        _render(tokenizer, alone),
-        add_special_tokens=not _writes_bos(tokenizer),
-        return_attention_mask=False,
-        verbose=False,  # it warns of long texts
-    )["input_ids"]
+    rows = _token_ids(
+        tokenizer, _render(tokenizer, alone), add_special_tokens=not _writes_bos(tokenizer)
+    )
     return sum(len(row) > limit for row in rows)
+
+
+def _token_ids(
+    tokenizer: PreTrainedTokenizerBase, texts: list[str], **options: bool
+) -> list[list[int]]:
+    """Token ids of texts, of which truncation leaves the end."""
+    side = tokenizer.truncation_side
+    tokenizer.truncation_side = "left"  # for this call: the tokenizer is the caller's
+    try:
+        return tokenizer(
+            texts,
+            max_length=tokenizer.model_max_length if options.get("truncation") else None,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            verbose=False,  # it warns of long texts
+            **options,
+        )["input_ids"]
+    finally:
+        tokenizer.truncation_side = side
+
+
+def _hidden(conversations: list[list[Message]], special: Sequence[str]) -> list[list[Message]]:
+    """Dialogues with a mark in place of whatever their contents spell like a special token."""
+    pattern = re.compile("|".join(map(re.escape, (MARK[0], *special))))
+    if not any(pattern.search(m["content"]) for dialogue in conversations for m in dialogue):
+        return conversations
+    spelt = [MARK[0], *special]
+    marks = {token: f"{MARK[0]}{number}{MARK[1]}" for number, token in enumerate(spelt)}
+    return [
+        [m | {"content": pattern.sub(lambda hit: marks[hit[0]], m["content"])} for m in dialogue]
+        for dialogue in conversations
+    ]
+
+
+def _with_spelt(
+    tokenizer: PreTrainedTokenizerBase,
+    text: str,
+    special: Mapping[str, int],
+    around: tuple[list[int], list[int]],
+) -> list[int]:
+    """Token ids of a rendered text, cut on the left, in which marks stand for what is mere text.
+
+    As a tokenizer does: special tokens first, and then the texts between them, each for itself.
+    """
+    spelt = [MARK[0], *special]
+    ids: list[int] = []
+    pieces = re.split("(" + "|".join(map(re.escape, special)) + ")", text) if special else [text]
+    for piece in filter(None, pieces):
+        if piece in special:
+            ids.append(special[piece])
+        else:
+            words = MARKED.sub(lambda hit: spelt[int(hit[1])], piece)
+            ids += token_rows(tokenizer, [words])["input_ids"][0]
+    before, behind = around
+    room = max(0, tokenizer.model_max_length - len(before) - len(behind))
+    return [*before, *ids[max(0, len(ids) - room) :], *behind]
+
+
+def _apply(tokenizer: PreTrainedTokenizerBase, conversations: Any) -> Any:
+    """The template's text of a conversation, or of each of several."""
+    template = dated(tokenizer.get_chat_template())
+    return tokenizer.apply_chat_template(conversations, chat_template=template, tokenize=False)
 
 
 def _render(tokenizer: PreTrainedTokenizerBase, conversations: list[list[Message]]) -> list[str]:
     try:
-        return tokenizer.apply_chat_template(conversations, tokenize=False)
+        return _apply(tokenizer, conversations)
     except Exception:  # of one of them; which one?
         for number, conversation in enumerate(conversations):
             try:
-                tokenizer.apply_chat_template(conversation, tokenize=False)
+                _apply(tokenizer, conversation)
             except Exception as error:
                 roles = ", ".join(message["role"] for message in conversation)
                 raise InputError(
@@ -202,4 +271,4 @@ def _writes_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
     if tokenizer.bos_token in (None, tokenizer.eos_token):
         return False
     probe = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
-    return tokenizer.apply_chat_template(probe, tokenize=False).startswith(tokenizer.bos_token)
+    return _apply(tokenizer, probe).startswith(tokenizer.bos_token)

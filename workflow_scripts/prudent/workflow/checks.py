@@ -233,6 +233,12 @@ def _checkpoint_complaints(config: Config) -> Complaints:
             )
         elif not os.path.isfile(folder / "config.json"):
             yield key, f"is {quoted(checkpoint)}, which has no config.json; expected a checkpoint"
+        elif key == "reference.checkpoint" and not checkpoint_files.names_an_end(folder):
+            yield (
+                key,
+                f"is {quoted(checkpoint)}, which names no token that ends a text (EOS); expected "
+                "an eos_token in its tokenizer_config.json",
+            )
     for key, reward in (("reward", config.reward), ("judge.reward", config.judge_reward())):
         template = reward.template
         if template in TEMPLATES:
@@ -269,6 +275,8 @@ def _length_complaints(config: Config) -> Complaints:
     reference = config.reference
     longest = config.prompts.max_tokens + config.sampling.response_length
     limit = _positions(reference.checkpoint)
+    before = 0 if limit is None else checkpoint_files.tokens_before(Path(reference.checkpoint))
+    longest += before
     if limit is not None:
         if reference.train and reference.context > limit:
             yield (
@@ -279,8 +287,9 @@ def _length_complaints(config: Config) -> Complaints:
         if longest > limit:
             yield (
                 "sampling.response_length",
-                f"and `prompts.max_tokens` come to {longest} tokens; expected at most the {limit} "
-                f"positions of {reference.checkpoint}",
+                f"and `prompts.max_tokens` come to {longest} tokens"
+                f"{f', with {before} before the text' if before else ''}; expected at most the "
+                f"{limit} positions of {reference.checkpoint}",
             )
     for key, reward in (("reward", config.reward), ("judge.reward", config.judge_reward())):
         of_reference = reward.checkpoint == "reference"

@@ -104,8 +104,7 @@ class DropoutEnsemble:
             return None
         head = load_tensors(path, {"offsets": (self.members,)})
         offsets = head.pop("offsets")
-        model = backbone_with_head(backbone, head, self.tokenizer.model_max_length)
-        model.config.pad_token_id = self.tokenizer.pad_token_id
+        model = backbone_with_head(backbone, head, self.tokenizer)
         return DropoutEnsemble(
             model,
             self.tokenizer,

@@ -89,8 +89,7 @@ class UntrainedMembers:
     ) -> None:
         self.offsets = torch.cat([state["offset"] for state in states])
         self.heads = [{k: v for k, v in state.items() if k != "offset"} for state in states]
-        self.model = backbone_with_head(backbone, self.heads[0], tokenizer.model_max_length)
-        self.model.config.pad_token_id = tokenizer.pad_token_id
+        self.model = backbone_with_head(backbone, self.heads[0], tokenizer)
         self.tokenizer = tokenizer
         self.batch_tokens = batch_tokens
 
