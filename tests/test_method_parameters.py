@@ -94,7 +94,8 @@ def test_parameters_of_an_objective_are_checked(config, method, says):
             {"spread": {"of": "last_layer"}},
             "members",
             "`methods.careful.spread.of` needs the features of the base model, and `ensemble`, "
-            "members, is of the kind members; expected one of the kinds heads, gaussian",
+            "members, is of the kind members; expected one of the kinds heads, "
+            "last_layer, mlp, gaussian",
         ),
         (
             {"objective": "adv_po"},

@@ -286,7 +286,7 @@ def test_adv_po_by_hand():
     assert (2.0 - found.score.mean()).item() == pytest.approx(2 * length)
     with pytest.raises(Unavailable, match="features of the reward model's training pairs are not"):
         by_hand(adv_po)
-    with pytest.raises(Unavailable, match="come without features; expected .* heads, gaussian"):
+    with pytest.raises(Unavailable, match="come without features; expected .* heads, last_l"):
         evaluate(adv_po, TWO, 0.5, run=run)
 
 

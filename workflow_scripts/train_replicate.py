@@ -16,7 +16,7 @@ class Args:
     preferences: Path  # table of pairs
     checkpoint: Path  # of the ensemble, written
     loss: Path  # table, written
-    kind: str  # heads, gaussian, members, adapters, dropout or warm
+    kind: str  # of prudent.rewards.settings.KINDS, such as heads
     settings: dict[str, Any]  # of the kind, from section `ensembles` of the configuration
     reward: dict[str, Any]  # section `reward` of the configuration
     size: int  # members of the ensemble

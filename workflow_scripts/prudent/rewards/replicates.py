@@ -19,7 +19,7 @@ from prudent.rewards.ensemble import RewardEnsemble
 from prudent.rewards.features import pair_features
 from prudent.rewards.loading import kind_module, train_function
 from prudent.rewards.material import Material
-from prudent.rewards.settings import KINDS, MemberSettings, RewardSettings
+from prudent.rewards.settings import KINDS, ON_BASE, MemberSettings, RewardSettings
 from prudent.rewards.training import train_reward_model
 from prudent.seeding import derive_seed
 
@@ -58,10 +58,10 @@ def train_replicate(
     material = Material(preferences=pairs, backbone=backbone, reward=reward)
     with tempfile.TemporaryDirectory() as place:
         base = Path(place, "base")
-        if kind in ("heads", "gaussian") or settings.get("start") == "base":
+        if kind in ON_BASE or settings.get("start") == "base":
             train_reward_model(pairs, "train", backbone, reward, stream, base)
             material = dataclasses.replace(material, base=base)
-        if kind in ("heads", "gaussian"):
+        if kind in ON_BASE:
             model = RewardEnsemble.load(base)
             found = pair_features(model.model, model.tokenizer, pairs)
             material = dataclasses.replace(material, features=found)
