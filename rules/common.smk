@@ -233,6 +233,17 @@ def judge_model():
     return f"{R}/judge/model" if model == "trained" else local(model)
 
 
+def trained_judge():
+    """The judge that is trained besides, to say the same things of the ensembles."""
+    return f"{R}/judge/model" if config["diagnosis"]["trained_judge"] else []
+
+
+def kinds_by_judge():
+    """The table of what both judges say of the ensembles, where there are two."""
+    table = f"{R}/reward/kinds_by_judge.csv"
+    return {"by_judge": table} if config["diagnosis"]["trained_judge"] else {}
+
+
 def ensemble_inputs(wildcards):
     """What an ensemble is trained from."""
     draws = config["ensembles"][wildcards.ensemble]["draws"]
@@ -408,6 +419,9 @@ def tables_of_trained(*names):
 def tables_of_policies():
     """What there is to say of all policies."""
     found = {"verdict": f"{R}/summary/verdict.json", "exact": f"{R}/exact/summary.csv"}
+    found |= (
+        {"exact_kinds": f"{R}/exact/kinds.csv"} if config["exact"]["checked"] else {}
+    )
     trained = tables_of_trained("policies", "summary", "tests", "components")
     return trained | found
 

@@ -141,6 +141,44 @@ rule exact_policies:
         "../workflow_scripts/exact_policies.py"
 
 
+rule exact_kinds:
+    """The optimal policies of every method by each ensemble that is checked."""
+    input:
+        samples=f"{R}/exact/samples.parquet",
+        scores=f"{R}/exact/scores.safetensors",
+        ensembles=expand(f"{R}/reward/ensembles/{{ensemble}}", ensemble=CHECKED),
+    output:
+        table=f"{R}/exact/kinds.csv",
+    log:
+        f"{R}/logs/exact_kinds.log",
+    benchmark:
+        f"{R}/benchmarks/exact_kinds.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 8
+    resources:
+        gpu=1,
+        mem_mb=lambda wildcards, attempt: 16000 * attempt,
+        runtime=lambda wildcards, attempt: 240 * attempt,
+    params:
+        names=CHECKED,
+        methods=EXACT,
+        settings={"kl": config["exact"]["kl"]},
+        baseline=config["statistics"]["baseline"],
+        seed=config["seed"],
+        code=[
+            code_of_ensembles("exact_kinds", CHECKED),
+            *(
+                code_digest("exact_kinds", objective=name)
+                for name in sorted({method["objective"] for method in EXACT.values()})
+            ),
+        ],
+    message:
+        "Finding the optimal policies by every ensemble"
+    script:
+        "../workflow_scripts/exact_kinds.py"
+
+
 rule exact_frontier:
     """The optimal policies of the trained methods over the KL, to hold their policies against."""
     input:

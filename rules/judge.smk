@@ -2,7 +2,7 @@
 # say what they make of the answers.
 
 
-if config["judge"]["model"] == "trained":
+if config["judge"]["model"] == "trained" or config["diagnosis"]["trained_judge"]:
 
     use rule train_reward_base as train_judge with:
         input:

@@ -195,7 +195,9 @@ rule diagnose_rewards:
         prompts=f"{R}/data/prompts.parquet",
         preferences=f"{R}/data/preferences.parquet",
         judge=judge_model(),
+        trained_judge=trained_judge(),
     output:
+        **kinds_by_judge(),
         samples=f"{R}/reward/samples.parquet",
         table=f"{R}/reward/diagnosis.csv",
         kinds=f"{R}/reward/kinds.csv",

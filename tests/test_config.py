@@ -109,6 +109,11 @@ MISTAKES = [
     ({"preferences.gold": "/none"}, ["`preferences.gold` is '/none'", "no such folder"]),
     ({"judge.model": "/none"}, ["`judge.model` is '/none'", "no such folder"]),
     ({"judge.model": "trained"}, ["`judge.model` is trained", "`preferences.judge` is 0"]),
+    ({"diagnosis.trained_judge": True}, ["`diagnosis.trained_judge` is true", "judge` is 0"]),
+    (
+        {"diagnosis.trained_judge": True, "judge.model": "trained", "preferences.judge": 0.1},
+        ["`diagnosis.trained_judge` is true", "which is the same judge"],
+    ),
     ({"judge.prompts": 4096}, ["`judge.prompts` is 4096", "`prompts.test`, 512"]),
     ({"diagnosis.prompts": 4096}, ["`diagnosis.prompts` is 4096", "`prompts.test`, 512"]),
     ({"preferences.judge": 0.9}, ["`preferences.validation` and `judge`", "a sum < 1"]),

@@ -131,12 +131,13 @@ def test_imdb_scenario(project, tmp_path):
 
 
 def test_scenario_of_all_ensembles(project):
-    """Ten draws of independent members, and two averages of five, for the rewards alone."""
-    expected = jobs(0, 0, OF_REWARDS, figures=9, members=10 * 10 + 2 * 5)
+    """Three draws of independent members, and two averages of five, for the rewards alone."""
+    expected = jobs(0, 0, OF_REWARDS, figures=9, members=3 * 10 + 2 * 5)
     arguments = ("--configfile", "scenarios/ensembles.yaml")
     overlay = (ROOT / "scenarios/ensembles.yaml").read_text(encoding="utf-8")
     checked = yaml.safe_load(overlay)["diagnosis"]["ensembles"]
-    assert dry_run(project, *arguments) == expected | {"train_ensemble": len(checked)}
+    own = {"train_ensemble": len(checked), "exact_kinds": 1, "train_judge": 1}
+    assert dry_run(project, *arguments) == expected | own
 
 
 def test_hard_scenario(project):

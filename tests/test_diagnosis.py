@@ -15,6 +15,7 @@ from prudent.rewards.diagnosis import (
     WORLD_TARGETS,
     Evidence,
     by_frequency,
+    by_judge,
     diagnosis_table,
     kinds_table,
 )
@@ -649,6 +650,26 @@ def test_the_table_of_kinds(tmp_path):
     write_csv(kinds.reset_index(), tmp_path / "kinds.csv")
     read = read_csv(tmp_path / "kinds.csv", "kinds").set_index("ensemble")
     pd.testing.assert_frame_equal(read, kinds)
+
+
+def test_what_several_judges_say_of_the_ensembles(tmp_path):
+    ensembles, truth = evidence()
+    second = truth + rng(5).normal(size=truth.shape)
+    table = by_judge(ensembles, {"world": truth, "trained": second}, 3)
+    assert list(table.columns) == list(CSV_SCHEMAS["kinds_by_judge"])
+    assert table["judge"].tolist() == ["world"] * 3 + ["trained"] * 3
+    assert table["ensemble"].tolist() == [*ensembles, "trained judge", *ensembles, "world judge"]
+    of_world = kinds_table(diagnosis_table(ensembles, truth, 3)).set_index("ensemble")
+    found = table[table["judge"] == "world"].set_index("ensemble")
+    known = [name for name in of_world if not name.startswith(("accuracy", "ece"))]
+    pd.testing.assert_frame_equal(found.loc[list(ensembles), known], of_world[known], atol=0.05)
+    assert found.loc[list(ensembles), "accuracy_mean"].isna().all()
+    # A judge is as good a model of the other as the other is of it.
+    agree = [table["within_mean"].iloc[2], table["within_mean"].iloc[5]]
+    assert agree[0] == pytest.approx(agree[1]) and 0.3 < agree[0] < 1
+    write_csv(table, tmp_path / "by_judge.csv", "kinds_by_judge")
+    read = read_csv(tmp_path / "by_judge.csv", "kinds_by_judge")
+    pd.testing.assert_frame_equal(read, table)
 
 
 def test_the_table_by_frequency_of_several_ensembles():

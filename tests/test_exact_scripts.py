@@ -4,6 +4,7 @@ import functools
 from dataclasses import replace
 from pathlib import Path
 
+import exact_kinds
 import exact_policies
 import numpy as np
 import pandas as pd
@@ -255,6 +256,36 @@ def test_a_row_for_each_level_kl_and_method(files, scored, tmp_path):
     assert (one["head"] == -1).all() and one["replicate"].tolist() == [*range(5)] * 2
     best = read_csv(args.best, "best_of")
     assert set(best["scorer"]) == {"one member", "mean of the members"}
+
+
+def test_of_every_ensemble_that_is_checked_a_row_for_each_kl_and_method(files, scored, tmp_path):
+    """Those of the ensemble that rewards the policies are its draws' exact policies."""
+    exact = exact_args(files, tmp_path)
+    shared = {name: getattr(exact, name) for name in ("samples", "scores", "methods", "baseline")}
+    settings, table = {"kl": [0.02, 0.1]}, tmp_path / "kinds.csv"
+    folders = [files / "ensemble", files / "replicates"]
+    exact_kinds.main(
+        exact_kinds.Args(
+            **shared,
+            ensembles=folders,
+            names=["first", "other"],
+            table=table,
+            settings=settings,
+            seed=SEED,
+        )
+    )
+    found = read_csv(table, "exact_kinds")
+    assert len(found) == 2 * 2 * 4 and list(found["ensemble"].unique()) == ["first", "other"]
+    assert set(found.loc[found["control"] == "yes", "method"]) == {"shuffled"}
+    counts = found.groupby("ensemble")["replicates"].unique().map(list).to_dict()
+    assert counts == {"first": [DRAWS], "other": [3]}
+    plain = exact_args(files, tmp_path, base=None, features=None, sidecar=None)
+    exact_policies.main(plain)
+    summary = read_csv(plain.summary, "exact_summary")
+    given = summary[summary["level"] == "given the backbone"].reset_index(drop=True)
+    first = found[found["ensemble"] == "first"].reset_index(drop=True)
+    same = [name for name in given.columns if name != "level"]
+    pd.testing.assert_frame_equal(first[same], given[same])
 
 
 def test_without_fresh_heads_the_draws_are_the_ensembles(files, scored, tmp_path):

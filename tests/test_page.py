@@ -15,6 +15,7 @@ from prudent.analysis.findings import findings
 from prudent.analysis.sentences import headline
 from prudent.analysis.statistics import share_interval
 from prudent.errors import InputError
+from prudent.exact.evaluate import ANEW, GIVEN
 from prudent.figures import page
 from prudent.figures.inline import inline_svg
 from prudent.figures.page_tables import decimals, methods_table
@@ -248,6 +249,7 @@ def render(
     frequency=None,
     exact=None,
     verdict=None,
+    exact_kinds=None,
 ):
     """The page of such tables; without a summary and tests, of a run without policies."""
     diagnosis = make_diagnosis() if diagnosis is None else diagnosis
@@ -274,7 +276,7 @@ def render(
     exact = make_exact() if exact is None else exact
     verdict = make_verdicts() if verdict is None else verdict
     tables = (diagnosis, frequency, accuracy, variance, exact, verdict)
-    return page.render(*tables, figures, facts, **of_policies)
+    return page.render(*tables, figures, facts, **of_policies, exact_kinds=exact_kinds)
 
 
 def read(html):
@@ -468,6 +470,22 @@ def test_optimal_policies_come_first_with_their_controls_marked():
     assert "Given the backbone, KL 0.300" in text and "All drawn anew, KL 0.300" in text
     row = summary_row(html, "shuffled")
     assert row.startswith("shuffled control 5 ")
+
+
+def test_the_optimal_policies_of_every_ensemble():
+    """One row an ensemble; of a single model there is no method that asks for a spread."""
+    exact = make_exact(kls=(0.3, 0.8)).rename(columns={"level": "ensemble"})
+    exact["ensemble"] = exact["ensemble"].map({GIVEN: "heads", ANEW: "warm"})
+    exact = exact[(exact["ensemble"] == "heads") | (exact["method"] == "vanilla")]
+    html = render(exact_kinds=exact)
+    text = read(html)
+    assert "By every ensemble, KL 0.300" in text and "By every ensemble, KL 0.800" in text
+    of = exact[(exact["kl_target"] == 0.3) & (exact["ensemble"] == "heads")].set_index("method")
+    row = summary_row(html, "heads 5 ensembles")
+    assert f"{of.loc['vanilla', 'gain']:.3f} sd {of.loc['vanilla', 'sd']:.3f}" in row
+    assert row.count("variance ratio") == 2
+    assert summary_row(html, "warm 5 ensembles").count("–") == 2
+    assert "By every ensemble" not in read(render())
 
 
 def summary_row(html: str, method: str) -> str:

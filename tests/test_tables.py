@@ -291,6 +291,7 @@ WRONG_ROWS = {
     ),
     "exact_frontier": ({"kl": -1.0}, "column 'kl': found -1.0, expected a number from 0 to inf"),
     "exact_summary": ({"p": 1.5}, "column 'p': found 1.5, expected a number from 0 to 1"),
+    "exact_kinds": ({"p": 1.5}, "column 'p': found 1.5, expected a number from 0 to 1"),
     "best_of": ({"n": -2.0}, "column 'n': found -2.0, expected a number from 0 to inf"),
     "scores": ({"side": "best"}, "column 'side': found best, expected one of chosen, rejected"),
     "training_log": (
@@ -322,6 +323,10 @@ WRONG_ROWS = {
     "kinds": (
         {"accuracy_mean": 1.5},
         "column 'accuracy_mean': found 1.5, expected a number from 0",
+    ),
+    "kinds_by_judge": (
+        {"within_mean": 1.5},
+        "column 'within_mean': found 1.5, expected a number from -1",
     ),
     "frequency": ({"n": -3.0}, "column 'n': found -3.0, expected a number from 0 to inf"),
     "accuracy": (

@@ -162,9 +162,20 @@ def test_every_kind_of_ensemble_is_trained_and_checked_without_policies(tmp_path
         table = pd.read_csv(losses)
         assert sorted(set(table["ensemble"])) == list(range(ensemble["draws"]))
         assert table["loss"].notna().all()
+    exact = tables.read_csv(results / "exact/kinds.csv", "exact_kinds")
+    assert list(exact["ensemble"].unique()) == names
+    # An average of models has no spread, so the methods that ask for one are not to be had.
+    methods = exact.groupby("ensemble")["method"].agg(set).to_dict()
+    assert methods["warm"] < methods["heads"] and "vanilla" in methods["warm"]
     kinds = tables.read_csv(results / "reward/kinds.csv", "kinds").set_index("ensemble")
     anew = ["bootstrap, all drawn anew", "bootstrap, one of each replicate"]
     assert kinds.index.tolist() == [*names, *anew]
+    by_judge = tables.read_csv(results / "reward/kinds_by_judge.csv", "kinds_by_judge")
+    of_judges = by_judge.groupby("judge", sort=False)["ensemble"].agg(list).to_dict()
+    assert of_judges == {
+        "world": [*names, *anew, "trained judge"],
+        "trained": [*names, *anew, "world judge"],
+    }
     table = tables.read_csv(results / "reward/diagnosis.csv", "diagnosis")
     assert list(dict.fromkeys(table["ensemble"])) == ["", *names, *anew]
     # What every response was given is of the ensemble that would reward policies.

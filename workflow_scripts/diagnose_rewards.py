@@ -42,6 +42,8 @@ class Args:
     from_base: list[str] = field(default_factory=list)  # ensembles whose models start from base
     promised: str = ""  # the ensemble that has to keep the world's promises
     judge: Path | None = None  # its checkpoint, if it is local
+    trained_judge: Path | None = None  # checkpoint of another one
+    by_judge: Path | None = None  # table of what both say, written
     revision: str | None = None  # of its hub id
     backbone: Path | None = None  # checkpoint that reward models start from, if it is local
     threads: int = 1  # of the CPU
@@ -86,6 +88,11 @@ def main(args: Args) -> None:
     )
     write_csv(found, args.table, "diagnosis")
     write_csv(diagnosis.kinds_table(found), args.kinds, "kinds")
+    if args.trained_judge and args.by_judge:
+        second = load_judge(args.trained_judge)(repeated, responses)
+        said = {args.model: verdict["score"], "trained": second["score"]}
+        scores = {judge: values.reshape(shape) for judge, values in said.items()}
+        write_csv(diagnosis.by_judge(evidence, scores, args.seed), args.by_judge, "kinds_by_judge")
     counts = np.full(shape, np.nan)
     if args.model == "world":
         trained = preferences[preferences["split"] == "train"]

@@ -28,6 +28,7 @@ class Args:
     summary: Path | None = None  # table
     tests: Path | None = None  # table
     components: Path | None = None  # table
+    exact_kinds: Path | None = None  # table of the methods by every ensemble
 
 
 def main(args: Args) -> None:
@@ -35,6 +36,8 @@ def main(args: Args) -> None:
     names += ("policies", "summary", "tests", "components") if args.policies else ()
     found = {name: tables.read_csv(getattr(args, name), name) for name in names}
     found["exact"] = tables.read_csv(args.exact, "exact_summary")
+    if args.exact_kinds:
+        found["exact_kinds"] = tables.read_csv(args.exact_kinds, "exact_kinds")
     found["verdict"] = read_verdicts(args.verdict)
     figures = [
         page.Figure(svg=svg.read_text(encoding="utf-8"), **figure)

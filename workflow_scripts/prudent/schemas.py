@@ -123,6 +123,26 @@ SCHEMAS: dict[str, pa.Schema] = {
 
 # Tables in CSV: their columns, whether a cell may be empty, and whether an interval may be open.
 TEXT, NUMBER, MAYBE, BOUND = "text", "number", "number or nothing", "number, inf or nothing"
+KINDS = {
+    "ensemble": TEXT,
+    **dict.fromkeys(("accuracy_member", "accuracy_mean", "within_member", "within_mean"), MAYBE),
+    **dict.fromkeys(("sigma_ratio", "sigma_ratio_noise", "leave_one_out"), BOUND),
+    **dict.fromkeys(("leave_one_out_untrained", "leave_one_out_noise"), MAYBE),
+    **dict.fromkeys(("leave_one_out_beyond", "error_correlation"), MAYBE),
+    **dict.fromkeys(("ece_mean", "ece_mean_noise"), MAYBE),
+    **dict.fromkeys(("ece_scaled", "ece_scaled_noise"), MAYBE),
+}
+"""What is said of an ensemble."""
+EXACT = {
+    **dict.fromkeys(("kl_target", "replicates", "below"), NUMBER),
+    **dict.fromkeys(("gain", "gain_low", "gain_high", "sd", "sd_low", "sd_high"), MAYBE),
+    **dict.fromkeys(("difference", "difference_low", "difference_high", "p"), MAYBE),
+    **dict.fromkeys(("ratio", "ratio_low", "ratio_high"), BOUND),
+    **dict.fromkeys(("below_share", "below_share_low", "below_share_high"), MAYBE),
+    **dict.fromkeys(("quantile05", "cvar10", "effective_size", "sampling_sd", "half_shift"), MAYBE),
+}
+"""What is said of a method's optimal policies."""
+
 CSV_SCHEMAS: dict[str, dict[str, str]] = {
     "training_log": {
         **dict.fromkeys(("step", "kl", "kl_k3", "proxy_reward", "ensemble_reward"), NUMBER),
@@ -179,15 +199,10 @@ CSV_SCHEMAS: dict[str, dict[str, str]] = {
     },
     "exact_summary": {
         **dict.fromkeys(("level", "method", "control"), TEXT),
-        **dict.fromkeys(("kl_target", "replicates", "below"), NUMBER),
-        **dict.fromkeys(("gain", "gain_low", "gain_high", "sd", "sd_low", "sd_high"), MAYBE),
-        **dict.fromkeys(("difference", "difference_low", "difference_high", "p"), MAYBE),
-        **dict.fromkeys(("ratio", "ratio_low", "ratio_high"), BOUND),
-        **dict.fromkeys(("below_share", "below_share_low", "below_share_high"), MAYBE),
-        **dict.fromkeys(
-            ("quantile05", "cvar10", "effective_size", "sampling_sd", "half_shift"), MAYBE
-        ),
+        **EXACT,
     },
+    # The same of the draws of each ensemble.
+    "exact_kinds": {**dict.fromkeys(("ensemble", "method", "control"), TEXT), **EXACT},
     "best_of": {
         **dict.fromkeys(("level", "scorer"), TEXT),
         **dict.fromkeys(("replicate", "n", "kl", "gain"), NUMBER),
@@ -198,17 +213,8 @@ CSV_SCHEMAS: dict[str, dict[str, str]] = {
         **dict.fromkeys(("value", "low", "high", "noise", "noise_low", "noise_high"), BOUND),
         **dict.fromkeys(("untrained", "promised_low", "promised_high"), BOUND),
     },
-    "kinds": {
-        "ensemble": TEXT,
-        **dict.fromkeys(
-            ("accuracy_member", "accuracy_mean", "within_member", "within_mean"), MAYBE
-        ),
-        **dict.fromkeys(("sigma_ratio", "sigma_ratio_noise", "leave_one_out"), BOUND),
-        **dict.fromkeys(("leave_one_out_untrained", "leave_one_out_noise"), MAYBE),
-        **dict.fromkeys(("leave_one_out_beyond", "error_correlation"), MAYBE),
-        **dict.fromkeys(("ece_mean", "ece_mean_noise"), MAYBE),
-        **dict.fromkeys(("ece_scaled", "ece_scaled_noise"), MAYBE),
-    },
+    "kinds": KINDS,
+    "kinds_by_judge": {"judge": TEXT, **KINDS},
     "frequency": {
         "ensemble": TEXT,
         **dict.fromkeys(("bin", "count_low", "count_high", "n", "pairs"), NUMBER),
@@ -260,6 +266,12 @@ UNIT = {"unit": ("member", "ensemble")}
 TARGET = {"target": ("fixed", "reached", "missed")}
 POLICY, PAIR, HEAD = ("method", "seed"), ("section", "subset", "id"), ("ensemble", "head")
 
+OF_KINDS = {
+    **dict.fromkeys(("accuracy_member", "accuracy_mean"), SHARE),
+    **dict.fromkeys(("within_member", "within_mean"), CORRELATION),
+    **dict.fromkeys(("leave_one_out_beyond", "error_correlation"), CORRELATION),
+    **dict.fromkeys(("sigma_ratio", "sigma_ratio_noise"), COUNT),
+}
 ROWS: dict[str, Rows] = {
     "texts": Rows(key=(("text",),), words=SPLIT),
     "prompts": Rows(
@@ -321,6 +333,14 @@ ROWS: dict[str, Rows] = {
     ),
     "exact_summary": Rows(
         key=(("level", "kl_target", "method"),),
+        words={"control": ("no", "yes")},
+        ranges={
+            **dict.fromkeys(("kl_target", "replicates", "sd", "ratio", "below"), COUNT),
+            **dict.fromkeys(("below_share", "below_share_low", "below_share_high", "p"), SHARE),
+        },
+    ),
+    "exact_kinds": Rows(
+        key=(("ensemble", "kl_target", "method"),),
         words={"control": ("no", "yes")},
         ranges={
             **dict.fromkeys(("kl_target", "replicates", "sd", "ratio", "below"), COUNT),
@@ -395,15 +415,8 @@ ROWS: dict[str, Rows] = {
         empty=True,
     ),
     "diagnosis": Rows(key=(("ensemble", "quantity"),)),
-    "kinds": Rows(
-        key=(("ensemble",),),
-        ranges={
-            **dict.fromkeys(("accuracy_member", "accuracy_mean"), SHARE),
-            **dict.fromkeys(("within_member", "within_mean"), CORRELATION),
-            **dict.fromkeys(("leave_one_out_beyond", "error_correlation"), CORRELATION),
-            **dict.fromkeys(("sigma_ratio", "sigma_ratio_noise"), COUNT),
-        },
-    ),
+    "kinds": Rows(key=(("ensemble",),), ranges=OF_KINDS),
+    "kinds_by_judge": Rows(key=(("judge", "ensemble"),), ranges=OF_KINDS),
     # A judge of no words gives no counts.
     "frequency": Rows(
         key=(("ensemble", "bin"),),

@@ -24,6 +24,7 @@ from prudent.figures.inline import inline_svg
 from prudent.figures.page_tables import (
     Table,
     accuracy_table,
+    by_ensemble_table,
     components_table,
     diagnosis_table,
     exact_table,
@@ -138,6 +139,11 @@ would change a gain by (sd), and what half of the responses change the mean gain
 different replicates are independent, but their policies share members, so that their intervals are
 too short.
 """
+BY_ENSEMBLE_NOTE = """
+Mean gain of the optimal policies of each ensemble's draws, over the reference policy, by the judge;
+below it the ratio of the baseline's variance over the draws to the method's, with its 95% interval.
+A method that asks for a spread is not to be had of a single model.
+"""
 
 FREQUENCY_NOTE = """
 Responses are in bins of how often their rarest judgement word stands in the training pairs'
@@ -158,6 +164,7 @@ def render(
     summary: pd.DataFrame | None = None,
     tests: pd.DataFrame | None = None,
     components: pd.DataFrame | None = None,
+    exact_kinds: pd.DataFrame | None = None,
 ) -> str:
     """The whole page as HTML; without policies, what is known of the rewards.
 
@@ -166,8 +173,9 @@ def render(
         exact: a row a level, KL and method.
         verdict: what is found of each method.
         facts: what the run came from, names and values.
+        exact_kinds: a row an ensemble, KL and method, where every ensemble's were found.
     """
-    parts = {"Exact policies": _exact(exact)}
+    parts = {"Exact policies": [*_exact(exact), *_by_ensemble(exact_kinds)]}
     trained: dict[str, list[str]] = {}
     lead = f"{CLAIM} The baseline is {name_of(verdict.baseline)}."
     if policies is not None and summary is not None and tests is not None:
@@ -253,6 +261,17 @@ def _exact(exact: pd.DataFrame) -> list[Part]:
         title = f"{str(level).capitalize()}, KL {number(kl)}"
         parts.append(Part(exact_table(part), f"exact-{len(parts)}", title))
     return [*parts[:-1], parts[-1]._replace(note=" ".join(EXACT_NOTE.split()))]
+
+
+def _by_ensemble(exact: pd.DataFrame | None) -> list[Part]:
+    """A table a KL; nothing where only the scenario's ensemble has exact policies."""
+    if exact is None:
+        return []
+    note = " ".join(BY_ENSEMBLE_NOTE.split())
+    return [
+        Part(by_ensemble_table(part), f"ensembles-{n}", f"By every ensemble, KL {number(kl)}", note)
+        for n, (kl, part) in enumerate(exact.groupby("kl_target", sort=False))
+    ]
 
 
 def _template() -> jinja2.Template:

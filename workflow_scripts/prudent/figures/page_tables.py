@@ -241,6 +241,32 @@ def exact_table(exact: pd.DataFrame) -> Table:
     return Table(head, rows)
 
 
+def by_ensemble_table(exact: pd.DataFrame) -> Table:
+    """The methods at one KL by each ensemble that is checked: one row an ensemble."""
+    methods = list(dict.fromkeys(exact["method"]))
+    look, rows = looks(methods), []
+    for name, part in exact.groupby("ensemble", sort=False):
+        found = part.set_index("method")
+        row = [Cell(name_of(str(name)), f"{found['replicates'].max()} ensembles")]
+        for method in methods:
+            if method not in found.index or not np.isfinite(found.loc[method, "gain"]):
+                row.append(Cell(NOTHING))
+                continue
+            of = found.loc[method]
+            note = f"sd {decimals(of['sd'])}" if np.isfinite(of["sd"]) else ""
+            if np.isfinite(of["ratio"]):
+                ratio = _range(of["ratio_low"], of["ratio_high"], number)
+                note = f"variance ratio {number(of['ratio'])}\n{ratio}"
+            row.append(Cell(decimals(of["gain"]), note))
+        rows.append(row)
+    controls = set(exact.loc[exact["control"] == "yes", "method"])
+    head = [
+        Cell(name_of(method), "control" if method in controls else "", colour=look[method].colour)
+        for method in methods
+    ]
+    return Table([Cell("ensemble"), *head], rows)
+
+
 def diagnosis_table(diagnosis: pd.DataFrame) -> Table:
     """The diagnosis of the scenario's ensemble, which is the first, and of what is no one's own."""
     first = next((name for name in diagnosis["ensemble"] if name != OF_ALL), OF_ALL)

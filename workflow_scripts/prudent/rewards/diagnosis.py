@@ -170,6 +170,28 @@ def kinds_table(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["ensemble", *KINDS])
 
 
+def by_judge(
+    ensembles: Mapping[str, Sequence[Evidence]], scores: Mapping[str, np.ndarray], seed: int
+) -> pd.DataFrame:
+    """``kinds_table`` of the sampled responses by each of several judges, with the column judge.
+
+    A judge stands among the others' ensembles as a model of their scores. What needs no judge, on
+    labelled pairs, is left out. ``scores``: each judge's of the responses [P, R].
+    """
+    plain = {name: [one._replace(margins=None) for one in of] for name, of in ensembles.items()}
+    tables = []
+    for judge, truth in scores.items():
+        others = {
+            f"{other} judge": [Evidence(values[..., None])]
+            for other, values in scores.items()
+            if other != judge
+        }
+        table = kinds_table(diagnosis_table(plain | others, truth, seed))
+        table.insert(0, "judge", judge)
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)
+
+
 def beyond(found: pd.DataFrame) -> str:
     """The partial correlation that is given most, of one ensemble's rows by quantity."""
     choices = (disagreement.GIVEN_BOTH, disagreement.GIVEN_BEFORE, disagreement.GIVEN_NORM)

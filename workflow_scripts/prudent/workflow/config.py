@@ -110,6 +110,9 @@ class DiagnosisSettings(Settings):
     """Prompts."""
     responses: Annotated[int, Field(ge=2, le=100_000)] = 8
     """Responses per prompt."""
+    trained_judge: bool = False
+    """Whether a judge that is trained on the judge's share of the pairs is asked, too, so that what
+    it says of the ensembles stands beside what `judge.model` says."""
 
 
 class ExactMethod(Settings):
@@ -142,6 +145,9 @@ class ExactSettings(Settings):
     """KLs to the reference policy, in nats a response, at which methods are compared."""
     methods: dict[MethodName, ExactMethod] = {}
     """Methods beside those that are trained, by name."""
+    checked: bool = False
+    """Whether the optimal policies of every ensemble in `diagnosis.ensembles` are found, too, and
+    not only those of the ensemble that rewards the policies."""
 
 
 class JudgeSettings(Settings):
@@ -363,6 +369,18 @@ class Config(Settings):
                 "judge.model",
                 "is world, which knows the embedded world's prompts alone, and `prompts.sources` "
                 "are others; expected trained, or a folder or hub id of a reward model",
+            )
+        if self.judge.model == "trained" and self.diagnosis.trained_judge:
+            yield (
+                "diagnosis.trained_judge",
+                "is true and `judge.model` is trained, which is the same judge; expected another "
+                "judge, such as world, or false",
+            )
+        if self.diagnosis.trained_judge and self.preferences.judge == 0:
+            yield (
+                "diagnosis.trained_judge",
+                "is true and `preferences.judge` is 0, so no pairs are left to train it on; "
+                "expected a share above 0",
             )
         if self.judge.model == "trained" and self.preferences.judge == 0:
             yield (
