@@ -8,12 +8,13 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from children import run_snakemake
+import warm
 from cluster import HANG, Cluster, why_not
 from filelock import FileLock
 from xdist.scheduler import LoadFileScheduling
@@ -60,14 +61,25 @@ def environment(folder: Path, path: Path | None = None) -> dict[str, str]:
     return kept | {"HOME": str(folder), "PYTHONPATH": str(path or "")}
 
 
+def python() -> str:
+    """A Python that has imported already, which also Snakemake's jobs then are (warm.py)."""
+    return os.environ["PYTEST_WARM_PYTHON"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):  # workers share the server of who started them
+        place = Path(tempfile.mkdtemp(prefix="prudent-"))
+        command, server = warm.start(place)
+        os.environ["PYTEST_WARM_PYTHON"] = str(command)
+        config.add_cleanup(lambda: (server.kill(), server.wait(), shutil.rmtree(place)))
+
+
 def snakemake(folder: Path, *arguments: str, path: Path | None = None, **variables: str) -> Output:
     """Runs Snakemake in ``folder``, with some more variables in its environment."""
     given = environment(folder, path) | variables
-    if path is None:
-        return run_snakemake(folder, arguments, given)
     # Snakemake looks for its plugins when it is imported, so a path to some needs it afresh.
     return subprocess.run(
-        [sys.executable, "-m", "snakemake", *arguments],
+        [python() if path is None else sys.executable, "-m", "snakemake", *arguments],
         cwd=folder,
         env=given,
         capture_output=True,
@@ -83,7 +95,7 @@ def start(
     options = ("--profile", "slurm", "--slurm-init-seconds-before-status-checks", "5")
     with (folder / "snakemake.log").open("a") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "snakemake", *options, *arguments],
+            [python(), "-m", "snakemake", *options, *arguments],
             cwd=folder,
             env=environment(folder) | cluster.variables | variables,
             stdout=log,
