@@ -88,14 +88,21 @@ def snakemake(folder: Path, *arguments: str, path: Path | None = None, **variabl
 
 
 def start(
-    cluster: Cluster, folder: Path, *arguments: str, **variables: str
+    cluster: Cluster,
+    folder: Path,
+    *arguments: str,
+    executable: str | None = None,
+    **variables: str,
 ) -> subprocess.Popen[str]:
-    """Starts Snakemake on the cluster; its output goes to the file snakemake.log."""
+    """Starts Snakemake on the cluster; its output goes to the file snakemake.log.
+
+    Its jobs are run by the same ``executable``, by default the Python that has imported already.
+    """
     # Jobs here take seconds, so they are looked at more often than the profile says.
     options = ("--profile", "slurm", "--slurm-init-seconds-before-status-checks", "5")
     with (folder / "snakemake.log").open("a") as log:
         return subprocess.Popen(
-            [python(), "-m", "snakemake", *options, *arguments],
+            [executable or python(), "-m", "snakemake", *options, *arguments],
             cwd=folder,
             env=environment(folder) | cluster.variables | variables,
             stdout=log,

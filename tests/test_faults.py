@@ -4,6 +4,7 @@ Each test disturbs policies while they train on a real SLURM cluster, under the 
 compares weights and training logs with those of an undisturbed run on this machine.
 """
 
+import functools
 import hashlib
 import json
 import os
@@ -18,9 +19,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from cluster import HANG, Cluster, wait_for
-from conftest import ROOT, TINY, Make, environment, finish, snakemake, start
+from conftest import ROOT, TINY, Make, environment, finish, snakemake
+from conftest import start as start_with
 
 LONG = ("--configfile", TINY, str(ROOT / "tests/faults.yaml"))
+# What is killed, suspended and named here are processes, each with a Python of its own.
+start = functools.partial(start_with, executable=sys.executable)
 POLICIES = [f"{method}/seed{seed}" for method in ("vanilla", "variance_aware") for seed in range(3)]
 STEPS = 120
 
