@@ -261,10 +261,21 @@ def inputs_of_draws(name, first, draws):
         inputs["base"] = made(f"{R}/reward/base")
     inputs |= features_of_pairs(ensemble["kind"] in HEAD_KINDS)
     if models := models_of(ensemble):
-        members = range(first * models, (first + draws) * models)
-        of_member = f"{R}/reward/members/{name}/{{member}}"
-        inputs["members"] = expand(of_member, member=members)
+        firsts = [
+            draw * models + place
+            for draw in range(first, first + draws)
+            for place in range(0, models, ensemble_settings(ensemble)["per_job"])
+        ]
+        inputs["members"] = expand(f"{R}/reward/members/{name}/{{n}}", n=firsts)
     return inputs
+
+
+def members_of_job(wildcards):
+    """The numbers of the members that one job trains, all of one draw."""
+    ensemble = config["ensembles"][wildcards.ensemble]
+    first, models = int(wildcards.first), models_of(ensemble)
+    after = first + ensemble_settings(ensemble)["per_job"]
+    return list(range(first, min(after, (first // models + 1) * models)))
 
 
 def starts_from_base(ensemble):

@@ -59,16 +59,16 @@ rule compute_features:
         "../workflow_scripts/compute_features.py"
 
 
-rule train_member:
-    """One independent reward model of an ensemble: its own head, data order, labels, backbone."""
+rule train_members:
+    """Independent reward models of an ensemble: own heads, data orders, labels, backbones."""
     input:
         preferences=f"{R}/data/preferences.parquet",
         backbone=backbone(config["reward"]),
         base=start_of_member,
     output:
-        checkpoint=directory(f"{R}/reward/members/{{ensemble}}/{{member}}"),
+        checkpoints=directory(f"{R}/reward/members/{{ensemble}}/{{first}}"),
     log:
-        f"{R}/logs/train_member/{{ensemble}}/{{member}}.log",
+        f"{R}/logs/train_members/{{ensemble}}/{{first}}.log",
     cache: bool(CACHE)
     conda:
         ENVIRONMENT
@@ -80,13 +80,13 @@ rule train_member:
         reward=portable(config["reward"]),
         settings=settings_of_ensemble,
         content=content_of(config["reward"]["checkpoint"], memory),
-        member=lambda wildcards: int(wildcards.member),
+        members=members_of_job,
         seed=config["seed"],
-        code=code_digest("train_member"),
+        code=code_digest("train_members"),
     message:
-        "Training member {wildcards.member} of {wildcards.ensemble}"
+        "Training members {params.members} of {wildcards.ensemble}"
     script:
-        "../workflow_scripts/train_member.py"
+        "../workflow_scripts/train_members.py"
 
 
 rule train_ensemble:

@@ -57,7 +57,7 @@ def jobs(
     rule, so many independent reward models, so many replicates of the ensemble, and so many figures
     with the page that holds them."""
     answered = methods + ("respond_reference" in rules)
-    counts = {"train_policy": policies, "respond": methods, "train_member": members}
+    counts = {"train_policy": policies, "respond": methods, "train_members": members}
     counts |= {"judge_responses": answered, "reward_responses": answered}
     counts["train_replicate"] = replicates
     counts |= {"plot_figure": figures, "write_page": min(figures, 1)} | dict.fromkeys(rules, 1)
@@ -132,7 +132,7 @@ def test_imdb_scenario(project, tmp_path):
 
 def test_scenario_of_all_ensembles(project):
     """Three draws of independent members, and two averages of five, for the rewards alone."""
-    expected = jobs(0, 0, OF_REWARDS, figures=9, members=3 * 10 + 2 * 5)
+    expected = jobs(0, 0, OF_REWARDS, figures=9, members=3 * 2 + 2)
     arguments = ("--configfile", "scenarios/ensembles.yaml")
     overlay = (ROOT / "scenarios/ensembles.yaml").read_text(encoding="utf-8")
     checked = yaml.safe_load(overlay)["diagnosis"]["ensembles"]
@@ -178,6 +178,7 @@ def test_a_run_without_policies_ends_with_the_check_of_the_rewards(project, tmp_
         ("heads", {}, FEATURES, 0),
         ("gaussian", {}, FEATURES, 0),
         ("members", {"count": 3, "draws": 2}, set(), 6),
+        ("members", {"count": 3, "draws": 2, "per_job": 2}, set(), 4),
         ("warm", {"models": 4, "draws": 2}, set(), 8),
         ("adapters", {}, set(), 0),
         ("adapters", {"start": "base"}, set(), 0),

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 import train_ensemble
-import train_member
+import train_members
 import train_replicate
 from tiny_material import REWARD, save_backbone, tiny_pairs
 from tiny_models import tiny_model, tiny_prompts, tiny_tokenizer
@@ -37,22 +37,22 @@ def files(tmp_path_factory) -> Path:
     save_backbone(folder / "backbone")
     pairs = read_table(folder / "preferences.parquet", "preferences")
     train_reward_model(pairs, "train", folder / "backbone", REWARD, SEED, folder / "base")
-    for member in range(COUNT * DRAWS):
-        train_member.main(member_args(folder, member))
+    for draw in range(DRAWS):
+        train_members.main(member_args(folder, *range(draw * COUNT, (draw + 1) * COUNT)))
     return folder
 
 
-def member_args(folder: Path, member: int, **changes) -> train_member.Args:
+def member_args(folder: Path, *members: int, **changes) -> train_members.Args:
     given = {
         "preferences": folder / "preferences.parquet",
         "backbone": folder / "backbone",
-        "checkpoint": folder / f"pool/{member}",
+        "checkpoints": folder / f"pool/{members[0]}",
         "settings": KINDS["members"]().model_dump(),
         "reward": REWARD.model_dump(),
-        "member": member,
+        "members": list(members),
         "seed": SEED,
     }
-    return train_member.Args(**given | changes)
+    return train_members.Args(**given | changes)
 
 
 def ensemble_args(folder: Path, kind: str, output: Path, **changes) -> train_ensemble.Args:
@@ -72,7 +72,12 @@ def ensemble_args(folder: Path, kind: str, output: Path, **changes) -> train_ens
 
 
 def pool(folder: Path) -> list[Path]:
-    return [folder / f"pool/{member}" for member in range(COUNT * DRAWS)]
+    """The folders of the jobs that trained the members."""
+    return [folder / f"pool/{draw * COUNT}" for draw in range(DRAWS)]
+
+
+def members(folder: Path) -> list[Path]:
+    return [path for job in pool(folder) for path in draws_of(job)]
 
 
 # --- Members --------------------------------------------------------------------------------------
@@ -82,15 +87,15 @@ def test_a_member_is_what_the_library_trains(files, tmp_path):
     pairs = read_table(files / "preferences.parquet", "preferences")
     given = Material(pairs, files / "backbone", REWARD)
     losses = kind_members.train_member(given, KINDS["members"](), SEED, 1, tmp_path / "one")
-    written = read_csv(files / "pool/1/losses.csv", "member_losses")
+    written = read_csv(files / "pool/0/1/losses.csv", "member_losses")
     pd.testing.assert_frame_equal(
         written, losses.reset_index(drop=True), check_dtype=False, rtol=1e-6
     )
-    expected, found = (load_rewards(path) for path in (tmp_path / "one", files / "pool/1"))
+    expected, found = (load_rewards(path) for path in (tmp_path / "one", files / "pool/0/1"))
     texts = SAID, [" w7 w9"] * len(SAID)
     assert torch.equal(found(*texts).mean, expected(*texts).mean)
-    assert not torch.equal(found(*texts).mean, load_rewards(files / "pool/0")(*texts).mean)
-    sheet = json.loads((files / "pool/1/metadata.json").read_text())
+    assert not torch.equal(found(*texts).mean, load_rewards(files / "pool/0/0")(*texts).mean)
+    sheet = json.loads((files / "pool/0/1/metadata.json").read_text())
     assert set(sheet["inputs"]) == {"preferences", "backbone"}
     assert (sheet["settings"]["member"], sheet["settings"]["seed"]) == (1, SEED)
     assert sheet["settings"]["learning_rate"] == REWARD.learning_rate
@@ -100,13 +105,13 @@ def test_a_member_of_an_average_starts_from_the_base_model(files, tmp_path, monk
     """Its settings have keys besides those of a member."""
     settings = KINDS["warm"]().model_dump()
     assert settings["start"] == "base" and "models" in settings
-    out = {"checkpoint": tmp_path / "one", "settings": settings}
+    out = {"checkpoints": tmp_path / "one", "settings": settings}
     with pytest.raises(InputError, match="needs a base reward model, and none is given"):
-        train_member.main(member_args(files, 0, **out))
+        train_members.main(member_args(files, 0, **out))
     monkeypatch.setattr(precision, "native", lambda device: False)
     reward = REWARD.replace(bfloat16="auto").model_dump()
-    train_member.main(member_args(files, 0, **out, base=files / "base", reward=reward))
-    sheet = json.loads((tmp_path / "one/metadata.json").read_text())
+    train_members.main(member_args(files, 0, **out, base=files / "base", reward=reward))
+    sheet = json.loads((tmp_path / "one/0/metadata.json").read_text())
     assert set(sheet["inputs"]) == {"preferences", "backbone", "base"}
     assert "models" not in sheet["settings"]
     assert sheet["settings"]["bfloat16"] is False, "what was asked for, and not what was done"
@@ -119,7 +124,7 @@ def test_draws_of_members_share_no_member(files, tmp_path):
     args = ensemble_args(files, "members", tmp_path, members=pool(files))
     train_ensemble.main(args)
     texts = SAID, [" w7 w9", " w8 w3", " w10", " w11 w7", " w8", " w12"]
-    alone = [load_rewards(path)(*texts).mean[:, 0] for path in pool(files)]
+    alone = [load_rewards(path)(*texts).mean[:, 0] for path in members(files)]
     assert len(draws_of(args.ensemble)) == DRAWS
     for draw, path in enumerate(draws_of(args.ensemble)):
         mean = load_rewards(path)(*texts).mean
@@ -139,7 +144,7 @@ def test_an_average_takes_the_models_of_its_draw(files, tmp_path):
     args = ensemble_args(files, "warm", tmp_path, settings=settings, members=pool(files))
     train_ensemble.main(args)
     name = "transformer.h.0.mlp.c_fc.weight"
-    single = [load_rewards(path).model.state_dict()[name] for path in pool(files)]
+    single = [load_rewards(path).model.state_dict()[name] for path in members(files)]
     for draw, path in enumerate(draws_of(args.ensemble)):
         ensemble = load_rewards(path)
         assert ensemble.heads == 1

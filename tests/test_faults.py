@@ -235,12 +235,15 @@ def test_two_at_once_and_snakemake_killed_while_its_jobs_run(cluster, project, u
     # They are held while others start, which on a busy machine takes as long as they do.
     held = [jobs_of(cluster, project, policy)[0]["JobId"] for policy in policies]
     cluster.run("scontrol", "suspend", ",".join(held))
-    refused = resume(cluster, project, *arguments)
-    assert refused.returncode == 1
-    assert f"Snakemake still runs here, process {process.pid}" in refused.stderr
-    output = finish(start(cluster, project, *arguments), project, status=1)
-    assert "make sure that no other Snakemake process is trying to create the same files" in output
-    cluster.run("scontrol", "resume", ",".join(held))
+    try:
+        refused = resume(cluster, project, *arguments)
+        assert refused.returncode == 1
+        assert f"Snakemake still runs here, process {process.pid}" in refused.stderr
+        output = finish(start(cluster, project, *arguments), project, status=1)
+        told = "make sure that no other Snakemake process is trying to create the same files"
+        assert told in output
+    finally:  # whoever waits for them would wait for ever
+        cluster.run("scontrol", "resume", ",".join(held))
     process.kill()
     process.wait()
     resumed = resume(cluster, project, *arguments)

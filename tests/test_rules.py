@@ -33,7 +33,7 @@ ORDER = ORDER.split()
 
 
 # Of an ensemble its settings count, and not its name: equal settings make equal members.
-WILDCARDS_IN_FUNCTIONS = {"train_member": {"ensemble"}}
+WILDCARDS_IN_FUNCTIONS = {"train_members": {"ensemble", "first"}}
 
 
 def rule_texts() -> dict[str, str]:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from prudent.precision import decided
 from prudent.rewards.features import check_sidecar
-from prudent.rewards.loading import train_function
+from prudent.rewards.loading import draws_of, train_function
 from prudent.rewards.material import Material
 from prudent.rewards.settings import KINDS, RewardSettings
 from prudent.tables import file_digest, metadata, read_table, write_csv, write_json, write_text
@@ -33,7 +33,7 @@ class Args:
     base: Path | None = None  # checkpoint of the base reward model
     features: Path | None = None  # of the pairs, by the base reward model
     sidecar: Path | None = None  # what they are of
-    members: list[Path] = field(default_factory=list)  # independent reward models of all draws
+    members: list[Path] = field(default_factory=list)  # folders of all draws' reward models
     threads: int = 1  # of the CPU
 
 
@@ -56,11 +56,12 @@ def main(args: Args) -> None:
     given = {name: getattr(args, name) for name in INPUTS if getattr(args, name)}
     sheet = metadata(said, **given)
     train = train_function(args.kind)
-    each = len(args.members) // args.draws
+    models = [model for folder in args.members for model in draws_of(folder)]
+    each = len(models) // args.draws
     losses = []
     for place in range(args.draws):
         draw = args.first + place
-        members = tuple(args.members[place * each : (place + 1) * each])
+        members = tuple(models[place * each : (place + 1) * each])
         path = args.ensemble / str(draw)
         of_draw = replace(material, members=members)
         losses.append(train(of_draw, settings, args.size, args.seed, draw, path))

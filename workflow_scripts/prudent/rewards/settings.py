@@ -150,6 +150,8 @@ class MemberSettings(Settings):
     start: Literal["backbone", "base"] = "backbone"
     """What members start from: the backbone, each with a fresh head of its own, or the trained base
     reward model with its head."""
+    per_job: Count = 1
+    """Members that one job trains: more, where one takes less time than a job's start."""
 
 
 class AdapterSettings(Settings):

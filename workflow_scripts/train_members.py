@@ -1,4 +1,4 @@
-"""Train one independent reward model of an ensemble."""
+"""Train some independent reward models of an ensemble, one after the other."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,17 +8,17 @@ from prudent.precision import decided
 from prudent.rewards.kinds.members import train_member
 from prudent.rewards.material import Material
 from prudent.rewards.settings import MemberSettings, RewardSettings
-from prudent.tables import metadata, read_table, write_json
+from prudent.tables import atomic_path, metadata, read_table, write_json
 from prudent.workflow import entry
 
 
 @dataclass
 class Args:
     preferences: Path  # table of pairs
-    checkpoint: Path  # written
+    checkpoints: Path  # folder of theirs, written
     settings: dict[str, Any]  # of the kind members or warm
     reward: dict[str, Any]  # section `reward` of the configuration
-    member: int  # its number
+    members: list[int]  # their numbers
     seed: int  # of the study
     backbone: Path | None = None  # checkpoint to start from, if it is local
     base: Path | None = None  # checkpoint of the base reward model, where members start from it
@@ -34,12 +34,14 @@ def main(args: Args) -> None:
         reward=reward,
         base=args.base,
     )
-    train_member(material, MemberSettings(**known), args.seed, args.member, args.checkpoint)
     inputs = {"preferences": args.preferences}
     inputs |= {name: path for name in STARTS if (path := getattr(args, name))}
-    said = {**args.reward, "bfloat16": reward.bfloat16, **known}
-    said |= {"member": args.member, "seed": args.seed}
-    write_json(metadata(said, **inputs), args.checkpoint / "metadata.json")
+    said = {**args.reward, "bfloat16": reward.bfloat16, **known, "seed": args.seed}
+    with atomic_path(args.checkpoints) as folder:
+        for member in args.members:
+            path = folder / str(member)
+            train_member(material, MemberSettings(**known), args.seed, member, path)
+            write_json(metadata(said | {"member": member}, **inputs), path / "metadata.json")
 
 
 STARTS = ("backbone", "base")
