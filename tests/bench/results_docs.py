@@ -1,11 +1,14 @@
-"""Writes what the default run says into the manual: numbers, sentences and pictures.
+"""Writes what a run says into the manual: numbers, sentences and pictures.
 
 `make results-docs`, after `make run`, copies the pictures to scenarios/pictures and writes the
-parts of README.md, docs/results.md and docs/exact.md that stand between marks.
+parts of README.md, docs/results.md and docs/exact.md that stand between marks. `make results-docs
+SCENARIO=ensembles`, after that scenario's run, does so with docs/embedded-world.md.
 """
 
 from __future__ import annotations
 
+import base64
+import json
 import re
 import shutil
 import sys
@@ -20,9 +23,11 @@ from prudent.analysis.findings import findings  # noqa: E402
 from prudent.analysis.verdict import read_verdicts  # noqa: E402
 from prudent.analysis.wording import name_of, number, p_value  # noqa: E402
 from prudent.figures.page_tables import decimals, methods_table  # noqa: E402
+from prudent.rewards.loading import draws_of  # noqa: E402
 from prudent.tables import read_csv  # noqa: E402
 
 RESULTS = ROOT / "results/embedded"
+KINDS = ROOT / "results/ensembles"
 PICTURES = ROOT / "scenarios/pictures"
 KEPT = {"rulegraph", "bench", "kinds"}
 """Pictures that other commands make."""
@@ -99,6 +104,104 @@ def _row(row: dict) -> list[str]:
     ]
 
 
+ROWS = {
+    "accuracy on unseen pairs: one member, mean": ("accuracy_member", "accuracy_mean"),
+    "within-prompt correlation with the truth: one member, mean": ("within_member", "within_mean"),
+    "error correlation between members": ("error_correlation",),
+    "sigma: 90th over 10th percentile (constant sigma)": ("sigma_ratio", "sigma_ratio_noise"),
+    "leave-one-out sigma and error: rank correlation (constant sigma)": (
+        *("leave_one_out", "leave_one_out_noise"),
+    ),
+    "the same before training": ("leave_one_out_untrained",),
+    "the same beyond the feature norm and sigma before training": ("leave_one_out_beyond",),
+    "calibration error of the mean after one temperature (perfect calibration)": (
+        *("ece_scaled", "ece_scaled_noise"),
+    ),
+}
+"""What the table of the kinds says of each: a value, or two, of which noise stands in brackets."""
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [f"| {' | '.join(row)} |" for row in (head, *rows)]
+    lines.insert(1, "|" + "---|" * len(head))
+    return "\n".join(lines) + "\n"
+
+
+def _values(row: pd.Series, columns: tuple[str, ...]) -> str:
+    if row[list(columns)].isna().all():
+        return "–"
+    first, *more = (f"{row[name]:.3f}" for name in columns)
+    form = " ({})" if columns[-1].endswith("_noise") else ", {}"
+    return first + "".join(map(form.format, more))
+
+
+def kinds() -> str:
+    """What each ensemble's spread knows, and what a draw of it takes."""
+    found = read_csv(KINDS / "reward/kinds.csv", "kinds").set_index("ensemble")
+    rows = [
+        [quantity, *(_values(found.loc[name], columns) for name in found.index)]
+        for quantity, columns in ROWS.items()
+    ]
+    rows.append(["seconds of a draw", *(seconds(name) for name in found.index)])
+    return table(["quantity", *found.index], rows)
+
+
+def seconds(name: str) -> str:
+    """What the jobs of one draw took, their start included."""
+    benchmark = KINDS / f"benchmarks/train_ensemble/{name}.tsv"
+    if not benchmark.exists():  # the replicates'
+        return "–"
+    draws = len(draws_of(KINDS / f"reward/ensembles/{name}"))
+    spent = pd.read_csv(benchmark, sep="\t")["s"].sum()
+    for folder in (KINDS / f"reward/members/{name}").glob("*"):
+        # Jobs that are cached have no benchmark, but Snakemake knows when they began and ended.
+        record = base64.urlsafe_b64encode(str(folder.relative_to(ROOT)).encode()).decode()
+        told = json.loads((ROOT / ".snakemake/metadata" / record).read_text())
+        spent += told["endtime"] - told["starttime"]
+    return f"{spent / draws:.0f}"
+
+
+def kinds_by_judge() -> str:
+    """What either judge says of each ensemble."""
+    found = read_csv(KINDS / "reward/kinds_by_judge.csv", "kinds_by_judge")
+    judges = list(dict.fromkeys(found["judge"]))
+    wide = found.set_index(["judge", "ensemble"])
+    rows = []
+    for name in dict.fromkeys(found["ensemble"]):
+        cells = []
+        for column in ("within_member", "within_mean", "error_correlation", "leave_one_out"):
+            for judge in judges:
+                known = (judge, name) in wide.index
+                value = wide.loc[(judge, name), column] if known else float("nan")
+                cells.append("–" if pd.isna(value) else f"{value:.3f}")
+        rows.append([name, *cells])
+    quantities = ("one member", "mean", "errors correlate", "sigma and error")
+    return table(["ensemble", *(f"{q}: {j}" for q in quantities for j in judges)], rows)
+
+
+def kinds_gain() -> str:
+    """What the optimal policies by each ensemble gain, at the larger KL."""
+    found = read_csv(KINDS / "exact/kinds.csv", "exact_kinds")
+    found = found[found["kl_target"] == found["kl_target"].max()]
+    methods = list(dict.fromkeys(found["method"]))
+    wide = found.set_index(["ensemble", "method"])
+    rows = []
+    for name in dict.fromkeys(found["ensemble"]):
+        cells = []
+        for method in methods:
+            if (name, method) not in wide.index:
+                cells.append("–")
+                continue
+            row = wide.loc[(name, method)]
+            text = f"{row['gain']:.3f}"
+            if pd.notna(row["ratio"]):
+                low, high = number(row["ratio_low"]), number(row["ratio_high"])
+                text += f"; {number(row['ratio'])} ({low} to {high})"
+            cells.append(text)
+        rows.append([name, *cells])
+    return table(["ensemble", *map(name_of, methods)], rows)
+
+
 def written(page: Path, **parts: str) -> None:
     """Puts each part between its marks."""
     text = page.read_text(encoding="utf-8")
@@ -111,6 +214,11 @@ def written(page: Path, **parts: str) -> None:
 
 def main() -> None:
     """Writes all parts, and copies all pictures that a page shows."""
+    if sys.argv[1:] == ["ensembles"]:
+        parts = {"kinds": kinds(), "judges": kinds_by_judge(), "gains": kinds_gain()}
+        written(ROOT / "docs/embedded-world.md", **parts)
+        shutil.copyfile(KINDS / "figures/kinds.png", PICTURES / "kinds.png")
+        return
     trained = list(read_csv(RESULTS / "summary/summary.csv", "summary")["method"])
     written(ROOT / "README.md", verdict=sentences([*trained, FIRST]))
     written(ROOT / "docs/results.md", verdict=sentences(), trained=trained_policies())
