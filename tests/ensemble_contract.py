@@ -5,6 +5,7 @@ A kind's tests inherit from `EnsembleContract` and give a checkpoint of `MEMBERS
 
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from tiny_material import tiny_material
 from tiny_rewards import random_texts
 
 from prudent.errors import InputError
 from prudent.rewards.interface import Rewards
 from prudent.rewards.loading import load_rewards
+from prudent.rewards.material import Material
 
 PROMPTS, RESPONSES = random_texts(17, seed=3), random_texts(17, seed=4)
 
@@ -178,3 +181,41 @@ class EnsembleContract:
             load_rewards(copy).untrained(request.getfixturevalue("backbone"))
         file.unlink()
         assert load_rewards(copy).untrained(request.getfixturevalue("backbone")) is None
+
+
+class FrozenBaseContract(EnsembleContract):
+    """Of members on the frozen body of a base model, trained in draw 1 of seed 5."""
+
+    MEMBERS = 3
+    TRAINED = True
+
+    @staticmethod
+    def train(given: Material, path: Path) -> pd.DataFrame:
+        raise NotImplementedError
+
+    @pytest.fixture(scope="class", params=["gpt2", "bert"])
+    def given(self, request, tmp_path_factory) -> Material:
+        return tiny_material(tmp_path_factory.mktemp(request.param), request.param)
+
+    @pytest.fixture(scope="class")
+    def backbone(self, given) -> Path:
+        return given.backbone
+
+    @pytest.fixture(scope="class")
+    def checkpoint(self, given, tmp_path_factory) -> Path:
+        path = tmp_path_factory.mktemp("ensemble") / "ensemble"
+        losses = self.train(given, path)
+        assert set(losses["ensemble"]) == {1} and set(losses["head"]) == {0, 1, 2}
+        assert losses["loss"].notna().all()
+        return path
+
+    def test_material_without_what_it_needs_is_refused(self, given, tmp_path):
+        missing = {"base": "base reward model", "features": "the pairs' features"}
+        for name, says in missing.items():
+            with pytest.raises(InputError, match=f"this kind of ensemble needs .*{says}"):
+                self.train(replace(given, **{name: None}), tmp_path / "ensemble")
+
+    def test_without_training_pairs_it_is_refused(self, given, tmp_path):
+        features = replace(given.features, split=["validation"] * len(given.features.split))
+        with pytest.raises(InputError, match="no training pairs"):
+            self.train(replace(given, features=features), tmp_path / "ensemble")

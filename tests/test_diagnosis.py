@@ -622,6 +622,17 @@ def test_an_ensembles_numbers_depend_on_no_other():
     assert (again["low"] != alone["low"])[alone["low"].notna()].any()
 
 
+def test_without_resamples_the_values_stay_and_have_no_interval(capsys):
+    ensembles, truth = evidence()
+    given = {"base": ensembles["heads"][0].margins[:, 0]}
+    table = diagnosis_table(ensembles, truth, 3, **given)
+    plain = diagnosis_table(ensembles, truth, 3, **given, resamples=0, progress="checked")
+    pd.testing.assert_series_equal(plain["value"], table["value"])
+    assert plain[["low", "high"]].isna().all(axis=None)
+    assert plain["noise"].notna().tolist() == table["noise"].notna().tolist()
+    assert "checked: 100%" in capsys.readouterr().err
+
+
 def test_numbers_are_averaged_over_an_ensembles_draws():
     ensembles, truth = evidence()
     (first,) = ensembles["heads"]

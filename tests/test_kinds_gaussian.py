@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from ensemble_contract import PROMPTS, RESPONSES, EnsembleContract, close
+from ensemble_contract import PROMPTS, RESPONSES, FrozenBaseContract, close
 from safetensors.torch import load_file, save_file
 from scipy import integrate, stats
-from tiny_material import tiny_features, tiny_layer, tiny_material
+from tiny_material import tiny_features, tiny_layer
 from torch import nn
 
 from prudent.errors import InputError
@@ -26,7 +26,6 @@ from prudent.rewards.kinds.gaussian import (
     train_gaussians,
 )
 from prudent.rewards.loading import load_rewards
-from prudent.rewards.material import Material
 from prudent.rewards.models import final_linear
 from prudent.rewards.settings import GaussianSettings
 
@@ -149,11 +148,7 @@ def test_the_first_validation_row_is_that_of_the_heads_as_they_began():
     np.testing.assert_allclose(first["accuracy"], (margins > 0).float().mean(0), rtol=1e-6)
 
 
-def test_without_training_pairs_and_with_losses_that_are_not_finite_it_is_refused():
-    features = tiny_features()
-    features.split[:] = ["validation"] * 60
-    with pytest.raises(InputError, match="no training pairs"):
-        train_gaussians(features, tiny_layer(), SETTINGS, 3, 11, 0)
+def test_losses_that_are_not_finite_are_refused():
     with pytest.raises(InputError, match="expected a finite one; .* gaussian.learning_rate"):
         wide = replace(tiny_features(), chosen=tiny_features().chosen * 1e30)
         train_gaussians(wide, tiny_layer(), SETTINGS.replace(learning_rate=1e10), 3, 11, 0)
@@ -162,25 +157,10 @@ def test_without_training_pairs_and_with_losses_that_are_not_finite_it_is_refuse
 # --- as a kind of ensemble ------------------------------------------------------------------------
 
 
-class TestGaussian(EnsembleContract):
-    """On the frozen body of a base model."""
-
-    MEMBERS = 3
-    TRAINED = True
-
-    @pytest.fixture(scope="class", params=["gpt2", "bert"])
-    def given(self, request, tmp_path_factory) -> Material:
-        return tiny_material(tmp_path_factory.mktemp(request.param), request.param)
-
-    @pytest.fixture(scope="class")
-    def backbone(self, given) -> Path:
-        return given.backbone
-
-    @pytest.fixture(scope="class")
-    def checkpoint(self, given, tmp_path_factory) -> Path:
-        path = tmp_path_factory.mktemp("ensemble") / "ensemble"
-        train(given, SETTINGS, 3, 5, 1, path)
-        return path
+class TestGaussian(FrozenBaseContract):
+    @staticmethod
+    def train(given, path):
+        return train(given, SETTINGS, 3, 5, 1, path)
 
     def test_it_is_what_was_trained_on_the_base_models_features(self, given, ensemble, rewards):
         base = RewardEnsemble.load(given.base)

@@ -3,12 +3,11 @@
 import itertools
 import math
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from ensemble_contract import PROMPTS, RESPONSES, EnsembleContract, close
+from ensemble_contract import PROMPTS, RESPONSES, FrozenBaseContract, close
 from tiny_material import tiny_material
 from torch import nn
 
@@ -18,7 +17,7 @@ from prudent.rewards.features import save_features
 from prudent.rewards.interface import Rewards
 from prudent.rewards.kinds import heads as kind
 from prudent.rewards.kinds.heads import HeadSettings, train_heads
-from prudent.rewards.material import Material, draw_labels
+from prudent.rewards.material import draw_labels
 from prudent.seeding import generator
 from prudent.tables import file_digest
 
@@ -161,12 +160,6 @@ def test_without_validation_pairs_there_are_no_validation_losses():
     assert set(heads.losses["split"]) == {"train"}
 
 
-def test_without_training_pairs_it_is_refused():
-    chosen, rejected, _, probability = features()
-    with pytest.raises(InputError, match="no training pairs"):
-        train(data=(chosen, rejected, torch.zeros(N, dtype=torch.bool), probability))
-
-
 def test_training_ends_after_the_epoch_whose_mean_loss_is_low_enough():
     full = train().losses
     full = full[full["split"] == "train"]
@@ -248,26 +241,10 @@ def test_heads_whose_loss_is_not_finite_are_refused():
 # --- as a kind of ensemble ------------------------------------------------------------------------
 
 
-class TestTrainedHeads(EnsembleContract):
-    """On the frozen body of a base model."""
-
-    MEMBERS = 3
-    TRAINED = True
-
-    @pytest.fixture(scope="class", params=["gpt2", "bert"])
-    def given(self, request, tmp_path_factory) -> Material:
-        return tiny_material(tmp_path_factory.mktemp(request.param), request.param)
-
-    @pytest.fixture(scope="class")
-    def backbone(self, given) -> Path:
-        return given.backbone
-
-    @pytest.fixture(scope="class")
-    def checkpoint(self, given, tmp_path_factory) -> Path:
-        path = tmp_path_factory.mktemp("ensemble") / "ensemble"
-        losses = kind.train(given, SETTINGS, 3, 5, 1, path)
-        assert set(losses["ensemble"]) == {1} and set(losses["head"]) == {0, 1, 2}
-        return path
+class TestTrainedHeads(FrozenBaseContract):
+    @staticmethod
+    def train(given, path):
+        return kind.train(given, SETTINGS, 3, 5, 1, path)
 
     def test_before_its_training_it_is_the_initial_weights(self, given, ensemble, backbone):
         base = RewardEnsemble.load(given.base)
@@ -277,13 +254,6 @@ class TestTrainedHeads(EnsembleContract):
         sides = torch.cat([given.features.chosen[mask], given.features.rejected[mask]])
         expected = features @ weight.T - (sides @ weight.T).mean(0)
         close(ensemble.untrained(backbone)(PROMPTS, RESPONSES), Rewards(expected, None, features))
-
-
-def test_material_without_what_heads_need_is_refused(tmp_path):
-    given = tiny_material(tmp_path)
-    for missing, says in (({"base": None}, "base reward model"), ({"features": None}, "features")):
-        with pytest.raises(InputError, match=says):
-            kind.train(replace(given, **missing), SETTINGS, 3, 5, 0, tmp_path / "heads")
 
 
 def test_stored_labels_are_those_of_ensemble_0_with_streams_of_ones_own(tmp_path):

@@ -1,20 +1,16 @@
 """Draws from the Laplace posterior of the last layer."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
-from ensemble_contract import PROMPTS, RESPONSES, EnsembleContract, close
+from ensemble_contract import PROMPTS, RESPONSES, FrozenBaseContract, close
 from scipy import integrate
-from tiny_material import tiny_features, tiny_layer, tiny_material
+from tiny_material import tiny_features, tiny_layer
 
-from prudent.errors import InputError
 from prudent.rewards.ensemble import RewardEnsemble
 from prudent.rewards.features import extract
 from prudent.rewards.interface import Rewards
 from prudent.rewards.kinds.last_layer import draw_heads, posterior, train
-from prudent.rewards.material import Material
 from prudent.rewards.models import final_linear
 from prudent.rewards.settings import LastLayerSettings
 
@@ -99,32 +95,10 @@ def test_the_table_of_losses_is_before_and_after():
     )
 
 
-def test_without_training_pairs_it_is_refused():
-    features = tiny_features()
-    features.split[:] = ["validation"] * 60
-    with pytest.raises(InputError, match="no training pairs"):
-        draw_heads(features, tiny_layer(), SETTINGS, 3, 3, 0)
-
-
-class TestLastLayer(EnsembleContract):
-    """On the frozen body of a base model."""
-
-    MEMBERS = 3
-    TRAINED = True
-
-    @pytest.fixture(scope="class", params=["gpt2", "bert"])
-    def given(self, request, tmp_path_factory) -> Material:
-        return tiny_material(tmp_path_factory.mktemp(request.param), request.param)
-
-    @pytest.fixture(scope="class")
-    def backbone(self, given) -> Path:
-        return given.backbone
-
-    @pytest.fixture(scope="class")
-    def checkpoint(self, given, tmp_path_factory) -> Path:
-        path = tmp_path_factory.mktemp("ensemble") / "ensemble"
-        train(given, SETTINGS, 3, 5, 1, path)
-        return path
+class TestLastLayer(FrozenBaseContract):
+    @staticmethod
+    def train(given, path):
+        return train(given, SETTINGS, 3, 5, 1, path)
 
     def test_it_is_what_was_drawn_on_the_base_models_features(self, given, rewards):
         base = RewardEnsemble.load(given.base)

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from ensemble_contract import PROMPTS, RESPONSES, EnsembleContract, close
+from ensemble_contract import PROMPTS, RESPONSES, FrozenBaseContract, close
 from safetensors.torch import load_file, save_file
-from tiny_material import tiny_features, tiny_material
+from tiny_material import tiny_features
 from torch import nn
 
 from prudent.errors import InputError
@@ -18,7 +18,6 @@ from prudent.rewards.features import extract
 from prudent.rewards.interface import Rewards
 from prudent.rewards.kinds.mlp import begin, forward, train, train_networks
 from prudent.rewards.loading import load_rewards
-from prudent.rewards.material import Material
 from prudent.rewards.settings import MLPSettings
 
 SETTINGS = MLPSettings(
@@ -105,32 +104,10 @@ def test_training_hangs_on_the_seed_and_the_ensemble_and_learns():
     assert not plain["offsets"].any()
 
 
-def test_without_training_pairs_it_is_refused():
-    features = tiny_features()
-    features.split[:] = ["validation"] * 60
-    with pytest.raises(InputError, match="no training pairs"):
-        train_networks(features, SETTINGS, 3, 11, 0)
-
-
-class TestMLP(EnsembleContract):
-    """On the frozen body of a base model."""
-
-    MEMBERS = 3
-    TRAINED = True
-
-    @pytest.fixture(scope="class", params=["gpt2", "bert"])
-    def given(self, request, tmp_path_factory) -> Material:
-        return tiny_material(tmp_path_factory.mktemp(request.param), request.param)
-
-    @pytest.fixture(scope="class")
-    def backbone(self, given) -> Path:
-        return given.backbone
-
-    @pytest.fixture(scope="class")
-    def checkpoint(self, given, tmp_path_factory) -> Path:
-        path = tmp_path_factory.mktemp("ensemble") / "ensemble"
-        train(given, SETTINGS, 3, 5, 1, path)
-        return path
+class TestMLP(FrozenBaseContract):
+    @staticmethod
+    def train(given, path):
+        return train(given, SETTINGS, 3, 5, 1, path)
 
     def test_it_is_what_was_trained_on_the_base_models_features(self, given, ensemble, rewards):
         base = RewardEnsemble.load(given.base)

@@ -85,6 +85,7 @@ def main(args: Args) -> None:
         pair_prompts=pairs["prompt"].map(str).factorize()[0],
         grammatical=verdict["grammatical"].reshape(shape) if "grammatical" in verdict else None,
         promised=args.promised if args.model == "world" else None,
+        progress="ensembles checked",
     )
     write_csv(found, args.table, "diagnosis")
     write_csv(diagnosis.kinds_table(found), args.kinds, "kinds")
@@ -92,7 +93,8 @@ def main(args: Args) -> None:
         second = load_judge(args.trained_judge)(repeated, responses)
         said = {args.model: verdict["score"], "trained": second["score"]}
         scores = {judge: values.reshape(shape) for judge, values in said.items()}
-        write_csv(diagnosis.by_judge(evidence, scores, args.seed), args.by_judge, "kinds_by_judge")
+        of_judges = diagnosis.by_judge(evidence, scores, args.seed, progress="ensembles checked")
+        write_csv(of_judges, args.by_judge, "kinds_by_judge")
     counts = np.full(shape, np.nan)
     if args.model == "world":
         trained = preferences[preferences["split"] == "train"]

@@ -111,10 +111,13 @@ def _unbiased(drawn: np.ndarray) -> np.ndarray:
 
 
 def base_accuracy(
-    margins: np.ndarray, rng: np.random.Generator, prompts: np.ndarray | None = None
+    margins: np.ndarray,
+    rng: np.random.Generator,
+    prompts: np.ndarray | None = None,
+    resamples: int = RESAMPLES,
 ) -> dict[str, Measured]:
     """Share of pairs that the base model gets right, from its margins [n]; ties count as wrong."""
-    drawn = _resampled(margins[:, None], prompts, rng, RESAMPLES)
+    drawn = _resampled(margins[:, None], prompts, rng, resamples)
     return {ACCURACY_BASE: Measured(*interval(drawn[ACCURACY_MEAN]))}
 
 

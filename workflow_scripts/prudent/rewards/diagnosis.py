@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from tqdm import tqdm
 
 from prudent.rewards import calibration, disagreement, frequency
 from prudent.rewards.resampling import Measured, draws, interval
@@ -71,6 +72,8 @@ def diagnosis_table(
     pair_prompts: np.ndarray | None = None,
     grammatical: np.ndarray | None = None,
     promised: str | None = None,
+    resamples: int = disagreement.RESAMPLES,
+    progress: str | None = None,
 ) -> pd.DataFrame:
     """The long table: ``COLUMNS``, first what is no ensemble's own (ensemble "").
 
@@ -85,27 +88,38 @@ def diagnosis_table(
         base: the base model's margins [n].
         pair_prompts: which pairs share a prompt [n]; without it the bootstrap draws single pairs.
         promised: the ensemble that has to keep the embedded world's promises, as has the world.
+        resamples: of the bootstraps over prompts; without any, intervals are nan.
+        progress: names the work on a progress bar; None shows none.
     """
     rng = _generator(seed, "world")
     shared: dict[str, Measured] = {}
-    times = draws(len(truth), disagreement.RESAMPLES, rng)
+    times = draws(len(truth), resamples, rng)
     of_prompts = {SPREAD: truth.std(1, ddof=1)}
     if grammatical is not None:
         of_prompts = {GRAMMATICAL: 1.0 * grammatical.mean(1)} | of_prompts
     for name, values in of_prompts.items():
         shared[name] = Measured(*interval(times @ values / len(truth)))
     if base is not None:
-        shared |= calibration.base_accuracy(base, rng, pair_prompts)
+        shared |= calibration.base_accuracy(base, rng, pair_prompts, resamples)
     measured = {OF_ALL: shared}
+    bar = tqdm(
+        desc=progress,
+        total=sum(map(len, ensembles.values())),
+        unit=" draws",
+        mininterval=2,
+        disable=progress is None,
+    )
     for name, of_draws in ensembles.items():
-        found = [
-            _measured(evidence, truth, _generator(seed, "ensemble", name, draw), pair_prompts)
-            for draw, evidence in enumerate(of_draws)
-        ]
+        found = []
+        for draw, evidence in enumerate(of_draws):
+            rng = _generator(seed, "ensemble", name, draw)
+            found.append(_measured(evidence, truth, rng, pair_prompts, resamples))
+            bar.update()
         measured[name] = {
             quantity: Measured(*np.mean([one[quantity] for one in found], axis=0).tolist())
             for quantity in found[0]
         }
+    bar.close()
     rows = []
     for name, quantities in measured.items():
         keeps = promised is not None and name in (OF_ALL, promised)
@@ -121,15 +135,16 @@ def _measured(
     truth: np.ndarray,
     rng: np.random.Generator,
     pair_prompts: np.ndarray | None,
+    resamples: int,
 ) -> dict[str, Measured]:
     """All that is measured of one draw of an ensemble."""
     found = {}
     if evidence.margins is not None:
-        found = calibration.pair_measures(evidence.margins, rng, pair_prompts)
+        found = calibration.pair_measures(evidence.margins, rng, pair_prompts, resamples)
     sample = disagreement.Sample(
         evidence.rewards, truth, evidence.norm, evidence.untrained, evidence.std
     )
-    return found | disagreement.diagnose(sample, rng)
+    return found | disagreement.diagnose(sample, rng, resamples)
 
 
 def by_frequency(
@@ -171,7 +186,10 @@ def kinds_table(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def by_judge(
-    ensembles: Mapping[str, Sequence[Evidence]], scores: Mapping[str, np.ndarray], seed: int
+    ensembles: Mapping[str, Sequence[Evidence]],
+    scores: Mapping[str, np.ndarray],
+    seed: int,
+    progress: str | None = None,
 ) -> pd.DataFrame:
     """``kinds_table`` of the sampled responses by each of several judges, with the column judge.
 
@@ -186,7 +204,11 @@ def by_judge(
             for other, values in scores.items()
             if other != judge
         }
-        table = kinds_table(diagnosis_table(plain | others, truth, seed))
+        said = progress and f"{progress} by the {judge} judge"
+        # The table of kinds shows no interval.
+        table = kinds_table(
+            diagnosis_table(plain | others, truth, seed, resamples=0, progress=said)
+        )
         table.insert(0, "judge", judge)
         tables.append(table)
     return pd.concat(tables, ignore_index=True)

@@ -5,12 +5,16 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
+from torch import nn
 
+from prudent.checkpoints import load_tokenizer
 from prudent.errors import InputError
 from prudent.rewards.features import PairFeatures, load_features
+from prudent.rewards.models import final_linear, load_reward_model
 from prudent.rewards.settings import RewardSettings
 from prudent.rewards.text import Prompt
 from prudent.seeding import generator
@@ -24,6 +28,17 @@ LEAST_ACCURACY = 0.55
 CENTRING_PAIRS = 1000
 """Training pairs on whose responses rewards are centred, where that takes forward passes. The mean
 of 2,000 rewards is known to 2% of their standard deviation."""
+
+
+class FrozenBase(NamedTuple):
+    """The base reward model, whose body stays as it is."""
+
+    model: Any
+    tokenizer: Any
+    layer: nn.Linear
+    """The model's final layer."""
+    features: PairFeatures
+    """What that layer reads of the pairs."""
 
 
 @dataclass(frozen=True)
@@ -51,14 +66,17 @@ class Material:
             raise InputError("this kind of ensemble needs a base reward model, and none is given")
         return self.base
 
-    def pair_features(self, width: int) -> PairFeatures:
-        """The base model's features, of this width; ``InputError`` where there are none."""
+    def frozen_base(self) -> FrozenBase:
+        """The base model and its features; ``InputError`` where one of them is not given."""
+        path = self.base_model()
         if self.features is None:
             raise InputError("this kind of ensemble needs the pairs' features, and none are given")
-        found = self.features
-        if not isinstance(found, PairFeatures):
-            found = load_features(found, width)
-        return replace(found, probability=self._known(found.probability))
+        model = load_reward_model(path)
+        layer, features = final_linear(model)[1], self.features
+        if not isinstance(features, PairFeatures):
+            features = load_features(features, layer.in_features)
+        features = replace(features, probability=self._known(features.probability))
+        return FrozenBase(model, load_tokenizer(path), layer, features)
 
     def labels(self, seed: int, ensemble: int, stage: str) -> pd.DataFrame:
         """The preferences with the training pairs labelled as ``draw_labels`` says."""

@@ -31,13 +31,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from prudent.checkpoints import load_tensors, load_tokenizer
+from prudent.checkpoints import load_tensors
 from prudent.rewards.ensemble import Heads, RewardEnsemble, save_ensemble
 from prudent.rewards.features import BATCH_TOKENS, PairFeatures
 from prudent.rewards.fitting import Measured, constants, fit_heads
 from prudent.rewards.interface import Rewards
 from prudent.rewards.material import Material, draw_labels
-from prudent.rewards.models import final_linear, load_reward_model
 from prudent.rewards.settings import GaussianSettings
 from prudent.seeding import generator
 
@@ -112,11 +111,8 @@ def train(
     output: str | Path,
 ) -> pd.DataFrame:
     """Trains ensemble ``draw`` of ``count`` heads, writes it, and returns the losses."""
-    path = material.base_model()
-    base, tokenizer = load_reward_model(path), load_tokenizer(path)
-    linear = final_linear(base)[1]
-    features = material.pair_features(linear.in_features)
-    heads, std = train_gaussians(features, linear, settings, count, seed, draw)
+    base, tokenizer, layer, features = material.frozen_base()
+    heads, std = train_gaussians(features, layer, settings, count, seed, draw)
     save_ensemble(base, tokenizer, heads, output, "gaussian", std)
     return heads.losses
 

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from prudent.checkpoints import load_tensors, load_tokenizer
+from prudent.checkpoints import load_tensors
 from prudent.rewards.ensemble import Heads, RewardEnsemble, save_ensemble
 from prudent.rewards.fitting import (
     Measured,
@@ -26,7 +26,6 @@ from prudent.rewards.fitting import (
 )
 from prudent.rewards.losses import bradley_terry
 from prudent.rewards.material import Material, draw_labels
-from prudent.rewards.models import final_linear, load_reward_model
 from prudent.rewards.settings import HeadSettings
 from prudent.seeding import generator
 
@@ -54,16 +53,13 @@ def train(
     output: str | Path,
 ) -> pd.DataFrame:
     """Trains ensemble ``draw`` of ``count`` heads, writes it, and returns the losses."""
-    path = material.base_model()
-    base, tokenizer = load_reward_model(path), load_tokenizer(path)
-    linear = final_linear(base)[1]
-    features = material.pair_features(linear.in_features)
+    base, tokenizer, layer, features = material.frozen_base()
     heads = train_heads(
         features.chosen,
         features.rejected,
         features.of("train"),
         features.probability,
-        linear,
+        layer,
         settings,
         count,
         seed,

@@ -15,14 +15,12 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from prudent.checkpoints import load_tokenizer
 from prudent.errors import InputError
 from prudent.rewards.ensemble import Heads, save_ensemble
 from prudent.rewards.features import PairFeatures
 from prudent.rewards.fitting import Measured, constants, fit_to_convergence, loss_table, measured
 from prudent.rewards.losses import bradley_terry
 from prudent.rewards.material import Material, draw_labels
-from prudent.rewards.models import final_linear, load_reward_model
 from prudent.rewards.settings import LastLayerSettings
 from prudent.seeding import generator
 
@@ -36,11 +34,8 @@ def train(
     output: str | Path,
 ) -> pd.DataFrame:
     """Draws ensemble ``draw`` of ``count`` heads, writes it, and returns the losses."""
-    path = material.base_model()
-    base, tokenizer = load_reward_model(path), load_tokenizer(path)
-    linear = final_linear(base)[1]
-    features = material.pair_features(linear.in_features)
-    heads = draw_heads(features, linear, settings, count, seed, draw)
+    base, tokenizer, layer, features = material.frozen_base()
+    heads = draw_heads(features, layer, settings, count, seed, draw)
     save_ensemble(base, tokenizer, heads, output)
     return heads.losses
 

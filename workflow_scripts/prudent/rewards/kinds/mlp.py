@@ -18,14 +18,13 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from prudent.checkpoints import load_tensors, load_tokenizer, save_checkpoint, save_tensors
+from prudent.checkpoints import load_tensors, save_checkpoint, save_tensors
 from prudent.errors import InputError
 from prudent.rewards.ensemble import RewardEnsemble
 from prudent.rewards.features import BATCH_TOKENS, PairFeatures
 from prudent.rewards.fitting import Measured, fit_heads
 from prudent.rewards.losses import bradley_terry
 from prudent.rewards.material import Material, draw_labels
-from prudent.rewards.models import final_linear, load_reward_model
 from prudent.rewards.settings import MLPSettings
 from prudent.seeding import generator
 
@@ -124,9 +123,7 @@ def train(
     output: str | Path,
 ) -> pd.DataFrame:
     """Trains ensemble ``draw`` of ``count`` networks, writes it, and returns the losses."""
-    path = material.base_model()
-    base, tokenizer = load_reward_model(path), load_tokenizer(path)
-    features = material.pair_features(final_linear(base)[1].in_features)
+    base, tokenizer, _, features = material.frozen_base()
     trained, began, losses = train_networks(features, settings, count, seed, draw)
 
     def more(folder: Path) -> None:
