@@ -23,6 +23,7 @@ from prudent.analysis.findings import findings  # noqa: E402
 from prudent.analysis.verdict import read_verdicts  # noqa: E402
 from prudent.analysis.wording import name_of, number, p_value  # noqa: E402
 from prudent.figures.page_tables import decimals, methods_table  # noqa: E402
+from prudent.rewards.diagnosis import beyond  # noqa: E402
 from prudent.rewards.loading import draws_of  # noqa: E402
 from prudent.tables import read_csv  # noqa: E402
 
@@ -113,12 +114,25 @@ ROWS = {
         *("leave_one_out", "leave_one_out_noise"),
     ),
     "the same before training": ("leave_one_out_untrained",),
-    "the same beyond the feature norm and sigma before training": ("leave_one_out_beyond",),
     "calibration error of the mean after one temperature (perfect calibration)": (
         *("ece_scaled", "ece_scaled_noise"),
     ),
 }
 """What the table of the kinds says of each: a value, or two, of which noise stands in brackets."""
+
+
+BEYOND = (
+    "the same beyond the feature norm and sigma before training (95% range of constant sigma's)"
+)
+
+
+def _beyond(name: str) -> str:
+    found = read_csv(KINDS / "reward/diagnosis.csv", "diagnosis")
+    found = found[found["ensemble"] == name].set_index("quantity")
+    row = found.loc[beyond(found)]
+    if pd.isna(row["value"]):
+        return "–"
+    return f"{row['value']:.3f} ({row['noise_low']:.3f} to {row['noise_high']:.3f})"
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
@@ -142,6 +156,7 @@ def kinds() -> str:
         [quantity, *(_values(found.loc[name], columns) for name in found.index)]
         for quantity, columns in ROWS.items()
     ]
+    rows.insert(-1, [BEYOND, *map(_beyond, found.index)])
     rows.append(["seconds of a draw", *(seconds(name) for name in found.index)])
     return table(["quantity", *found.index], rows)
 

@@ -71,6 +71,10 @@ class LossRecorder(TrainerCallback):
                         time.monotonic() - self.started,
                     )
 
+    def last(self, split: str) -> int:
+        """The last step with a loss of ``split``; -1 without one."""
+        return max((row["step"] for row in self.rows if row["split"] == split), default=-1)
+
     def frame(self) -> pd.DataFrame:
         """The rows as a table: step, split, loss, accuracy."""
         return pd.DataFrame(self.rows, columns=["step", "split", "loss", "accuracy"])

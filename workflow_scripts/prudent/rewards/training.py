@@ -12,6 +12,7 @@ fill it with pairs of the first.
 from __future__ import annotations
 
 import logging
+import math
 import tempfile
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -86,9 +87,13 @@ def fit_reward_model(
     split: str,
     settings: RewardSettings,
     stream: int,
+    evaluations: int = 4,
 ) -> pd.DataFrame:
     """Trains a started model in place on the pairs of ``split``; ``stream`` decides their order and
-    the dropout. Returns the losses: step, loss, accuracy, split (train or validation)."""
+    the dropout. It is evaluated ``evaluations`` times, the last one at the end.
+
+    Returns the losses: step, loss, accuracy, split (train or validation).
+    """
     stream %= 2**32
     settings = decided(settings)
     if not (preferences["split"] == split).any():
@@ -101,7 +106,7 @@ def fit_reward_model(
     )
     check_ends(train["chosen_ids"], tokenizer, model.name_or_path)
     recorder, stop = LossRecorder(), StopAtLoss(settings.stop_loss)
-    steps = max(1, round(settings.epochs * len(train) / settings.batch_size))
+    steps = settings.epochs * math.ceil(len(train) / settings.batch_size)
     with tempfile.TemporaryDirectory() as folder:
         trainer = RewardTrainer(
             model=model,
@@ -121,7 +126,7 @@ def fit_reward_model(
                 accelerator_config={"split_batches": True},
                 logging_steps=5,
                 eval_strategy="steps" if len(validation) else "no",
-                eval_steps=max(1, steps // 4),
+                eval_steps=math.ceil(steps / evaluations),
                 **common_arguments(stream, settings.bfloat16),
             ),
             train_dataset=train,
@@ -131,13 +136,10 @@ def fit_reward_model(
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()
-        if len(validation):
-            trainer.evaluate()
+        if len(validation) and recorder.last("validation") < trainer.state.global_step:
+            trainer.evaluate()  # of a training that was stopped
     model.eval()
-    frame = recorder.frame()
-    return frame.drop_duplicates(["step", "split"], keep="last")[
-        ["step", "loss", "accuracy", "split"]
-    ]
+    return recorder.frame()[["step", "loss", "accuracy", "split"]]
 
 
 def tokenized_pairs(tokenizer: PreTrainedTokenizerBase, pairs: pd.DataFrame) -> Dataset:
