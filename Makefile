@@ -83,8 +83,6 @@ slurm:
 	$(PYTHON) -m venv .venv
 	$(PIP) $(TORCH)
 	$(PIP) -e ".[workflow,test,adapters]"
-	@# Apart, for the test of its profile: Snakemake imports every plugin that it finds at each start.
-	$(PIP) -q --target .venv/kubernetes snakemake-executor-plugin-kubernetes snakemake-storage-plugin-fs
 	@touch $@
 
 .venv-bench/.installed: pyproject.toml envs/constraints.txt

@@ -92,14 +92,10 @@ try:
         check_links(R)
 except InputError as error:
     refuse(error)
-# Jobs that share no file system are sent the files that the workflow reads.
-workflow.configfiles.append(str(DEFAULTS))
 
-# Whether files go through a storage provider, since jobs share no file system.
-STORED = workflow.storage_settings.default_storage_provider is not None
 # Profiles name the rules to cache, but only this variable says where. Without it Snakemake would
 # fail at the first of them, and with a bad one at its end, when its work is done.
-CACHE = "" if STORED else os.environ.get("SNAKEMAKE_OUTPUT_CACHE", "")
+CACHE = os.environ.get("SNAKEMAKE_OUTPUT_CACHE", "")
 if not CACHE:
     workflow.workflow_settings.cache = None
 elif workflow.enable_cache and "://" not in CACHE:
@@ -185,6 +181,14 @@ wildcard_constraints:
     replicate=r"\d+",
 
 
+def needs(memory, minutes, **others):
+    """A job's resources, in GB and minutes, which grow with each attempt, and others."""
+    return others | {
+        "mem_mb": lambda wildcards, attempt: 1000 * memory * attempt,
+        "runtime": lambda wildcards, attempt: minutes * attempt,
+    }
+
+
 def backbone(settings):
     """What a reward model starts from; nothing where it comes from the hub."""
     if settings["checkpoint"] == "reference":
@@ -193,11 +197,8 @@ def backbone(settings):
 
 
 def made(checkpoint):
-    """A rule's checkpoint as input of a cached rule: its digest, as the key hashes no folders.
-
-    Where jobs share no file system, they need the folder itself, and there is no cache.
-    """
-    return checkpoint if STORED else f"{checkpoint}.sha256"
+    """A rule's checkpoint as input of a cached rule: its digest, as the key hashes no folders."""
+    return f"{checkpoint}.sha256"
 
 
 def local(checkpoint):

@@ -14,8 +14,7 @@ rule prepare_texts:
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
-        runtime=lambda wildcards, attempt: 60 * attempt,
+        **needs(memory=4, minutes=60),
     params:
         settings=portable(config["texts"]),
         content=contents(config["texts"]["sources"], memory),
@@ -42,8 +41,7 @@ rule prepare_prompts:
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
-        runtime=lambda wildcards, attempt: 60 * attempt,
+        **needs(memory=4, minutes=60),
     params:
         settings=portable(config["prompts"]),
         content=contents(config["prompts"]["sources"], memory),
@@ -73,9 +71,7 @@ rule prepare_preferences:
         ENVIRONMENT
     threads: 8
     resources:
-        gpu=1,
-        mem_mb=lambda wildcards, attempt: 8000 * attempt,
-        runtime=lambda wildcards, attempt: 120 * attempt,
+        **needs(memory=8, minutes=120, gpu=1),
     params:
         settings=portable(config["preferences"]),
         content=contents(config["preferences"]["sources"], memory),
@@ -103,8 +99,7 @@ rule prepare_benchmark:
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
-        runtime=lambda wildcards, attempt: 60 * attempt,
+        **needs(memory=4, minutes=60),
     params:
         settings=portable(config["benchmark"]),
         content=contents(config["benchmark"]["sources"], memory),

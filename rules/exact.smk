@@ -16,8 +16,7 @@ rule preregister:
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
-        runtime=lambda wildcards, attempt: 30 * attempt,
+        **needs(memory=4, minutes=30),
     params:
         methods=held_methods(config),
         baseline=config["statistics"]["baseline"],
@@ -49,9 +48,7 @@ rule sample_reference:
         ENVIRONMENT
     threads: 8
     resources:
-        gpu=1,
-        mem_mb=lambda wildcards, attempt: 8000 * attempt,
-        runtime=lambda wildcards, attempt: 240 * attempt,
+        **needs(memory=8, minutes=240, gpu=1),
     params:
         settings={key: config["exact"][key] for key in ("prompts", "samples")},
         sampling=config["sampling"],
@@ -85,9 +82,7 @@ rule score_reference:
         ENVIRONMENT
     threads: 8
     resources:
-        gpu=1,
-        mem_mb=lambda wildcards, attempt: 16000 * attempt,
-        runtime=lambda wildcards, attempt: 240 * attempt,
+        **needs(memory=16, minutes=240, gpu=1),
     params:
         model=config["judge"]["model"],
         revision=config["judge"]["revision"],
@@ -122,8 +117,7 @@ rule exact_policies:
         ENVIRONMENT
     threads: 8
     resources:
-        mem_mb=lambda wildcards, attempt: 8000 * attempt,
-        runtime=lambda wildcards, attempt: 240 * attempt,
+        **needs(memory=8, minutes=240),
     params:
         methods=EXACT,
         settings={key: config["exact"][key] for key in ("ensembles", "kl")},
@@ -157,9 +151,7 @@ rule exact_kinds:
         ENVIRONMENT
     threads: 8
     resources:
-        gpu=1,
-        mem_mb=lambda wildcards, attempt: 16000 * attempt,
-        runtime=lambda wildcards, attempt: 240 * attempt,
+        **needs(memory=16, minutes=240, gpu=1),
     params:
         names=CHECKED,
         methods=EXACT,
@@ -195,8 +187,7 @@ rule exact_frontier:
         ENVIRONMENT
     threads: 8
     resources:
-        mem_mb=lambda wildcards, attempt: 8000 * attempt,
-        runtime=lambda wildcards, attempt: 60 * attempt,
+        **needs(memory=8, minutes=60),
     params:
         methods={name: EXACT[name] for name in METHODS},
         pairs=[list(pair) for pair in dict.fromkeys(map(tuple, PAIRS))],

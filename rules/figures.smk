@@ -184,8 +184,7 @@ rule compare_methods:
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
-        runtime=lambda wildcards, attempt: 30 * attempt,
+        **needs(memory=4, minutes=30),
     params:
         methods=METHODS,
         seeds=SEEDS,
@@ -220,8 +219,7 @@ rule verdict:
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
-        runtime=lambda wildcards, attempt: 30 * attempt,
+        **needs(memory=4, minutes=30),
     params:
         code=code_digest("verdict"),
     message:
@@ -243,8 +241,7 @@ rule power:
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
-        runtime=lambda wildcards, attempt: 30 * attempt,
+        **needs(memory=4, minutes=30),
     params:
         draws=independent_draws(),
         code=code_digest("power"),
@@ -274,8 +271,7 @@ rule plot_figure:
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
-        runtime=lambda wildcards, attempt: 30 * attempt,
+        **needs(memory=4, minutes=30),
     params:
         files=figure_files,
         settings=lambda wildcards: FIGURES[wildcards.figure]["settings"],
@@ -313,8 +309,7 @@ rule write_page:
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
-        runtime=lambda wildcards, attempt: 30 * attempt,
+        **needs(memory=4, minutes=30),
     params:
         figures=figures_of_page(),
         scenario=config["scenario"],

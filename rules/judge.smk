@@ -93,9 +93,7 @@ rule judge_responses:
     conda:
         ENVIRONMENT
     resources:
-        gpu=1,
-        mem_mb=lambda wildcards, attempt: 16000 * attempt,
-        runtime=lambda wildcards, attempt: 120 * attempt,
+        **needs(memory=16, minutes=120, gpu=1),
     params:
         model=config["judge"]["model"],
         revision=config["judge"]["revision"],
@@ -121,9 +119,7 @@ rule reward_responses:
     conda:
         ENVIRONMENT
     resources:
-        gpu=1,
-        mem_mb=lambda wildcards, attempt: 16000 * attempt,
-        runtime=lambda wildcards, attempt: 120 * attempt,
+        **needs(memory=16, minutes=120, gpu=1),
     params:
         code=code_of_ensembles("reward_responses", [config["ensemble"]]),
     message:

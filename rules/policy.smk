@@ -20,9 +20,7 @@ rule calibrate_beta:
         ENVIRONMENT
     threads: policy_threads
     resources:
-        gpu=1,
-        mem_mb=lambda wildcards, attempt: 16000 * attempt,
-        runtime=lambda wildcards, attempt: 720 * attempt,
+        **needs(memory=16, minutes=720, gpu=1),
     params:
         method_settings=lambda wildcards: EXACT[wildcards.method],
         kl=lambda wildcards: CALIBRATED.get(wildcards.method),
@@ -58,9 +56,7 @@ rule train_policy:
         ENVIRONMENT
     threads: policy_threads
     resources:
-        gpu=1,
-        mem_mb=lambda wildcards, attempt: 16000 * attempt,
-        runtime=lambda wildcards, attempt: 480 * attempt,
+        **needs(memory=16, minutes=480, gpu=1),
     params:
         objective=objective_of_policy,
         parameters=parameters_of_policy,

@@ -17,9 +17,7 @@ rule train_reference:
         ENVIRONMENT
     threads: 8
     resources:
-        gpu=1,
-        mem_mb=lambda wildcards, attempt: 8000 * attempt,
-        runtime=lambda wildcards, attempt: 240 * attempt,
+        **needs(memory=8, minutes=240, gpu=1),
     params:
         settings=portable(config["reference"]),
         content=content_of(config["reference"]["checkpoint"], memory),

@@ -17,9 +17,7 @@ rule train_reward_base:
         ENVIRONMENT
     threads: 8
     resources:
-        gpu=1,
-        mem_mb=lambda wildcards, attempt: 16000 * attempt,
-        runtime=lambda wildcards, attempt: 720 * attempt,
+        **needs(memory=16, minutes=720, gpu=1),
     params:
         settings=portable(config["reward"]),
         content=content_of(config["reward"]["checkpoint"], memory),
@@ -47,9 +45,7 @@ rule compute_features:
         ENVIRONMENT
     threads: 8
     resources:
-        gpu=1,
-        mem_mb=lambda wildcards, attempt: 16000 * attempt,
-        runtime=lambda wildcards, attempt: 240 * attempt,
+        **needs(memory=16, minutes=240, gpu=1),
     params:
         batch_tokens=8192,
         code=code_digest("compute_features"),
@@ -73,9 +69,7 @@ rule train_members:
     conda:
         ENVIRONMENT
     resources:
-        gpu=1,
-        mem_mb=lambda wildcards, attempt: 16000 * attempt,
-        runtime=lambda wildcards, attempt: 720 * attempt,
+        **needs(memory=16, minutes=720, gpu=1),
     params:
         reward=portable(config["reward"]),
         settings=settings_of_ensemble,
@@ -103,9 +97,7 @@ rule train_ensemble:
     conda:
         ENVIRONMENT
     resources:
-        gpu=1,
-        mem_mb=lambda wildcards, attempt: 16000 * attempt,
-        runtime=lambda wildcards, attempt: 240 * attempt,
+        **needs(memory=16, minutes=240, gpu=1),
     params:
         kind=kind_of,
         size=lambda wildcards: config["ensembles"][wildcards.ensemble]["count"],
@@ -165,9 +157,7 @@ rule train_replicate:
     conda:
         ENVIRONMENT
     resources:
-        gpu=1,
-        mem_mb=lambda wildcards, attempt: 16000 * attempt,
-        runtime=lambda wildcards, attempt: 720 * attempt,
+        **needs(memory=16, minutes=720, gpu=1),
     params:
         kind=ENSEMBLE["kind"],
         size=ENSEMBLE["count"],
@@ -209,9 +199,7 @@ rule diagnose_rewards:
     conda:
         ENVIRONMENT
     resources:
-        gpu=1,
-        mem_mb=lambda wildcards, attempt: 16000 * attempt,
-        runtime=lambda wildcards, attempt: 120 * attempt,
+        **needs(memory=16, minutes=120, gpu=1),
     params:
         names=CHECKED,
         from_base=[

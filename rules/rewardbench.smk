@@ -17,9 +17,7 @@ rule score_benchmark:
         ENVIRONMENT
     threads: 8
     resources:
-        gpu=1,
-        mem_mb=lambda wildcards, attempt: 16000 * attempt,
-        runtime=lambda wildcards, attempt: 120 * attempt,
+        **needs(memory=16, minutes=120, gpu=1),
     params:
         batch_tokens=8192,
         code=code_of_ensembles("score_benchmark", [config["ensemble"]]),

@@ -5,8 +5,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -96,20 +94,6 @@ def whole(config):
 def calibrated(methods: int) -> dict[str, int]:
     """What the search for the coefficients of so many methods needs."""
     return {"train_pilots": 1, "calibrate_beta": methods}
-
-
-def test_kubernetes_profile(project, config, tmp_path):
-    """With its plugins in sight, which `make setup` installs apart."""
-    plugins = Path(sys.prefix) / "kubernetes"
-    if not plugins.exists():
-        pytest.skip("its plugins are not installed: make setup")
-    arguments = ("--profile", "profiles/kubernetes", "--default-storage-prefix", str(tmp_path))
-    output = snakemake(project, "--dry-run", *arguments, path=plugins)
-    text = output.stdout + output.stderr
-    assert job_counts(text) == whole(config)
-    # A digest beside a checkpoint is enough for the cache alone: pods have to get the folder.
-    assert not re.findall(r"Input files updated by .*\.sha256", text)
-    assert re.search(r"Job \d+: Training replicate 3 .*\n.*updated by .*/reference[ \n]", text)
 
 
 def test_imdb_scenario(project, tmp_path):

@@ -1,6 +1,6 @@
 """Jobs of one machine keep off each other's GPUs.
 
-SLURM and Kubernetes show a job its own GPUs alone. On a plain machine every job sees all of them
+SLURM shows a job its own GPUs alone. On a plain machine every job sees all of them
 and would take the first; here each takes as many as it asks for, of those that no other job has,
 and waits while there are too few.
 """
@@ -24,7 +24,6 @@ from prudent.errors import quoted
 
 logger = logging.getLogger(__name__)
 
-SCHEDULERS = ("SLURM_JOB_ID", "KUBERNETES_SERVICE_HOST")
 LOCKS = Path(tempfile.gettempdir()) / f"prudent-gpus-{os.getuid()}"
 
 DEVICE = re.compile(r"\d+|GPU-[\w-]+|MIG-[\w/-]+")
@@ -43,7 +42,7 @@ def take(count: int, seconds: float = 2.0) -> list[str]:
     if count < 1:
         return []
     devices = visible()
-    scheduled = any(name in os.environ for name in SCHEDULERS)
+    scheduled = "SLURM_JOB_ID" in os.environ
     if count > len(devices) and (devices or scheduled):
         logger.warning("%d GPUs were asked for, and this job sees %d", count, len(devices))
     if scheduled or not devices:
