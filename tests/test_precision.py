@@ -1,5 +1,6 @@
 """Where bfloat16 is computed in, and what becomes of it elsewhere."""
 
+import importlib
 import json
 import logging
 
@@ -9,6 +10,7 @@ import train_policy
 import train_reward_base
 from test_reward_training import PAIRS, SETTINGS
 from test_train_policy import script_args
+from tiny_material import REWARD, save_backbone, tiny_pairs
 from tiny_models import tiny_model, tiny_tokenizer
 from tiny_runs import SETTINGS as PPO
 from tiny_runs import make
@@ -17,7 +19,10 @@ from prudent import precision
 from prudent.errors import InputError
 from prudent.ppo.settings import PPOSettings
 from prudent.precision import decided, native
-from prudent.rewards.settings import RewardSettings
+from prudent.rewards.kinds.members import train_member
+from prudent.rewards.loading import load_rewards
+from prudent.rewards.material import Material
+from prudent.rewards.settings import KINDS, RewardSettings
 from prudent.tables import file_digest, write_parquet
 from prudent.workflow.config import Config
 from prudent.workflow.configfiles import typed
@@ -122,6 +127,25 @@ def test_a_reward_model_elsewhere_is_that_of_float32(tmp_path, monkeypatch, capl
         assert recorded["bfloat16"] is able and recorded["batch_size"] == SETTINGS.batch_size
         digests[asked, able] = file_digest(path)
     assert digests["auto", False] == digests[False, False] != digests["auto", True]
+
+
+@pytest.mark.parametrize("kind", ["members", "dropout", "adapters"])
+def test_ensembles_of_backbones_compute_in_float32_once_they_are_trained(
+    tmp_path, monkeypatch, kind
+):
+    """They are centred where they were trained, and read anew: the rewards' means are 0."""
+    monkeypatch.setattr(precision, "native", lambda device: True)
+    reward = REWARD.replace(bfloat16=True)
+    given = Material(tiny_pairs(), save_backbone(tmp_path / "backbone", "bert"), reward)
+    path = tmp_path / "ensemble"
+    if kind == "members":
+        train_member(given, KINDS[kind](), 5, 0, path)
+    else:
+        importlib.import_module(f"prudent.rewards.kinds.{kind}").train(
+            given, KINDS[kind](), 2, 5, 0, path
+        )
+    means = load_rewards(path)(*given.centring_texts(5)).mean.mean(0)
+    torch.testing.assert_close(means, torch.zeros_like(means), atol=1e-4, rtol=0)
 
 
 def test_a_policy_elsewhere_is_that_of_float32(tmp_path, monkeypatch):

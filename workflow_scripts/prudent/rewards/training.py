@@ -138,6 +138,8 @@ def fit_reward_model(
         trainer.train()
         if len(validation) and recorder.last("validation") < trainer.state.global_step:
             trainer.evaluate()  # of a training that was stopped
+        # Else the model would go on to compute in bfloat16 where that was its training's precision.
+        trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     model.eval()
     return recorder.frame()[["step", "loss", "accuracy", "split"]]
 
