@@ -41,22 +41,6 @@ def equal_mass(values: np.ndarray, bins: int) -> np.ndarray:
     return places
 
 
-def calibration_error(margins: np.ndarray, bins: int = BINS) -> float:
-    """Expected calibration error of sigmoid(margin) [n] (Guo et al. 2017, with equal-mass bins).
-
-    sum_b n_b / n |mean correctness in b - mean confidence in b|, over bins of the confidence with
-    the same number of pairs each. It does not depend on which response is named first.
-    """
-    sure, right = confidence(margins)
-    place = equal_mass(sure, bins)
-    return float(np.abs(np.bincount(place, right - sure, minlength=bins)).sum() / len(margins))
-
-
-def brier_score(margins: np.ndarray) -> float:
-    """The mean of (1 - sigmoid(margin))^2 (Brier 1950): 0 for the sure and right, 1/4 for coins."""
-    return float((expit(-margins) ** 2).mean())
-
-
 def calibrated(
     margins: np.ndarray, repetitions: int, rng: np.random.Generator, bins: int = BINS
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -13,7 +13,6 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from prudent.rewards.resampling import (
     Measured,
@@ -66,17 +65,6 @@ class Sample(NamedTuple):
     std: np.ndarray | None = None  # of members that have one of their own [P, R, K]
 
 
-def sampling_ratio(members: int, low: float = 0.1, high: float = 0.9) -> float:
-    """The 90th over the 10th percentile of the sample standard deviation of ``members`` normal
-    draws with one sigma: sqrt of the ratio of chi-square quantiles with K - 1 degrees of freedom.
-
-    1.88 for ten members: so much does sigma seem to vary where it is constant.
-    """
-    if members < 2:
-        return float("nan")
-    return math.sqrt(stats.chi2.ppf(high, members - 1) / stats.chi2.ppf(low, members - 1))
-
-
 def true_errors(rewards: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Errors [n, K] of rewards [n, K]: residuals of each one's least-squares line on truth [n]."""
     centred = truth - truth.mean()
@@ -94,14 +82,6 @@ def prompt_correlations(rewards: np.ndarray, truth: np.ndarray) -> np.ndarray:
     scale = np.sqrt((rewards**2).sum(1) * (truth**2).sum(1))
     known = scale > 1e-12
     return np.where(known, (rewards * truth).sum(1) / np.where(known, scale, 1), np.nan)
-
-
-def within_prompt_correlation(rewards: np.ndarray, truth: np.ndarray) -> float:
-    """Mean over prompts of Pearson's correlation between rewards [P, R] and truth [P, R].
-
-    Prompts whose rewards or truth do not vary are left out; nan if there are no others.
-    """
-    return float(_within(rewards[:, :, None], truth, once(len(truth)))[0, 0])
 
 
 def _within(rewards: np.ndarray, truth: np.ndarray, times: np.ndarray) -> np.ndarray:

@@ -88,14 +88,6 @@ def section_weights(sections: Sequence[str]) -> np.ndarray:
     return np.ones(len(sections))
 
 
-def overall_score(scores: dict[str, float]) -> float:
-    """The overall score from the sections' scores; sections that are nan are left out."""
-    present = {section: score for section, score in scores.items() if not np.isnan(score)}
-    if not present:
-        return float("nan")
-    return float(np.average(list(present.values()), weights=section_weights(list(present))))
-
-
 def rewards_by_row(scores: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The rewards of both sides, ``(chosen, rejected)``: one row a pair, one column a model.
 
