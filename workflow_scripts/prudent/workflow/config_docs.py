@@ -183,39 +183,41 @@ METHODS_HEAD = """\
 # Methods
 
 An objective turns the rewards of an ensemble's members into a score and a KL coefficient for each
-response. PPO maximises the score less the coefficient times the log-ratio to the reference. A
-method in the configuration names an objective, its coefficient `beta`, values of its parameters,
-and, where the objective uses sigma, how this spread is taken. `scenarios/methods.yaml` has all of
-them. `make config-docs` writes this page from `workflow_scripts/prudent/objectives/`.
+response. PPO maximises the score minus the coefficient times the log-ratio to the reference. A
+method in the configuration names an objective, its coefficient `beta` and values of its parameters.
+Where the objective uses sigma, the method also says how this spread is taken.
+`scenarios/methods.yaml` has all objectives. `make config-docs` writes this page from
+`workflow_scripts/prudent/objectives/`.
 
 **Why the raw spread of heads on a frozen backbone says so little.** The layer norm before the heads
 gives all features nearly the same length. The reward of an untrained linear head is then a draw
-whose size is about that length, the same for every response, so that the spread of many such heads
-is nearly constant; with ten, sampling alone sets its 90th percentile at twice its 10th. Training
-moves the heads only where the pairs reach. And Bradley-Terry identifies a reward up to an offset
-for each prompt, which cancels in every pair: the raw spread holds the spread of these offsets, too,
-and says the same of all responses to a prompt. What the data identify is the spread of each
-member's reward less its mean over responses to the same prompt. The diagnosis shows what each
-ensemble's spread knows of the error, beside what noise of constant size would give.
+whose size is about that length, the same for every response. The spread of many such heads is
+therefore nearly constant. With ten heads, sampling alone sets its 90th percentile at twice its
+10th. Training moves the heads only where the pairs reach. Moreover, Bradley-Terry identifies a
+reward only up to an offset for each prompt, which cancels in every pair. The raw spread includes
+the spread of these offsets, which is the same for all responses to a prompt. The data identify only
+the spread of each member's reward minus its mean over responses to the same prompt. The diagnosis
+compares what each ensemble's spread knows of the error with what noise of constant size gives.
 """
 
 SYMBOLS = """\
-r_k is member k's reward of a response, r_head that of the policy's own member, mean, median and
-sigma are over the K members (ddof 1), std_k a member's own standard deviation, h the features that
-the members' final layers read. *Unit*: policies differ by their member, or by their ensemble alone.
-*Exact*: whether the optimal policy is known without training ([Exact policies](exact.md)).
+r_k is member k's reward of a response, and r_head that of the policy's own member. mean, median and
+sigma are over the K members (ddof 1). std_k is a member's own standard deviation, and h are the
+features that the members' final layers read. *Unit*: policies differ by their member, or by their
+ensemble alone. *Exact*: whether the optimal policy is known without training
+([Exact policies](exact.md)).
 """
 
 
 ENSEMBLES_HEAD = """\
 # Reward ensembles
 
-An ensemble is a name under `ensembles` in the configuration: a kind, the number of members `count`,
-the number of independent ensembles `draws`, and values of the kind's keys. `ensemble` names the one
-that rewards the policies, and `diagnosis.ensembles` the ones that are checked against the judge;
-others are not trained. `make config-docs` writes this page from
-`workflow_scripts/prudent/rewards/settings.py`; what each kind's spread is worth is in
-[The embedded world](embedded-world.md).
+An ensemble is a name under `ensembles` in the configuration, with a kind, the number of members
+`count`, the number of independent ensembles `draws`, and values of the kind's keys. `ensemble`
+names the one that rewards the policies, and `diagnosis.ensembles` the ones that are checked against
+the judge. Other ensembles are not trained. `make config-docs` writes this page from
+`workflow_scripts/prudent/rewards/settings.py`. [The embedded world](embedded-world.md) shows how
+much each kind's spread is worth.
 """
 
 
