@@ -47,7 +47,7 @@ def draw_frequency(table: pd.DataFrame) -> Figure:
     )
     several = len(names) > 1
     size = (max(1.85 * len(names) + 1.2, 8.6), 6.6) if several else (8.6, 4.4)
-    figure = new_figure(*size, "What is rare, and how well it is known", note)
+    figure = new_figure(*size, "Rare and frequent judgements", note)
     shape = (2, len(names)) if several else (1, 2)
     panels = figure.subplots(*shape, squeeze=False, sharey="row" if several else False)
     panels = panels if several else panels.T  # [accuracy or errors, ensemble]
