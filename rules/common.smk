@@ -21,7 +21,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from prudent import paths
 from prudent.errors import InputError, tolerate_any_text
-from prudent.rewards.settings import AS_HEADS
+from prudent.rewards.settings import AS_HEADS, MemberSettings
 from prudent.rewards.settings import ON_BASE as HEAD_KINDS
 from prudent.seeding import seed_parts
 from prudent.workflow.checks import (
@@ -31,9 +31,7 @@ from prudent.workflow.checks import (
     content_of,
     contents,
     effective_config,
-    is_labelled,
     is_local,
-    is_sampled,
     local_files,
     save_config,
 )
@@ -43,7 +41,6 @@ from prudent.workflow.config import (
     exact_methods,
     held_methods,
     is_control,
-    judge_reward_settings,
     members_of,
     method_settings,
     models_of,
@@ -84,6 +81,7 @@ def said():
 memory = Memory(Path(".snakemake/prudent/files.json"))
 try:
     config = effective_config(merged(read_config(DEFAULTS), said()), memory)
+    CONFIG = Config(**config)  # the same, typed
     R = f"results/{config['scenario']}"
     CHECKPOINTS = f"checkpoints/{config['scenario']}"
     check_results(R, CHECKPOINTS, ".snakemake")
@@ -299,6 +297,12 @@ def kind_of(wildcards):
 def settings_of_ensemble(wildcards):
     """The settings of an ensemble's kind."""
     return ensemble_settings(config["ensembles"][wildcards.ensemble])
+
+
+def settings_of_members(wildcards):
+    """The settings of an ensemble's members, without those of what they become."""
+    settings = settings_of_ensemble(wildcards)
+    return {key: settings[key] for key in MemberSettings.model_fields}
 
 
 def code_of_ensembles(script, names):

@@ -58,9 +58,9 @@ rule prepare_preferences:
     """Preference pairs, given or sampled from the reference policy, split by prompt."""
     input:
         files=files("preferences"),
-        reference=made(f"{R}/reference") if is_sampled(config) else [],
-        prompts=f"{R}/data/prompts.parquet" if is_sampled(config) else [],
-        gold=local(config["preferences"]["gold"]) if is_labelled(config) else [],
+        reference=made(f"{R}/reference") if CONFIG.preferences.sampled else [],
+        prompts=f"{R}/data/prompts.parquet" if CONFIG.preferences.sampled else [],
+        gold=local(config["preferences"]["gold"]) if CONFIG.preferences.labelled else [],
     output:
         preferences=f"{R}/data/preferences.parquet",
         card=f"{R}/data/preferences.card.json",

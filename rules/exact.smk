@@ -50,7 +50,8 @@ rule sample_reference:
     resources:
         **needs(memory=8, minutes=240, gpu=1),
     params:
-        settings={key: config["exact"][key] for key in ("prompts", "samples")},
+        prompt_count=config["exact"]["prompts"],
+        sample_count=config["exact"]["samples"],
         sampling=config["sampling"],
         # Outputs of a failed job are deleted; what was sampled survives in a folder of its own.
         checkpoints=f"{CHECKPOINTS}/exact",
@@ -120,8 +121,9 @@ rule exact_policies:
         **needs(memory=8, minutes=240),
     params:
         methods=EXACT,
-        settings={key: config["exact"][key] for key in ("ensembles", "kl")},
-        heads=ensemble_settings(ENSEMBLE) if FRESH_HEADS else {},
+        kl=config["exact"]["kl"],
+        ensembles=config["exact"]["ensembles"],
+        heads=ensemble_settings(ENSEMBLE) if FRESH_HEADS else None,
         size=ENSEMBLE["count"],
         baseline=config["statistics"]["baseline"],
         seed=config["seed"],
@@ -155,7 +157,7 @@ rule exact_kinds:
     params:
         names=CHECKED,
         methods=EXACT,
-        settings={"kl": config["exact"]["kl"]},
+        kl=config["exact"]["kl"],
         baseline=config["statistics"]["baseline"],
         seed=config["seed"],
         code=[

@@ -1,13 +1,14 @@
 # Stage 7: the policies and the reference answer the same prompts; the judge and all reward heads
 # say what they make of the answers.
 
+JUDGE_REWARD = CONFIG.judge_reward().model_dump()
 
 if config["judge"]["model"] == "trained" or config["diagnosis"]["trained_judge"]:
 
     use rule train_reward_base as train_judge with:
         input:
             preferences=f"{R}/data/preferences.parquet",
-            backbone=backbone(judge_reward_settings(config)),
+            backbone=backbone(JUDGE_REWARD),
         output:
             checkpoint=directory(f"{R}/judge/model"),
             digest=f"{R}/judge/model.sha256",
@@ -15,8 +16,8 @@ if config["judge"]["model"] == "trained" or config["diagnosis"]["trained_judge"]
         log:
             f"{R}/logs/train_judge.log",
         params:
-            settings=portable(judge_reward_settings(config)),
-            content=content_of(judge_reward_settings(config)["checkpoint"], memory),
+            settings=portable(JUDGE_REWARD),
+            content=content_of(JUDGE_REWARD["checkpoint"], memory),
             split="judge",
         message:
             "Training the judge"

@@ -72,7 +72,7 @@ rule train_members:
         **needs(memory=16, minutes=720, gpu=1),
     params:
         reward=portable(config["reward"]),
-        settings=settings_of_ensemble,
+        settings=settings_of_members,
         content=content_of(config["reward"]["checkpoint"], memory),
         members=members_of_job,
         seed=config["seed"],
@@ -207,7 +207,8 @@ rule diagnose_rewards:
         ],
         promised=config["ensemble"],
         reward=portable(config["reward"]),
-        settings=config["diagnosis"],
+        prompt_count=config["diagnosis"]["prompts"],
+        response_count=config["diagnosis"]["responses"],
         model=config["judge"]["model"],
         revision=config["judge"]["revision"],
         content=content_of(config["judge"]["model"], memory),

@@ -9,7 +9,9 @@ import pandas as pd
 import pytest
 
 from prudent.errors import InputError
+from prudent.policies.settings import SamplingSettings
 from prudent.policies.target_kl import read_calibration
+from prudent.ppo.settings import TrainingSettings
 from prudent.rewards.settings import SpreadSettings
 from prudent.seeding import derive_seed
 from prudent.tables import read_csv
@@ -33,8 +35,8 @@ def args(finished, tmp_path) -> calibrate_beta.Args:
         kl=0.3,
         pilot_count=2,
         prompt_count=16,
-        settings=PPO,
-        sampling={"response_length": 6, "temperature": 1.0},
+        settings=TrainingSettings(**PPO),
+        sampling=SamplingSettings(response_length=6),
         checkpoints=tmp_path / "checkpoints",
         seed=0,
     )

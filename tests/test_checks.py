@@ -10,9 +10,10 @@ import yaml
 from conftest import ROOT
 from tiny_config import MEMORY, refusal
 
+from prudent.data.settings import PreferenceSettings
 from prudent.errors import InputError
 from prudent.workflow import checks
-from prudent.workflow.checks import effective_config, is_labelled, is_local, is_sampled, local_files
+from prudent.workflow.checks import effective_config, is_local, local_files
 from prudent.workflow.config_docs import DEFAULTS
 from prudent.workflow.configfiles import merged, read_config
 
@@ -72,12 +73,16 @@ def test_what_is_a_folder_and_what_a_hub_id(tmp_path, monkeypatch):
 
 
 def test_what_the_sources_ask_for(config):
-    assert is_sampled(config) and is_labelled(config)
-    config["preferences"]["sources"] = [{"dataset": "a"}, {"path": "b.csv"}, {"path": "c.csv"}]
-    assert not is_sampled(config) and not is_labelled(config)
-    assert local_files(config["preferences"]["sources"]) == ["b.csv", "c.csv"]
-    config["preferences"]["sources"][0]["relabel"] = True
-    assert not is_sampled(config) and is_labelled(config)
+    given = config["preferences"]
+    pairs = PreferenceSettings(**given)
+    assert pairs.sampled and pairs.labelled
+    given["sources"] = [{"dataset": "a"}, {"path": "b.csv"}, {"path": "c.csv"}]
+    pairs = PreferenceSettings(**given)
+    assert not pairs.sampled and not pairs.labelled
+    assert local_files(given["sources"]) == ["b.csv", "c.csv"]
+    given["sources"][0]["relabel"] = True
+    pairs = PreferenceSettings(**given)
+    assert not pairs.sampled and pairs.labelled
 
 
 def test_files_are_looked_at_before_any_job(config, tmp_path, monkeypatch):

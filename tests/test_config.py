@@ -10,7 +10,6 @@ from prudent.workflow.checks import effective_config
 from prudent.workflow.config import (
     Config,
     held_methods,
-    judge_reward_settings,
     method_settings,
     to_dict,
 )
@@ -325,4 +324,5 @@ def test_overrides(config):
     config["judge"]["reward"] = {"epochs": 3}
     assert method_settings(config, "vanilla") == config["ppo"] | {"steps": 7}
     assert method_settings(config, "variance_aware") == config["ppo"]
-    assert judge_reward_settings(config) == config["reward"] | {"epochs": 3}
+    own = Config(**config).judge_reward()
+    assert own.model_dump() == config["reward"] | {"epochs": 3}

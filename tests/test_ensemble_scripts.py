@@ -17,6 +17,7 @@ from tiny_rewards import save_reward_model
 
 from prudent import precision
 from prudent.errors import InputError
+from prudent.policies.settings import SamplingSettings
 from prudent.rewards.kinds import members as kind_members
 from prudent.rewards.loading import draws_of, load_rewards
 from prudent.rewards.material import Material
@@ -47,8 +48,8 @@ def member_args(folder: Path, *members: int, **changes) -> train_members.Args:
         "preferences": folder / "preferences.parquet",
         "backbone": folder / "backbone",
         "checkpoints": folder / f"pool/{members[0]}",
-        "settings": KINDS["members"]().model_dump(),
-        "reward": REWARD.model_dump(),
+        "settings": KINDS["members"](),
+        "reward": REWARD,
         "members": list(members),
         "seed": SEED,
     }
@@ -63,7 +64,7 @@ def ensemble_args(folder: Path, kind: str, output: Path, **changes) -> train_ens
         "loss": output / "loss.csv",
         "kind": kind,
         "settings": KINDS[kind]().model_dump(),
-        "reward": REWARD.model_dump(),
+        "reward": REWARD,
         "size": COUNT,
         "draws": DRAWS,
         "seed": SEED,
@@ -109,7 +110,7 @@ def test_a_member_of_an_average_starts_from_the_base_model(files, tmp_path, monk
     with pytest.raises(InputError, match="needs a base reward model, and none is given"):
         train_members.main(member_args(files, 0, **out))
     monkeypatch.setattr(precision, "native", lambda device: False)
-    reward = REWARD.replace(bfloat16="auto").model_dump()
+    reward = REWARD.replace(bfloat16="auto")
     train_members.main(member_args(files, 0, **out, base=files / "base", reward=reward))
     sheet = json.loads((tmp_path / "one/0/metadata.json").read_text())
     assert set(sheet["inputs"]) == {"preferences", "backbone", "base"}
@@ -155,7 +156,7 @@ def test_an_average_takes_the_models_of_its_draw(files, tmp_path):
 @pytest.mark.parametrize("kind", ["adapters", "dropout"])
 def test_kinds_that_need_pairs_and_a_backbone_alone(files, tmp_path, monkeypatch, kind):
     monkeypatch.setattr(precision, "native", lambda device: False)
-    reward = REWARD.replace(bfloat16="auto").model_dump()
+    reward = REWARD.replace(bfloat16="auto")
     args = ensemble_args(files, kind, tmp_path, reward=reward)
     train_ensemble.main(args)
     texts = SAID, [" w7 w9"] * len(SAID)
@@ -185,7 +186,7 @@ def replicate_args(folder: Path, kind: str, output: Path, **changes) -> train_re
         "loss": output / "loss.csv",
         "kind": kind,
         "settings": KINDS[kind]().model_dump(),
-        "reward": REWARD.model_dump(),
+        "reward": REWARD,
         "size": COUNT,
         "models": COUNT if kind in ("members", "warm") else 0,
         "replicate": 1,
@@ -198,7 +199,7 @@ def replicate_args(folder: Path, kind: str, output: Path, **changes) -> train_re
 def test_a_replicate_is_an_ensemble_of_its_own_of_every_kind(files, tmp_path, monkeypatch, kind):
     monkeypatch.setattr(precision, "native", lambda device: False)
     settings = KINDS[kind](**({"models": COUNT} if kind == "warm" else {})).model_dump()
-    reward = REWARD.replace(bfloat16="auto").model_dump()
+    reward = REWARD.replace(bfloat16="auto")
     args = replicate_args(files, kind, tmp_path, settings=settings, reward=reward)
     train_replicate.main(args)
     texts = SAID, [" w7 w9"] * len(SAID)
@@ -254,10 +255,11 @@ def diagnosed(files, tmp_path_factory) -> diagnose_rewards.Args:
         table=folder / "diagnosis.csv",
         kinds=folder / "kinds.csv",
         frequency=folder / "frequency.csv",
-        settings={"prompts": 5, "responses": RESPONSES, "ensembles": ["members", "warm"]},
-        reward=REWARD.model_dump(),
+        prompt_count=5,
+        response_count=RESPONSES,
+        reward=REWARD,
         model=str(save_reward_model(folder / "judge", seed=9)),
-        sampling={"response_length": 4, "temperature": 1.0},
+        sampling=SamplingSettings(response_length=4),
         seed=SEED,
         promised="members",
         backbone=files / "backbone",

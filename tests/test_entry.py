@@ -16,6 +16,8 @@ from snakemake.iocontainers import InputFiles, Log, OutputFiles, Params, Resourc
 
 from prudent.errors import InputError
 from prudent.paths import portable
+from prudent.policies.settings import SamplingSettings
+from prudent.rewards.settings import HeadSettings, SpreadSettings
 from prudent.workflow import entry
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "workflow_scripts"
@@ -145,6 +147,30 @@ def test_arguments_become_options_and_arguments_again():
 @dataclass
 class Switch:
     on: bool = False  # whether it is
+
+
+@dataclass
+class Typed:
+    sampling: SamplingSettings  # how
+    spread: SpreadSettings = SpreadSettings()  # of what
+    heads: HeadSettings | None = None  # if any
+
+
+def test_settings_are_checked_once_under_snakemake_and_by_hand(capsys):
+    job = Job(sampling={"temperature": 0.5}, spread={"shuffled": True}, heads=None)
+    expected = Typed(SamplingSettings(temperature=0.5), SpreadSettings(shuffled=True))
+    assert entry.from_snakemake(Typed, job) == expected
+    assert entry.from_command_line(Typed, main, entry.to_command_line(expected)) == expected
+    given = Typed(SamplingSettings(), heads=HeadSettings(epochs=2))
+    assert entry.from_command_line(Typed, main, entry.to_command_line(given)) == given
+    job = Job(sampling={"temprature": 0.5})
+    with pytest.raises(InputError, match="unknown key `temprature`, did you mean `temperature`"):
+        entry.from_snakemake(Typed, job)
+    with pytest.raises(SystemExit) as caught:
+        entry.from_command_line(Typed, main, ['--sampling={"temperature": -1}'])
+    assert caught.value.code == 2
+    printed = " ".join(re.sub("[│╭╮╰╯─]", " ", capsys.readouterr().err).split())
+    assert "`temperature` is -1; expected a number >" in printed
 
 
 @pytest.mark.parametrize("on", [True, False])

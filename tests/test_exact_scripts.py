@@ -23,15 +23,18 @@ from prudent.checkpoint_files import read_json
 from prudent.errors import InputError
 from prudent.exact import samples as exact_samples
 from prudent.exact.scores import fresh_heads, load_scores
+from prudent.policies.settings import SamplingSettings
+from prudent.ppo.settings import TrainingSettings
 from prudent.rewards.ensemble import RewardEnsemble
 from prudent.rewards.features import load_features, pair_features, save_features
 from prudent.rewards.loading import draws_of, load_rewards
-from prudent.rewards.settings import KINDS
+from prudent.rewards.settings import KINDS, SpreadSettings
 from prudent.rewards.training import train_reward_model
 from prudent.tables import file_digest, metadata, read_csv, read_table, write_json, write_parquet
 
 SEED, P, N, K, DRAWS = 3, 4, 40, 3, 2
-HEADS = KINDS["heads"](bootstrap=True, ridge=1.0).model_dump()
+HEADS = KINDS["heads"](bootstrap=True, ridge=1.0)
+SAMPLING = SamplingSettings(response_length=4)
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +52,8 @@ def files(tmp_path_factory) -> Path:
         "preferences": folder / "preferences.parquet",
         "backbone": folder / "backbone",
         "kind": "heads",
-        "settings": HEADS,
-        "reward": REWARD.model_dump(),
+        "settings": HEADS.model_dump(),
+        "reward": REWARD,
         "size": K,
         "seed": SEED,
     }
@@ -91,8 +94,9 @@ def sample_args(folder: Path, output: Path, **changes) -> sample_reference.Args:
         "prompts": folder / "prompts.parquet",
         "samples": output / "samples.parquet",
         "metadata": output / "samples.json",
-        "settings": {"prompts": P, "samples": N},
-        "sampling": {"response_length": 4, "temperature": 1.0},
+        "prompt_count": P,
+        "sample_count": N,
+        "sampling": SAMPLING,
         "seed": SEED,
         "checkpoints": output / "parts",
     }
@@ -230,7 +234,8 @@ def exact_args(folder: Path, output: Path, **changes) -> exact_policies.Args:
             "shuffled": method("variance_aware", control=True),
             "mean": method("mean", "ensemble"),
         },
-        "settings": {"ensembles": 5, "kl": [0.02, 0.1]},
+        "kl": [0.02, 0.1],
+        "ensembles": 5,
         "heads": HEADS,
         "size": K,
         "baseline": "vanilla",
@@ -262,7 +267,7 @@ def test_of_every_ensemble_that_is_checked_a_row_for_each_kl_and_method(files, s
     """Those of the ensemble that rewards the policies are its draws' exact policies."""
     exact = exact_args(files, tmp_path)
     shared = {name: getattr(exact, name) for name in ("samples", "scores", "methods", "baseline")}
-    settings, table = {"kl": [0.02, 0.1]}, tmp_path / "kinds.csv"
+    table = tmp_path / "kinds.csv"
     folders = [files / "ensemble", files / "replicates"]
     exact_kinds.main(
         exact_kinds.Args(
@@ -270,7 +275,7 @@ def test_of_every_ensemble_that_is_checked_a_row_for_each_kl_and_method(files, s
             ensembles=folders,
             names=["first", "other"],
             table=table,
-            settings=settings,
+            kl=exact.kl,
             seed=SEED,
         )
     )
@@ -318,9 +323,9 @@ def test_a_last_layer_is_that_of_the_training_pairs(files, scored, tmp_path):
         **{"prompts": tmp_path / "prompts.parquet", "policy": tmp_path / "policy"},
         **{"training_log": tmp_path / "log.csv", "checkpoints": tmp_path / "checkpoints"},
         **{"objective": "adv_po", "parameters": {"width": 2.0}, "beta": 0.1, "draw": 0, "head": 1},
-        "settings": {"batch_size": 8, "minibatch_size": 8, "steps": 2, "learning_rate": 1e-3},
-        "sampling": {"response_length": 4, "temperature": 1.0},
-        **{"run_seed": 0, "seed": SEED, "spread": {"of": "last_layer", "scale": "reference"}},
+        "settings": TrainingSettings(batch_size=8, minibatch_size=8, steps=2, learning_rate=1e-3),
+        "spread": SpreadSettings(of="last_layer", scale="reference"),
+        **{"sampling": SAMPLING, "run_seed": 0, "seed": SEED},
     }
     files_of = {"base": "base", "features": "features.safetensors", "sidecar": "features.json"}
     files_of = {name: files / file for name, file in files_of.items()}

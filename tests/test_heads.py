@@ -15,6 +15,7 @@ from prudent.rewards.features import extract, load_features
 from prudent.rewards.kinds.heads import HeadSettings, train_heads
 from prudent.rewards.loading import draws_of
 from prudent.rewards.models import final_linear
+from prudent.rewards.settings import RewardSettings
 from prudent.tables import write_parquet
 
 ROOT = 11
@@ -55,7 +56,7 @@ def test_features_and_heads_from_files(tmp_path):
         loss=tmp_path / "loss.csv",
         kind="heads",
         settings={"epochs": 2, "first": "base"},
-        reward={},
+        reward=RewardSettings(),
         size=3,
         draws=2,
         seed=ROOT,

@@ -116,7 +116,7 @@ def test_a_reward_model_elsewhere_is_that_of_float32(tmp_path, monkeypatch, capl
                     checkpoint=path,
                     digest=tmp_path / "digest",
                     loss=tmp_path / "loss.csv",
-                    settings=SETTINGS.replace(epochs=0.5, bfloat16=asked).model_dump(),
+                    settings=SETTINGS.replace(epochs=0.5, bfloat16=asked),
                     split="train",
                     seed=0,
                     backbone=tmp_path / "backbone",

@@ -17,7 +17,9 @@ from tiny_models import CONFIGS, VOCABULARY, tiny_model, tiny_tokenizer
 from tiny_runs import PROMPTS, CountingRewards, Preempted
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
+from prudent.policies.settings import SamplingSettings
 from prudent.policies.target_kl import Calibration
+from prudent.ppo.settings import TrainingSettings
 from prudent.tables import write_json, write_parquet
 
 
@@ -49,9 +51,11 @@ def script_args(tmp_path, **settings) -> train_policy.Args:
         beta=0.1,
         draw=1,
         head=2,
-        settings={"batch_size": 8, "minibatch_size": 8, "steps": 3, "checkpoint_every": 2}
-        | {"learning_rate": 1e-3, **settings},
-        sampling={"response_length": 5, "temperature": 1.0},
+        settings=TrainingSettings(
+            **{"batch_size": 8, "minibatch_size": 8, "steps": 3, "checkpoint_every": 2}
+            | {"learning_rate": 1e-3, **settings}
+        ),
+        sampling=SamplingSettings(response_length=5),
         checkpoints=tmp_path / "checkpoints",
         run_seed=2,
         seed=0,

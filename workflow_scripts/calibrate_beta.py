@@ -17,6 +17,7 @@ from prudent.objectives.single import vanilla
 from prudent.policies.models import load_causal_lm
 from prudent.policies.pilots import Pilots
 from prudent.policies.respond import answers
+from prudent.policies.settings import SamplingSettings
 from prudent.policies.target_kl import (
     KL_TOLERANCE,
     Calibration,
@@ -25,7 +26,7 @@ from prudent.policies.target_kl import (
     mean_of,
 )
 from prudent.ppo.policy import PolicyRecipe, variant
-from prudent.ppo.settings import PPOSettings
+from prudent.ppo.settings import PPOSettings, TrainingSettings
 from prudent.precision import decided
 from prudent.rewards.last_layer import LastLayer
 from prudent.rewards.loading import draws_of, load_rewards
@@ -54,8 +55,8 @@ class Args:
     kl: float  # at which its policies are to end
     pilot_count: int  # pilots at each coefficient
     prompt_count: int  # test prompts that each of them answers
-    settings: dict[str, Any]  # section `ppo` of the configuration
-    sampling: dict[str, Any]  # section `sampling` of the configuration
+    settings: TrainingSettings  # section `ppo` of the configuration
+    sampling: SamplingSettings  # section `sampling` of the configuration
     checkpoints: Path  # folder to go on from after an interruption
     seed: int  # of the study
     base: Path | None = None  # base reward model, of a last layer
@@ -76,11 +77,11 @@ def main(args: Args) -> None:
     if args.features is not None:
         last_layer = LastLayer.load(args.base, args.features, args.sidecar)
         inputs = {"features": args.features}
-    settings = decided(PPOSettings(**args.settings, **args.sampling))
+    settings = decided(PPOSettings(**dict(args.settings), **dict(args.sampling)))
     effective = {"method": args.method, **args.method_settings, "kl": args.kl}
     effective |= {"pilots": args.pilot_count, "prompts": args.prompt_count, "seed": args.seed}
     inputs |= {name: getattr(args, name) for name in ("reference", "prompts", "samples", "scores")}
-    sheet = metadata(effective | settings.model_dump(), pilots=path, **inputs)
+    sheet = metadata(effective | dict(settings), pilots=path, **inputs)
     fingerprint = {"code": args.code, **sheet}
 
     method = methods_of({args.method: args.method_settings}, objectives.load)[args.method]
@@ -124,7 +125,7 @@ def main(args: Args) -> None:
         policy, tokenizer, _ = recipe.policy(beta, heads[pilot], seed, pilot, **own)
         kls = answers(
             *(policy, tokenizer, reference, test_prompts),
-            **args.sampling,
+            **dict(args.sampling),
             draws=generator(seed, "judge", "sampling"),
         )[1]
         return Estimate(kls.mean().item(), (kls.std() / len(kls) ** 0.5).item())

@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from prudent.policies.respond import sample_responses
+from prudent.policies.settings import SamplingSettings
 from prudent.rewards import diagnosis
 from prudent.rewards.ensemble import RewardEnsemble
 from prudent.rewards.evidence import drawn_anew, evidence_of
@@ -33,10 +33,11 @@ class Args:
     table: Path  # written
     kinds: Path  # table, a row an ensemble, written
     frequency: Path  # table by frequency of the rarest judgement, written
-    settings: dict[str, Any]  # section `diagnosis` of the configuration
-    reward: dict[str, Any]  # section `reward` of the configuration
+    prompt_count: int  # test prompts that the reference policy answers
+    response_count: int  # responses to each
+    reward: RewardSettings  # section `reward` of the configuration
     model: str  # world, trained, or a reward model's folder or hub id
-    sampling: dict[str, Any]  # section `sampling` of the configuration
+    sampling: SamplingSettings  # section `sampling` of the configuration
     seed: int  # of the study
     replicates: list[Path] = field(default_factory=list)  # of the first ensemble, drawn anew
     from_base: list[str] = field(default_factory=list)  # ensembles whose models start from base
@@ -51,17 +52,17 @@ class Args:
 
 def main(args: Args) -> None:
     table = read_table(args.prompts, "prompts")
-    prompts = table.loc[table["split"] == "test", "prompt"].tolist()[: args.settings["prompts"]]
-    count = args.settings["responses"]
+    prompts = table.loc[table["split"] == "test", "prompt"].tolist()[: args.prompt_count]
+    count = args.response_count
     repeated = [prompt for prompt in prompts for _ in range(count)]
     draws = generator(args.seed, "diagnosis", "sampling")
-    responses = sample_responses(args.reference, repeated, **args.sampling, draws=draws)
+    responses = sample_responses(args.reference, repeated, **dict(args.sampling), draws=draws)
     verdict = load_judge(args.judge or args.model, args.revision)(repeated, responses)
     shape = (len(prompts), count)
 
     preferences = read_table(args.preferences, "preferences")
     pairs = preferences[preferences["split"] == "validation"]
-    backbone = args.backbone or RewardSettings(**args.reward).checkpoint
+    backbone = args.backbone or args.reward.checkpoint
     evidence, rewards = {}, []
     for name, path in zip(args.names, args.ensembles, strict=True):
         models = [load_rewards(draw) for draw in draws_of(path)]

@@ -24,7 +24,7 @@ class Args:
     names: list[str]  # of the ensembles
     table: Path  # written
     methods: dict[str, dict[str, Any]]  # objective, parameters, spread, unit, control of each
-    settings: dict[str, Any]  # section `exact` of the configuration
+    kl: list[float]  # at which the methods are compared
     baseline: str  # method that the others are compared with
     seed: int  # of the study
     threads: int = 1  # of the CPU
@@ -40,7 +40,7 @@ def main(args: Args) -> None:
         models = [load_rewards(path) for path in draws_of(folder)]
         rewards = score_responses(models, *asked, progress=f"rewards of {name}")
         levels = {name: rewards}  # an ensemble's draws take the place of a level's
-        parts.append(compare(methods, levels, truth, args.settings["kl"], args.seed))
+        parts.append(compare(methods, levels, truth, args.kl, args.seed))
     summary = summary_table(pd.concat(parts), args.baseline).rename(columns={"level": "ensemble"})
     controls = [name for name, said in args.methods.items() if said["control"]]
     summary.insert(3, "control", np.where(summary["method"].isin(controls), "yes", "no"))

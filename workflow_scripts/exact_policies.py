@@ -24,11 +24,12 @@ class Args:
     summary: Path  # table, written
     best: Path  # table of best-of-n policies, written
     methods: dict[str, dict[str, Any]]  # objective, parameters, spread, unit, control of each
-    settings: dict[str, Any]  # section `exact` of the configuration
-    heads: dict[str, Any]  # settings of the ensemble's kind, where fresh heads are to be made
+    kl: list[float]  # at which the methods are compared
+    ensembles: int  # of fresh heads
     size: int  # members of the ensemble
     baseline: str  # method that the others are compared with
     seed: int  # of the study
+    heads: HeadSettings | None = None  # where fresh heads are to be made
     base: Path | None = None  # base reward model, of fresh heads or a last layer
     features: Path | None = None  # of the pairs, by the base reward model
     sidecar: Path | None = None  # what they are of
@@ -46,15 +47,18 @@ def main(args: Args) -> None:
         pairs = load_features(args.features, scores.features.shape[1])
         last_layer = LastLayer(pairs.differences("train"))
         if args.heads:
-            heads, count = HeadSettings(**args.heads), args.settings["ensembles"]
-            fresh = (args.base, pairs, scores.features, heads, args.size, args.seed, count)
-            given = list(fresh_heads(*fresh))
+            given = list(
+                fresh_heads(
+                    *(args.base, pairs, scores.features),
+                    *(args.heads, args.size, args.seed, args.ensembles),
+                )
+            )
     levels = levels_of(given, scores.anew, per_prompt)
     policies = compare(
         methods_of(args.methods, objectives.load),
         levels,
         truth,
-        args.settings["kl"],
+        args.kl,
         args.seed,
         last_layer,
     )

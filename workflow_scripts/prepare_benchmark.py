@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from prudent.data.benchmark import build_benchmark
 from prudent.data.settings import BenchmarkSettings
@@ -14,13 +13,13 @@ from prudent.workflow import entry
 class Args:
     benchmark: Path  # table, written
     card: Path  # data card, written
-    settings: dict[str, Any]  # section `benchmark` of the configuration
+    settings: BenchmarkSettings  # section `benchmark` of the configuration
     bad_rows: str  # refuse or drop
     seed: int  # of the study
 
 
 def main(args: Args) -> None:
-    frame, card = build_benchmark(BenchmarkSettings(**args.settings), args.bad_rows, args.seed)
+    frame, card = build_benchmark(args.settings, args.bad_rows, args.seed)
     save(frame, card, "benchmark", args.benchmark, args.card)
 
 

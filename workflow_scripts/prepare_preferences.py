@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -13,6 +12,7 @@ from prudent.data.rows import Message
 from prudent.data.settings import PreferenceSettings
 from prudent.data.table import save
 from prudent.policies.respond import sample_responses
+from prudent.policies.settings import SamplingSettings
 from prudent.rewards.judges import load_judge
 from prudent.seeding import generator
 from prudent.workflow import entry
@@ -22,13 +22,13 @@ from prudent.workflow import entry
 class Args:
     preferences: Path  # table, written
     card: Path  # data card, written
-    settings: dict[str, Any]  # section `preferences` of the configuration
-    sampling: dict[str, Any]  # section `sampling` of the configuration
+    settings: PreferenceSettings  # section `preferences` of the configuration
+    sampling: SamplingSettings  # section `sampling` of the configuration
     bad_rows: str  # refuse or drop
     seed: int  # of the study
     reference: Path | None = None  # its checkpoint, where a source is sampled
     prompts: Path | None = None  # table, where a source is sampled
-    gold: Path | None = None  # where settings["gold"] is a local folder
+    gold: Path | None = None  # where settings.gold is a local folder
     threads: int = 1  # of the CPU
 
 
@@ -42,12 +42,12 @@ def main(args: Args) -> None:
         return sample_responses(
             args.reference,
             drawn,
-            args.sampling["response_length"],
-            args.sampling["temperature"],
+            args.sampling.response_length,
+            args.sampling.temperature,
             generator(args.seed, "preferences", "sampling", part),
         )
 
-    settings = PreferenceSettings(**args.settings)
+    settings = args.settings
     load_gold = cache(lambda: load_judge(args.gold or settings.gold, settings.gold_revision))
 
     def gold(messages: list[list[Message]], responses: list[str]) -> np.ndarray:

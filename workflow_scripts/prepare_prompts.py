@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from prudent.checkpoints import load_tokenizer
 from prudent.data.settings import PromptSettings
@@ -16,14 +15,14 @@ class Args:
     reference: Path  # checkpoint whose tokenizer cuts the prompts
     prompts: Path  # table, written
     card: Path  # data card, written
-    settings: dict[str, Any]  # section `prompts` of the configuration
+    settings: PromptSettings  # section `prompts` of the configuration
     bad_rows: str  # refuse or drop
     seed: int  # of the study
 
 
 def main(args: Args) -> None:
-    settings, tokenizer = PromptSettings(**args.settings), load_tokenizer(args.reference)
-    frame, card = build_prompts(settings, tokenizer, args.bad_rows, args.seed)
+    tokenizer = load_tokenizer(args.reference)
+    frame, card = build_prompts(args.settings, tokenizer, args.bad_rows, args.seed)
     save(frame, card, "prompts", args.prompts, args.card)
 
 

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from prudent.data.settings import TextSettings
 from prudent.data.table import save
@@ -14,13 +13,13 @@ from prudent.workflow import entry
 class Args:
     texts: Path  # table, written
     card: Path  # data card, written
-    settings: dict[str, Any]  # section `texts` of the configuration
+    settings: TextSettings  # section `texts` of the configuration
     bad_rows: str  # refuse or drop
     seed: int  # of the study
 
 
 def main(args: Args) -> None:
-    frame, card = build_texts(TextSettings(**args.settings), args.bad_rows, args.seed)
+    frame, card = build_texts(args.settings, args.bad_rows, args.seed)
     save(frame, card, "texts", args.texts, args.card)
 
 

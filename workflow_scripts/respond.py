@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from prudent.policies.respond import respond
+from prudent.policies.settings import SamplingSettings
 from prudent.tables import metadata, read_table, write_json, write_parquet
 from prudent.workflow import entry
 
@@ -19,7 +19,7 @@ class Args:
     method: str  # name of their method
     seeds: list[int]  # of these policies
     prompt_count: int  # test prompts to answer
-    sampling: dict[str, Any]  # section `sampling` of the configuration
+    sampling: SamplingSettings  # section `sampling` of the configuration
     seed: int  # of the study
     threads: int = 1  # of the CPU
 
@@ -28,10 +28,10 @@ def main(args: Args) -> None:
     table = read_table(args.prompts, "prompts")
     prompts = table.loc[table["split"] == "test", "prompt"].tolist()[: args.prompt_count]
     policies = dict(zip(args.seeds, args.policies, strict=True))
-    responses = respond(policies, args.reference, prompts, **args.sampling, seed=args.seed)
+    responses = respond(policies, args.reference, prompts, **dict(args.sampling), seed=args.seed)
     write_parquet(responses.assign(method=args.method), args.responses, "responses")
     inputs = {f"policy {seed}": path for seed, path in policies.items()}
-    settings = {"prompts": len(prompts), "seed": args.seed, **args.sampling}
+    settings = {"prompts": len(prompts), "seed": args.seed, **dict(args.sampling)}
     inputs |= {"reference": args.reference, "prompts": args.prompts}
     write_json(metadata(settings, **inputs), args.metadata)
 

@@ -5,9 +5,9 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from prudent.exact.samples import given_table, sample_table
+from prudent.policies.settings import SamplingSettings
 from prudent.tables import metadata, read_table, write_json, write_parquet
 from prudent.workflow import entry
 
@@ -16,8 +16,9 @@ from prudent.workflow import entry
 class Args:
     samples: Path  # table of responses, written
     metadata: Path  # written
-    settings: dict[str, Any]  # section `exact` of the configuration
-    sampling: dict[str, Any]  # section `sampling` of the configuration
+    prompt_count: int  # test prompts that are answered
+    sample_count: int  # responses to each
+    sampling: SamplingSettings  # section `sampling` of the configuration
     seed: int  # of the study
     checkpoints: Path  # folder to go on from after an interruption
     reference: Path | None = None  # its checkpoint, where it is sampled
@@ -27,22 +28,23 @@ class Args:
 
 
 def main(args: Args) -> None:
-    settings, inputs = args.settings, {"responses": args.responses}
+    inputs = {"responses": args.responses}
     if args.responses is None:
         inputs = {"reference": args.reference, "prompts": args.prompts}
-    sheet = metadata({**settings, **args.sampling, "seed": args.seed}, **inputs)
+    said = {"prompts": args.prompt_count, "samples": args.sample_count, "seed": args.seed}
+    sheet = metadata(said | dict(args.sampling), **inputs)
     if args.responses is not None:
         table, per_prompt = given_table(args.responses)
     else:
         prompts = read_table(args.prompts, "prompts")
-        asked = prompts.loc[prompts["split"] == "test", "prompt"].tolist()[: settings["prompts"]]
-        per_prompt = settings["samples"]
+        asked = prompts.loc[prompts["split"] == "test", "prompt"].tolist()[: args.prompt_count]
+        per_prompt = args.sample_count
         variant = hashlib.sha256(json.dumps(sheet).encode()).hexdigest()[:16]
         table = sample_table(
             args.reference,
             asked,
             per_prompt,
-            args.sampling,
+            dict(args.sampling),
             args.seed,
             args.checkpoints / variant,
         )

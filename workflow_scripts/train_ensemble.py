@@ -21,7 +21,7 @@ class Args:
     loss: Path  # table, written
     kind: str  # of prudent.rewards.settings.KINDS, such as heads
     settings: dict[str, Any]  # of the kind, from section `ensembles` of the configuration
-    reward: dict[str, Any]  # section `reward` of the configuration
+    reward: RewardSettings  # section `reward` of the configuration
     size: int  # members of an ensemble
     draws: int  # ensembles
     seed: int  # of the study
@@ -38,7 +38,7 @@ class Args:
 
 
 def main(args: Args) -> None:
-    settings, reward = KINDS[args.kind](**args.settings), RewardSettings(**args.reward)
+    settings, reward = KINDS[args.kind](**args.settings), args.reward
     said = {"kind": args.kind, "count": args.size, "seed": args.seed, **args.settings}
     if args.kind in TRAINED:
         reward = decided(reward)

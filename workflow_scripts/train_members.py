@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from prudent.precision import decided
 from prudent.rewards.kinds.members import train_member
@@ -16,8 +15,8 @@ from prudent.workflow import entry
 class Args:
     preferences: Path  # table of pairs
     checkpoints: Path  # folder of theirs, written
-    settings: dict[str, Any]  # of the kind members or warm
-    reward: dict[str, Any]  # section `reward` of the configuration
+    settings: MemberSettings  # of the kind members or warm
+    reward: RewardSettings  # section `reward` of the configuration
     members: list[int]  # their numbers
     seed: int  # of the study
     backbone: Path | None = None  # checkpoint to start from, if it is local
@@ -26,8 +25,7 @@ class Args:
 
 
 def main(args: Args) -> None:
-    reward = decided(RewardSettings(**args.reward))
-    known = {key: args.settings[key] for key in MemberSettings.model_fields}
+    reward = decided(args.reward)
     material = Material(
         preferences=read_table(args.preferences, "preferences"),
         backbone=args.backbone or reward.checkpoint,
@@ -36,11 +34,11 @@ def main(args: Args) -> None:
     )
     inputs = {"preferences": args.preferences}
     inputs |= {name: path for name in STARTS if (path := getattr(args, name))}
-    said = {**args.reward, "bfloat16": reward.bfloat16, **known, "seed": args.seed}
+    said = {**dict(reward), **dict(args.settings), "seed": args.seed}
     with atomic_path(args.checkpoints) as folder:
         for member in args.members:
             path = folder / str(member)
-            train_member(material, MemberSettings(**known), args.seed, member, path)
+            train_member(material, args.settings, args.seed, member, path)
             write_json(metadata(said | {"member": member}, **inputs), path / "metadata.json")
 
 

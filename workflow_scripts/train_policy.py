@@ -9,9 +9,10 @@ import pandas as pd
 
 from prudent.checkpoints import save_checkpoint
 from prudent.errors import InputError
+from prudent.policies.settings import SamplingSettings
 from prudent.policies.target_kl import read_calibration
 from prudent.ppo.policy import PolicyRecipe, variant
-from prudent.ppo.settings import PPOSettings
+from prudent.ppo.settings import PPOSettings, TrainingSettings
 from prudent.precision import decided
 from prudent.rewards.judges import load_judge
 from prudent.rewards.last_layer import LastLayer
@@ -31,8 +32,8 @@ class Args:
     objective: str  # function of prudent/objectives
     draw: int  # of the ensemble
     head: int  # member that it is trained against
-    settings: dict[str, Any]  # section `ppo` of the configuration
-    sampling: dict[str, Any]  # section `sampling` of the configuration
+    settings: TrainingSettings  # section `ppo` of the configuration
+    sampling: SamplingSettings  # section `sampling` of the configuration
     checkpoints: Path  # folder to go on from after an interruption
     run_seed: int  # of this policy
     seed: int  # of the study
@@ -40,7 +41,7 @@ class Args:
     judge: str | None = None  # world, where its score of each step is logged
     calibration: Path | None = None  # what it was found by, where it is not given
     parameters: dict[str, Any] = field(default_factory=dict)  # of the objective
-    spread: dict[str, Any] = field(default_factory=dict)  # how the method takes the spread
+    spread: SpreadSettings = SpreadSettings()  # how the method takes the spread
     base: Path | None = None  # base reward model, of a last layer
     features: Path | None = None  # of the training pairs, by the base reward model
     sidecar: Path | None = None  # what they are of
@@ -53,26 +54,26 @@ def main(args: Args) -> None:
     prompts = table.loc[table["split"] == "train", "prompt"].tolist()
     if not prompts:
         raise InputError(f"{args.prompts}: no prompts with split train; PPO needs some")
-    settings = decided(PPOSettings(**args.settings, **args.sampling))
+    settings = decided(PPOSettings(**dict(args.settings), **dict(args.sampling)))
     ensemble = args.ensemble / str(args.draw)
     beta = args.beta
     if args.calibration is not None:
         beta = read_calibration(args.calibration).beta
-    spread, last_layer, inputs = SpreadSettings(**args.spread), None, {}
+    last_layer, inputs = None, {}
     if args.features is not None:
         last_layer = LastLayer.load(args.base, args.features, args.sidecar)
         inputs = {"features": args.features}
     effective = {
         "objective": args.objective,
         "parameters": args.parameters,
-        "spread": spread.model_dump(),
+        "spread": dict(args.spread),
         "beta": beta,
         "judge": args.judge,
         "draw": args.draw,
         "head": args.head,
         "seed": args.seed,
         "run_seed": args.run_seed,
-        **settings.model_dump(),
+        **dict(settings),
     }
     inputs |= {"reference": args.reference, "ensemble": ensemble, "prompts": args.prompts}
     sheet = metadata(effective, **inputs)
@@ -84,7 +85,7 @@ def main(args: Args) -> None:
         load_rewards(ensemble),
         functools.partial(objectives.load(args.objective), **args.parameters),
         settings,
-        spread,
+        args.spread,
         last_layer,
         None if args.judge is None else load_judge(args.judge),
     )

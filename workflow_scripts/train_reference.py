@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from prudent.policies.reference import ReferenceSettings, make_reference
 from prudent.tables import file_digest, metadata, read_table, write_csv, write_json, write_text
@@ -14,7 +13,7 @@ class Args:
     checkpoint: Path  # written
     digest: Path  # where to write the checkpoint's
     loss: Path  # table, written
-    settings: dict[str, Any]  # section `reference` of the configuration
+    settings: ReferenceSettings  # section `reference` of the configuration
     seed: int  # of the study
     texts: Path | None = None  # table, where it is trained
     threads: int = 1  # of the CPU
@@ -22,12 +21,10 @@ class Args:
 
 def main(args: Args) -> None:
     texts = read_table(args.texts, "texts") if args.texts else None
-    settings = ReferenceSettings(**args.settings)
-    losses = make_reference(texts, settings, args.seed, args.checkpoint)
+    losses = make_reference(texts, args.settings, args.seed, args.checkpoint)
     inputs = {"texts": args.texts} if args.texts else {}
-    write_json(
-        metadata({**args.settings, "seed": args.seed}, **inputs), args.checkpoint / "metadata.json"
-    )
+    sheet = metadata({**dict(args.settings), "seed": args.seed}, **inputs)
+    write_json(sheet, args.checkpoint / "metadata.json")
     write_csv(losses, args.loss, "losses")
     write_text(file_digest(args.checkpoint) + "\n", args.digest)
 

@@ -18,7 +18,7 @@ class Args:
     loss: Path  # table, written
     kind: str  # of prudent.rewards.settings.KINDS, such as heads
     settings: dict[str, Any]  # of the kind, from section `ensembles` of the configuration
-    reward: dict[str, Any]  # section `reward` of the configuration
+    reward: RewardSettings  # section `reward` of the configuration
     size: int  # members of the ensemble
     models: int  # independent reward models that it is made of
     replicate: int  # its number
@@ -28,7 +28,7 @@ class Args:
 
 
 def main(args: Args) -> None:
-    reward = decided(RewardSettings(**args.reward))
+    reward = decided(args.reward)
     losses = train_replicate(
         read_table(args.preferences, "preferences"),
         args.kind,
@@ -44,11 +44,8 @@ def main(args: Args) -> None:
     inputs = {"preferences": args.preferences}
     inputs |= {"backbone": args.backbone} if args.backbone else {}
     said = {"kind": args.kind, "count": args.size, "replicate": args.replicate, "seed": args.seed}
-    of_reward = {**args.reward, "bfloat16": reward.bfloat16}
-    write_json(
-        metadata({**said, "reward": of_reward, **args.settings}, **inputs),
-        args.checkpoint / "metadata.json",
-    )
+    sheet = metadata({**said, "reward": dict(reward), **args.settings}, **inputs)
+    write_json(sheet, args.checkpoint / "metadata.json")
     write_csv(losses, args.loss, "head_losses")
 
 

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from prudent.precision import decided
 from prudent.rewards.training import RewardSettings, check_processes, train_reward_model
@@ -18,7 +17,7 @@ class Args:
     checkpoint: Path  # written
     digest: Path  # where to write the checkpoint's
     loss: Path  # table, written
-    settings: dict[str, Any]  # section `reward` of the configuration
+    settings: RewardSettings  # section `reward` of the configuration
     split: str  # of the pairs to train on
     seed: int  # of the study
     backbone: Path | None = None  # checkpoint to start from, if it is local
@@ -26,13 +25,12 @@ class Args:
 
 
 def main(args: Args) -> None:
-    settings = RewardSettings(**args.settings)
     count = processes()
     if count > 1:
-        check_processes(settings, count)
+        check_processes(args.settings, count)
         launch("train_reward_base", args, count)
         return
-    settings = decided(settings)
+    settings = decided(args.settings)
     losses = train_reward_model(
         read_table(args.preferences, "preferences"),
         args.split,
@@ -46,8 +44,7 @@ def main(args: Args) -> None:
     inputs = {"preferences": args.preferences}
     if args.backbone:
         inputs["backbone"] = args.backbone
-    said = {**args.settings, "bfloat16": settings.bfloat16}
-    sheet = metadata({**said, "split": args.split, "seed": args.seed}, **inputs)
+    sheet = metadata({**dict(settings), "split": args.split, "seed": args.seed}, **inputs)
     write_json(sheet, args.checkpoint / "metadata.json")
     write_csv(losses, args.loss, "losses")
     write_text(file_digest(args.checkpoint) + "\n", args.digest)

@@ -122,17 +122,6 @@ def content_of(checkpoint: str | None, memory: Memory) -> str | None:
     return memory.digest(checkpoint) if is_local(checkpoint) else None
 
 
-def is_sampled(config: Mapping[str, Any]) -> bool:
-    """Whether some pairs are sampled from the reference policy."""
-    return any("sampled" in source for source in config["preferences"]["sources"])
-
-
-def is_labelled(config: Mapping[str, Any]) -> bool:
-    """Whether some pairs get their labels from ``preferences.gold``."""
-    sources = config["preferences"]["sources"]
-    return is_sampled(config) or any(source.get("relabel") for source in sources)
-
-
 def is_local(checkpoint: str | None) -> bool:
     """Whether a checkpoint is a folder on this machine and not a hub id.
 

@@ -590,8 +590,3 @@ def models_of(ensemble: dict[str, Any]) -> int:
     if ensemble["kind"] == "warm":
         return ensemble_settings(ensemble)["models"]
     return ensemble["count"] if ensemble["kind"] == "members" else 0
-
-
-def judge_reward_settings(config: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a trained judge: those of ``reward`` with the judge's own over them."""
-    return config["reward"] | config["judge"]["reward"]

@@ -15,8 +15,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from prudent import settings
 from prudent.errors import InputError, cut, quoted, tolerate_any_text
 from prudent.paths import resolve
+from prudent.settings import Settings
 from prudent.workflow import gpus
 
 
@@ -25,7 +27,7 @@ def run(main: Callable[[Any], None], args_class: type, snakemake: Any = None) ->
 
     Under Snakemake each field of the dataclass is looked up by name among the rule's input, output,
     params, wildcards and threads, and everything printed also goes to the rule's log. On the
-    command line each field is an option, and dictionaries are JSON. An ``InputError`` is
+    command line each field is an option; settings and dictionaries are JSON. An ``InputError`` is
     printed as one message, without a traceback, and ends the process with status 1.
     """
     tolerate_any_text()
@@ -110,14 +112,15 @@ def from_command_line(
 
     @registry.primitive_rule
     def json_object(info: Any) -> Any:
-        if typing.get_origin(info.type) is not dict:
+        kind = next((leaf for leaf in _leaves(info.type) if _is_json(leaf)), None)
+        if kind is None:
             return None
         return tyro.constructors.PrimitiveConstructorSpec(
             nargs=1,
             metavar="JSON",
-            instance_from_str=lambda texts: _object(texts[0]),
-            is_instance=lambda value: isinstance(value, dict),
-            str_from_instance=lambda value: [json.dumps(value)],
+            instance_from_str=lambda texts: _read(kind, texts[0]),
+            is_instance=lambda value: value is None or isinstance(value, dict | Settings),
+            str_from_instance=lambda value: [_text(value)],
         )
 
     with registry:
@@ -127,6 +130,23 @@ def from_command_line(
             description=sys.modules[main.__module__].__doc__,
             args=argv,
         )
+
+
+def _is_settings(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Settings)
+
+
+def _is_json(kind: Any) -> bool:
+    return typing.get_origin(kind) is dict or _is_settings(kind)
+
+
+def _read(kind: Any, text: str) -> Any:
+    """A JSON object, as settings where ``kind`` is a class of them; ValueError where it is none."""
+    value = _object(text)
+    try:
+        return settings.read(kind, value) if _is_settings(kind) else value
+    except InputError as error:
+        raise ValueError(str(error)) from None
 
 
 def _object(text: str) -> dict[str, Any]:
@@ -162,6 +182,7 @@ def to_command_line(args: Any) -> list[str]:
 
 
 def _text(value: Any) -> str:
+    value = value.model_dump() if isinstance(value, Settings) else value
     return json.dumps(value) if isinstance(value, dict) else str(value)
 
 
@@ -187,6 +208,8 @@ def _convert(value: Any, kind: Any, given: bool = False) -> Any:
         # a rule made as the digest beside it.
         path = Path(value if isinstance(value, str) else os.path.commonpath(value))
         return path.with_suffix("") if given and path.suffix == ".sha256" else path
+    if isinstance(value, dict) and (found := next(filter(_is_settings, leaves), None)):
+        return settings.read(found, value)
     if int in leaves and isinstance(value, str):
         return int(value)
     if float in leaves and isinstance(value, str | int) and not isinstance(value, bool):
