@@ -34,5 +34,5 @@ def p_value(p: float | None) -> str:
 
 
 def plural(count: int) -> str:
-    """The ending of so many things."""
+    """The plural ending for a count."""
     return "" if count == 1 else "s"
