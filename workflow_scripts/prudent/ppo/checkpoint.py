@@ -163,7 +163,7 @@ class CheckpointFolder:
 
 
 class Termination:
-    """While entered, turns SIGTERM, as sent by preemption, into a flag; the second ends the process.
+    """While entered, turns SIGTERM, which preemption sends, into a flag; a second one kills.
 
     Python allows handlers only in the main thread; in others, SIGTERM keeps its effect.
     """

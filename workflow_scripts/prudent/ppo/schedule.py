@@ -12,7 +12,7 @@ from prudent.seeding import generator
 
 
 def prompt_rows(prompts: int, batch_size: int, step: int, seed: int, run_seed: int) -> Tensor:
-    """The rows of a step's prompts, [batch_size]: a new permutation each epoch, its rest dropped."""
+    """A step's prompts, as rows [batch_size]: a new permutation each epoch, its rest dropped."""
     epoch, place = divmod(step, prompts // batch_size)
     stream = generator(seed, "policy", run_seed, "prompts", epoch)
     return torch.randperm(prompts, generator=stream)[place * batch_size :][:batch_size]
