@@ -34,7 +34,7 @@ class Preregistration(Settings):
     baseline: str
     """The method that the others are compared with."""
     kl: Positive
-    """The KL of the optimal policies, in nats a response."""
+    """The KL of the optimal policies, in nats per response."""
     kl_tolerance: Nonnegative
     """How far apart the KLs of trained policies may be, as a share, to count as the same."""
     margin: float

@@ -56,7 +56,7 @@ Reason = Literal[
 
 
 class Ratio(Settings):
-    """A ratio of the variances of two methods' scores, with the method's own below."""
+    """A ratio of the variances of two methods' scores, with the method's own as denominator."""
 
     estimate: Known
     """Above 1 where the method varies less."""

@@ -222,7 +222,7 @@ class PreferenceSettings(TableSettings):
     gold_revision: str | None = None
     """Revision of the hub id."""
     sharpness: Positive = 5.0
-    """Logit of a label, as a multiple of the difference of the gold rewards."""
+    """Logit of a label per unit of difference of the gold rewards."""
     label_noise: Annotated[float, Field(ge=0, le=0.5)] = 0.1
     """Share of the drawn labels that are flipped."""
     validation: Share = 0.15

@@ -1,4 +1,4 @@
-"""Objectives as scores and coefficients, for those that consist of nothing else."""
+"""Scores and coefficients of objectives that consist of these alone."""
 
 from __future__ import annotations
 

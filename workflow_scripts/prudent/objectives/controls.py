@@ -38,7 +38,7 @@ def scale_only(
 def random_head(rewards: Rewards, beta: float, *, run: Run) -> Signal:
     """One member of the ensemble in place of all, drawn once for each policy.
 
-    A pooled method has to beat it: it has as many ensembles, but pools nothing.
+    A pooled method has to beat it: it uses as many ensembles, but pools nothing.
 
     Score: r_k, k drawn for the run
     Coefficient: beta

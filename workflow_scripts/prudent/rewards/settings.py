@@ -28,7 +28,7 @@ class RewardSettings(Settings):
     epochs: Positive = 1.0
     """Passes over the pairs (AdamW, cosine schedule to zero)."""
     batch_size: Count = 32
-    """Pairs a step."""
+    """Pairs per step."""
     learning_rate: Positive = 3e-4
     """Peak learning rate."""
     weight_decay: Nonnegative = 0.001
@@ -58,7 +58,7 @@ class HeadFitting(Settings):
     epochs: Count = 10
     """Passes over the pairs (AdamW, cosine schedule to zero)."""
     batch_size: Count = 32
-    """Pairs a step."""
+    """Pairs per step."""
     learning_rate: Positive = 1e-3
     """Peak learning rate."""
     weight_decay: Nonnegative = 0.001
@@ -177,7 +177,7 @@ class AdapterSettings(Settings):
     epochs: Positive = 1.0
     """Passes over the pairs (AdamW, cosine schedule to zero)."""
     batch_size: Count = 32
-    """Pairs a step."""
+    """Pairs per step."""
     learning_rate: Positive = 2e-3
     """Peak learning rate."""
     weight_decay: Nonnegative = 0.001

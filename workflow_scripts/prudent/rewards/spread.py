@@ -1,4 +1,4 @@
-"""The spread of a response: of which quantity, centred, scaled, clipped, shuffled."""
+"""The spread of a response: its source, centring, scale, limits and shuffling."""
 
 from __future__ import annotations
 
