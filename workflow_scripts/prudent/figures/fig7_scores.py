@@ -32,7 +32,7 @@ def draw_scores(
     """Fig 7: the distribution of the policies' judge scores per method, and the reference's.
 
     Args:
-        policies: ``statistics.policy_table``.
+        policies: ``analysis.policies.policy_table``.
         reference: the reference policy's scores, one per prompt.
     """
     look = looks(methods)

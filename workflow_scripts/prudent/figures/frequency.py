@@ -1,4 +1,4 @@
-"""Accuracy, error and sigma by how frequent the rarest judgement of a response is in training."""
+"""Accuracy, error and sigma by the frequency, in training, of a response's rarest judgement."""
 
 from __future__ import annotations
 

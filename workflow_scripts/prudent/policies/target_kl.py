@@ -1,4 +1,4 @@
-"""The coefficient beta at which a method's policies end at a given KL.
+"""The search for the coefficient beta at which a method's policies end at a given KL.
 
 The mean final KL falls as beta grows, on log-log axes almost along a straight line, so a secant in
 log beta needs few evaluations. An evaluation trains a few policies, the pilots, and is noisy. The

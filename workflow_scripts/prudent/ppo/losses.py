@@ -1,7 +1,7 @@
 """Losses of PPO: pure functions of tensors.
 
 Shapes: B responses of at most T tokens. ``mask [B, T]`` is 1 on a response's tokens (its EOS
-included) and 0 behind them, and every response has at least one token. The forms are those of TRL
+included) and 0 after them, and every response has at least one token. The forms are those of TRL
 0.11 (``PPOTrainer``), which the paper used.
 """
 

@@ -1,4 +1,4 @@
-"""A Bayesian last layer: what the training pairs know of a linear reward on the features."""
+"""A Bayesian last layer: the precision that training pairs give a linear reward on features."""
 
 from __future__ import annotations
 

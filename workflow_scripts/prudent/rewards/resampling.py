@@ -18,7 +18,7 @@ NAN = float("nan")
 
 
 class Measured(NamedTuple):
-    """A value with its 95% interval, what noise alone gives with its 95% range, and the value
+    """A value with its 95% interval, the value of noise alone with its 95% range, and the value
     before training; nan where there is none."""
 
     value: float

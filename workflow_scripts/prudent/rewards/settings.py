@@ -112,7 +112,7 @@ class MLPSettings(HeadFitting):
     """Small networks on the frozen base model, each held near its start (RewardUQ, 2602.24040)."""
 
     hidden: Annotated[list[Count], Field(min_length=1)] = [128, 128]
-    """Widths of the hidden layers, with ReLUs behind them."""
+    """Widths of the hidden layers, each followed by a ReLU."""
     pull: Nonnegative = 0.1
     """Weight, in the loss, of the mean squared distance of a network's weights from their initial
     values."""
@@ -165,8 +165,8 @@ class AdapterSettings(Settings):
     """Which model the adapters go into: the one that reward models start from, or the trained base
     reward model (as in 2401.16635)."""
     embeddings: bool = False
-    """Whether the token embeddings get an adapter too, besides the attention layers that peft
-    chooses for the architecture."""
+    """Whether the token embeddings also get an adapter, like the attention layers that peft chooses
+    for the architecture."""
     loss: Literal["members", "mean"] = "members"
     """Bradley-Terry loss of each member, or of the members' mean reward (UP-RLHF)."""
     diversity: Nonnegative = 0.0

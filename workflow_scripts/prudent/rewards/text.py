@@ -28,7 +28,7 @@ MARK = "\ue000", "\ue001"
 MARKED = re.compile(f"{MARK[0]}([0-9]+){MARK[1]}")
 
 PAD = "<|pad|>"
-"""A padding token of its own, where a tokenizer has none."""
+"""A separate padding token, for tokenizers whose texts end in the padding token."""
 
 Message = dict[str, str]
 

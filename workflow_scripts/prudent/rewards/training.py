@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 
 def check_processes(settings: RewardSettings, processes: int) -> None:
-    """Raises InputError unless so many processes can share a batch."""
+    """Raises InputError unless this many processes can share a batch."""
     if settings.batch_size % processes:
         raise InputError(
             f"reward.batch_size: {settings.batch_size} pairs cannot be shared by {processes} "
