@@ -1,6 +1,6 @@
-"""Where the variance of trained policies comes from: ensembles, members, trials, evaluation.
+"""The sources of the variance of trained policies: ensembles, members, trials, evaluation.
 
-The analysis of variance of the balanced nested design: draws of the ensemble, members of it, trials
+An analysis of variance of the balanced nested design: draws of the ensemble, its members, trials
 with a member, and the finite number of test prompts, each answered once.
 """
 
@@ -25,9 +25,9 @@ class MeanSquare(NamedTuple):
 
 
 def balanced(policies: pd.DataFrame) -> pd.DataFrame:
-    """The most policies of a method, from its first seed on, that make a balanced design.
+    """The largest balanced design among a method's policies, from the first seed on.
 
-    Seeds go through the ensembles first, then through the members, then through the trials.
+    Seeds run through the ensembles first, then the members, then the trials.
     """
     ordered = policies.sort_values("seed")
     ensembles = ordered["ensemble"].nunique()
@@ -37,16 +37,16 @@ def balanced(policies: pd.DataFrame) -> pd.DataFrame:
 
 
 def component_table(policies: pd.DataFrame, noise: dict[str, tuple[float, int]]) -> pd.DataFrame:
-    """The components of each method's variance: one row a component.
+    """The components of each method's variance: one row per component.
 
-    A level with one unit within each unit above it is not told apart from that: it counts there.
-    Estimates are the analysis of variance's, 0 where they would be negative; for balanced designs
-    REML has the same where all are positive. Intervals are those of Ting et al. (J. Stat. Comput.
-    Simul. 1990), within 0 and infinity.
+    A level with one unit within each unit above it cannot be separated from the level above, and
+    counts there. Estimates are from the analysis of variance, 0 where they would be negative; for
+    balanced designs REML gives the same if all are positive. Intervals are those of Ting et al.
+    (J. Stat. Comput. Simul. 1990), clipped to [0, infinity].
 
     Args:
         policies: method, unit, seed, ensemble, head, trial, score.
-        noise: per method the variance of a policy's mean score that is due to its prompts
+        noise: for each method, the variance of a policy's mean score that is due to the prompts
             (``statistics.evaluation_noise``), and its degrees of freedom.
 
     Returns:
@@ -79,9 +79,9 @@ def component_table(policies: pd.DataFrame, noise: dict[str, tuple[float, int]])
 def mean_squares(
     policies: pd.DataFrame, levels: dict[str, list[str]]
 ) -> dict[str, tuple[MeanSquare, int]]:
-    """The mean square of each level that has degrees of freedom, and the policies in its units.
+    """The mean square of each level with degrees of freedom, and the policies per unit of it.
 
-    The last level is that of the trials, each a policy.
+    The last level is that of the trials, each of which is a policy.
 
     Args:
         policies: a balanced design.
@@ -105,12 +105,12 @@ def mean_squares(
 
 
 def difference_of_squares(first: MeanSquare, second: MeanSquare | None, size: int) -> Interval:
-    """(first - second) / size with its 95% interval; a mean square alone has the chi-square's.
+    """(first - second) / size with its 95% interval; the chi-square interval if second is None.
 
     The modified large-sample interval of Ting, Burdick, Graybill, Jeyaratnam and Lu (1990).
     """
     tail = (1 - LEVEL) / 2
-    # n over the quantiles of chi-square that leave so much above, and below.
+    # n over the upper and lower quantiles of chi-square.
     n1 = first.df
     small1, large1 = n1 / stats.chi2.isf(tail, n1), n1 / stats.chi2.ppf(tail, n1)
     if second is None:

@@ -1,4 +1,4 @@
-"""What the numbers of trained policies say, in sentences made from the numbers."""
+"""The results of trained policies, in sentences made from the numbers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def interval(low: float, high: float, units: int, unit: str) -> str:
 
 
 def findings(summary: pd.DataFrame, tests: pd.DataFrame) -> dict[str, list[str]]:
-    """What the numbers say about every trained method that is not the baseline, its controls, too.
+    """Sentences about every trained method except the baseline, controls included.
 
     Args:
         summary: ``policies.summary_table``.
@@ -98,7 +98,7 @@ def _variance_sentence(method, baseline, one, base, test) -> str:
 
 
 def _at_one_kl(test, ratio: float) -> str:
-    """The ratio without what the KLs' difference makes of it."""
+    """The ratio without the effect of the KLs' difference."""
     elasticity = number(test.loc["elasticity", "estimate"], 2)
     return f", {number(ratio)} at one KL (the optima's variance grows with KL^{elasticity})"
 

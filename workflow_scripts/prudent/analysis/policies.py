@@ -1,9 +1,9 @@
 """Are the policies of one method less variable, and less often bad, than those of another?
 
 Tables of policies and methods, made from the judge's scores and the training logs. A method's
-policies come in clusters, its independent draws: those of its unit, a member of an ensemble or a
-whole ensemble. Score, here, is the judge's mean score of a policy's responses to the fixed test
-prompts.
+policies come in clusters, one for each independent draw of its unit (a member of an ensemble, or a
+whole ensemble). Here, the score of a policy is the judge's mean score of its responses to the fixed
+test prompts.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ T = TypeVar("T")
 def by_policy(
     items: Sequence[T], methods: Sequence[str], seeds: Sequence[int]
 ) -> dict[tuple[str, int], T]:
-    """Files of policies, listed method by method and seed by seed, under (method, seed)."""
+    """Files of policies, ordered by method and then by seed, under (method, seed)."""
     keys = list(itertools.product(methods, seeds))
     if len(items) != len(keys):
         raise InputError(
@@ -56,7 +56,7 @@ def read_logs(
 ) -> dict[tuple[str, int], pd.DataFrame]:
     """The training logs of all policies, under (method, seed).
 
-    ``InputError`` where one is not whole: steps that are missing, or fewer than the others'.
+    ``InputError`` where one is not complete: it lacks steps, or has fewer than the others.
     """
     files = by_policy(paths, methods, seeds)
     logs = {key: tables.read_csv(path, "training_log") for key, path in files.items()}
@@ -75,7 +75,7 @@ def read_judgements(
 ) -> dict[tuple[str, int], pd.DataFrame]:
     """The judged responses of all policies, under (method, seed), from a file for each method.
 
-    ``InputError`` where a file is not that of the method, or lacks a policy.
+    ``InputError`` where a file belongs to another method, or lacks a policy.
     """
     judged = {}
     for method, path in zip(methods, paths, strict=True):
@@ -95,19 +95,19 @@ def _named(policies: Iterable[tuple[str, int]]) -> str:
 
 
 def read_judgement(path: Path) -> pd.DataFrame:
-    """Judged responses of a file, with what else the judge says of them."""
+    """Judged responses of a file, with all columns of the judge."""
     return tables.read_table(path, "judgements", others=True)
 
 
 def long_table(logs: dict[tuple[str, int], pd.DataFrame]) -> pd.DataFrame:
-    """Training logs under each other, with the columns method and seed in front."""
+    """The training logs in one table, with the columns method and seed in front."""
     parts = [log.assign(method=method, seed=seed) for (method, seed), log in logs.items()]
     table = pd.concat(parts, ignore_index=True)
     return table[["method", "seed", *table.columns.drop(["method", "seed"])]]
 
 
 def final_mean(values: Sequence[float]) -> float:
-    """The level at which a training curve ends: mean over the last 10% of steps, at least 5."""
+    """The final level of a training curve: its mean over the last 10% of steps, at least 5."""
     values = np.asarray(values, dtype=float)
     return float(values[-max(5, round(0.1 * len(values))) :].mean()) if len(values) else np.nan
 
@@ -119,13 +119,13 @@ def policy_table(
     heads: int,
     units: Mapping[str, str],
 ) -> pd.DataFrame:
-    """One row a policy.
+    """One row per policy.
 
     Args:
-        judgements: per (method, seed) the judged responses: prompt, response, kl, score, and, where
-            the judge tells, grammatical (0/1). The same prompts in the same order in all of them.
+        judgements: the judged responses under (method, seed): prompt, response, kl, score, and, if
+            the judge says so, grammatical (0/1). All have the same prompts in the same order.
         reference: the reference policy's judged responses to the same prompts.
-        units: per method what its policies differ by, "member" or "ensemble".
+        units: for each method, the unit by which its policies differ, "member" or "ensemble".
 
     Returns:
         method, unit, seed, ensemble, head, trial, score (mean over prompts), score_se (over
@@ -156,7 +156,7 @@ def policy_table(
 
 
 def cluster_ids(policies: pd.DataFrame, unit: str) -> np.ndarray:
-    """The cluster of each policy: its ensemble, or its member of it."""
+    """The cluster of each policy: its ensemble, or its ensemble and member."""
     columns = {"ensemble": ["ensemble"], "member": ["ensemble", "head"]}[unit]
     return policies.groupby(columns, sort=False).ngroup().to_numpy()
 
@@ -171,19 +171,19 @@ def kl_mismatch(first: float, second: float) -> float:
 def summary_table(
     policies: pd.DataFrame, judged: dict[str, np.ndarray], reference: Sequence[float]
 ) -> pd.DataFrame:
-    """One row a method.
+    """One row per method.
 
     Args:
         policies: ``policy_table``.
-        judged: per method its per-prompt scores [policies, prompts], for the evaluation noise.
+        judged: each method's per-prompt scores [policies, prompts], for the evaluation noise.
         reference: the reference policy's per-prompt scores.
 
     Returns:
         method, unit, policies, units (clusters), score and its t interval over them,
         score_variance, score_sd, noise_variance (``evaluation_noise``), worse (count), worse_share
         and its Wilson interval over clusters, quantile05 and cvar10 (the mean of the lowest tenth)
-        of the scores, kl (mean over policies) and kl_sd, grammatical where
-        known, reference_score, reference_se.
+        of the scores, kl (mean over policies) and kl_sd, grammatical where known, reference_score,
+        reference_se.
     """
     reference_score, reference_se = mean_and_se(reference)
     rows = []
@@ -216,16 +216,15 @@ def target_table(
     betas: Mapping[str, float | None],
     calibrations: Mapping[str, Calibration],
 ) -> pd.DataFrame:
-    """One row a method: method, beta, kl_target, target.
+    """One row per method: method, beta, kl_target, target.
 
-    The last says what became of a method's KL: ``fixed`` where its coefficient was given,
-    ``reached``, or ``missed``: no coefficient that was tried came near, or the policies' mean KL is
-    not within 5% of the target.
+    The column target is ``fixed`` if the coefficient was given, ``reached``, or ``missed``: no
+    coefficient that was tried came near, or the policies' mean KL is not within 5% of the target.
 
     Args:
         policies: ``policy_table``.
-        betas: the coefficients that were given.
-        calibrations: those that were found, of the other methods.
+        betas: the given coefficients.
+        calibrations: the coefficients that were found for the other methods.
     """
     rows = []
     for method, part in policies.groupby("method", sort=False):
@@ -240,12 +239,12 @@ def target_table(
 
 
 def at_one_target(rows: pd.DataFrame) -> bool:
-    """Whether all rows, of policies or methods, are at the same KL that was asked for."""
+    """Whether all rows, of policies or methods, are at one common target KL."""
     return bool((rows["target"] == "reached").all() and rows["kl_target"].nunique() == 1)
 
 
 def missed(policies: pd.DataFrame) -> list[str]:
-    """The methods of ``policies.csv`` whose policies are not at the KL that was asked for."""
+    """The methods of ``policies.csv`` whose policies missed their target KL."""
     return list(dict.fromkeys(policies.loc[policies["target"] == "missed", "method"]))
 
 
@@ -282,13 +281,13 @@ def comparison_table(
 
     Returns:
         method, baseline, unit, pairs, units (clusters), quantity, estimate, low, high, p, p_holm
-        (adjusted over the methods). The unit is the ensemble where that of either method is.
+        (adjusted over the methods). The unit is the ensemble if it is that of either method.
         Quantities: score_difference (method - baseline; t over units), variance_ratio (baseline /
-        method; jackknife-t over units), elasticity, corrected_ratio (what the variance ratio would
-        be at one KL, if the variance grew with KL^elasticity; the elasticity's own error is not in
-        its interval), brown_forsythe, pitman_morgan and swap_test (p only; the last is the paired
-        permutation test), worse_difference (method - baseline, share of policies worse than the
-        reference; p of McNemar), kl_mismatch.
+        method; jackknife-t over units), elasticity, corrected_ratio (the variance ratio at one KL,
+        if the variance grows with KL^elasticity; its interval ignores the elasticity's own error),
+        brown_forsythe, pitman_morgan and swap_test (p only; the last is the paired permutation
+        test), worse_difference (method - baseline, share of policies worse than the reference; p of
+        McNemar), kl_mismatch.
     """
     by_method = {name: part.set_index("seed") for name, part in policies.groupby("method")}
     if baseline not in by_method:
@@ -306,7 +305,7 @@ def comparison_table(
         unit = "ensemble" if coarse else "member"
         clusters = cluster_ids(first, unit)
         a, b = first["score"].to_numpy(), second["score"].to_numpy()
-        # A generator per test and method: another method or test changes none of these numbers.
+        # One generator per method, so that other methods do not change these numbers.
         rng = np.random.default_rng([seed, *method.encode()])
         nan = float("nan")
         difference = second["worse"].mean() - first["worse"].mean()

@@ -1,6 +1,6 @@
-"""What a study of so many draws can find, before it is run.
+"""The effects that a study with a given number of draws can detect, before it is run.
 
-Two methods, paired by draws, with normal scores. The test of spread is ``permutation_test`` and
+Two methods, paired by draws, have normal scores. The test of spread is ``permutation_test``, and
 that of means Student's t of the paired differences, both two-sided at 5%.
 """
 
@@ -18,21 +18,21 @@ from prudent.analysis.statistics import sign_flip_test
 SIZE, POWER = 0.05, 0.8
 STUDIES, PERMUTATIONS = 2000, 999
 CORRELATION = 0.5
-"""Of the two methods' scores of one draw."""
+"""The correlation of the two methods' scores of one draw."""
 PAPER = (5.0, 2.375)
 """Ratios of variances, vanilla over variance aware, that arXiv 2410.23726 and 2507.15906 report."""
 MOST_RATIO, MOST_DRAWS = 1000.0, 320
 
 
 def least_p(draws: int) -> float:
-    """The smallest p that the permutation test can give: of all swaps, none and all are as far."""
+    """The smallest p that the permutation test can give: only no swap and all swaps reach it."""
     return 2.0 ** (1 - draws)
 
 
 def power_of_ratio(draws: int, ratio: float, correlation: float = CORRELATION) -> float:
-    """The share of simulated studies in which the permutation test sees a ratio of variances.
+    """The share of simulated studies in which the permutation test detects a ratio of variances.
 
-    The draws of the simulation are the same whatever the ratio is.
+    The simulation uses the same draws for every ratio.
     """
     rng = np.random.default_rng([draws, 7])
     shared, own = rng.normal(size=(STUDIES, draws)), rng.normal(size=(2, STUDIES, draws))
@@ -44,7 +44,7 @@ def power_of_ratio(draws: int, ratio: float, correlation: float = CORRELATION) -
 
 
 def detectable_ratio(draws: int, correlation: float = CORRELATION) -> float:
-    """The ratio of variances that is seen in 80% of the studies; infinite where none is."""
+    """The ratio of variances that 80% of the studies detect; infinite where none is detected."""
     if draws < 3 or power_of_ratio(draws, MOST_RATIO, correlation) < POWER:
         return math.inf
 
@@ -55,8 +55,8 @@ def detectable_ratio(draws: int, correlation: float = CORRELATION) -> float:
 
 
 def detectable_difference(draws: int) -> float:
-    """The difference of means, in standard deviations of the paired differences, that is seen in
-    80% of the studies."""
+    """The difference of means, in standard deviations of the paired differences, that 80% of the
+    studies detect."""
     if draws < 2:
         return math.inf
     critical = stats.t.ppf(1 - SIZE / 2, draws - 1)
@@ -66,13 +66,13 @@ def detectable_difference(draws: int) -> float:
         return float(shifted.sf(critical) + shifted.cdf(-critical)) - POWER
 
     high = 0.1
-    while short(high) < 0:  # the distribution is not to be had far beyond
+    while short(high) < 0:  # in steps: the distribution cannot be computed far beyond
         high *= 1.5
     return float(brentq(short, 0.0, high))
 
 
 def draws_for_ratio(ratio: float, correlation: float = CORRELATION) -> float:
-    """The fewest draws with which a ratio of variances is seen in 80% of the studies."""
+    """The fewest draws with which 80% of the studies detect a ratio of variances."""
     low, high = 2, 4
     while power_of_ratio(high, ratio, correlation) < POWER:
         low, high = high, 2 * high
@@ -86,7 +86,7 @@ def draws_for_ratio(ratio: float, correlation: float = CORRELATION) -> float:
 
 
 def power_table(draws: dict[str, int]) -> pd.DataFrame:
-    """One row a comparison: comparison, draws, least_p, ratio, difference.
+    """One row per comparison: comparison, draws, least_p, ratio, difference.
 
     Args:
         draws: the number of independent draws of each comparison, by its name.
@@ -105,7 +105,7 @@ def power_table(draws: dict[str, int]) -> pd.DataFrame:
 
 
 def sentences(table: pd.DataFrame) -> list[str]:
-    """What the table says, and what the papers' effects take."""
+    """The table in words, and the draws that the papers' effects take."""
     said = []
     for row in table.itertuples():
         text = f"{row.comparison}: {row.draws} draws. "

@@ -11,21 +11,21 @@ from prudent.errors import InputError
 from prudent.settings import Count, Nonnegative, Positive, Settings, read
 
 SIZE = 0.05
-"""The size of the tests, and what a 95% interval misses."""
+"""The size of the tests; 1 minus the level of the intervals."""
 
 
 class Held(Settings):
-    """A method that a verdict is reached on."""
+    """A method that gets a verdict."""
 
     name: str
     """Its name in the configuration."""
     controls: list[str]
-    """The methods of the study that it has to beat: what it would be if its uncertainty, or its
-    ensemble, said nothing. The baseline may be one."""
+    """The methods of the study that it has to beat: the same method without the information in its
+    uncertainty, or in its ensemble. The baseline may be one."""
     missing: list[str]
-    """Controls of its objective that the study does not have."""
+    """Controls of its objective that the study lacks."""
     trained: bool
-    """Whether policies are trained by it, or only its optimal policies are found."""
+    """Whether it trains policies, or only its optimal policies are found."""
 
 
 class Preregistration(Settings):
@@ -34,23 +34,23 @@ class Preregistration(Settings):
     baseline: str
     """The method that the others are compared with."""
     kl: Positive
-    """The KL of the optimal policies, in nats a response."""
+    """The KL of the optimal policies, in nats per response."""
     kl_tolerance: Nonnegative
     """How far apart the KLs of trained policies may be, as a share, to count as the same."""
     margin: float
     """The least ratio of variances, baseline over method, that matters."""
     permutations: Count
-    """Label swaps of the permutation tests, where all of them are more."""
+    """Label swaps that the permutation tests draw if they cannot try all."""
     seed: int
-    """Of the study."""
+    """The study's seed."""
     methods: list[Held]
     """All methods but the baseline and the controls."""
     rule: list[str]
-    """The same in words."""
+    """The rule in words."""
 
 
 def rule_in_words(baseline: str, margin: float, kl_tolerance: float) -> list[str]:
-    """What each verdict takes."""
+    """The conditions of each verdict."""
     return [
         f"reduces: the 95% interval of the variance ratio, {baseline} over method, lies above 1, "
         f"the paired permutation test has p < {SIZE:g} by Holm over the methods, and the same "
@@ -75,10 +75,10 @@ def preregistration(
     permutations: int,
     seed: int,
 ) -> Preregistration:
-    """The rule, from what the configuration says.
+    """The rule, from the configuration.
 
     Args:
-        methods: controls, missing and trained of each, as ``Held``.
+        methods: controls, missing and trained of each, as in ``Held``.
     """
     return Preregistration(
         baseline=baseline,

@@ -1,4 +1,4 @@
-"""What a verdict says, in sentences made from its numbers."""
+"""Verdicts in sentences made from their numbers."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ def verdicts(
 
 
 def headline(comparison: Comparison) -> str:
-    """A verdict in a few words, with what it was reached on."""
+    """A verdict in a few words, with the policies that it was reached on."""
     return f"{HEADLINES[comparison.reason]} ({comparison.policies})"
 
 
 def sentence(held: Held, comparisons: Sequence[Comparison], stated: Preregistration) -> str:
-    """What may be said of a method: the first comparison whole, of the others what they add."""
+    """The sentences about a method: the first comparison in full, then what the others add."""
     first, *others = comparisons
     said = [_first(held, first, stated), _cost(first, stated), _tail(first, stated)]
     said += [_other(first, other) for other in others]
@@ -154,7 +154,7 @@ def _other(first: Comparison, other: Comparison) -> str:
 
 
 def _agreement(first: Comparison, trained: Comparison) -> str:
-    """Whether the trained policies' ratio goes with that of the optimal ones."""
+    """Whether the trained policies' ratio agrees with that of the optimal ones."""
     ratio, optimum = trained.ratio, first.ratio.estimate
     if None in (ratio.low, ratio.high, optimum):
         return "say nothing of it"
@@ -166,7 +166,7 @@ def _agreement(first: Comparison, trained: Comparison) -> str:
 
 
 def _cost(one: Comparison, stated: Preregistration) -> str:
-    """What it costs, or gains, in the mean."""
+    """The cost, or gain, in the mean score."""
     found = one.difference
     if found.estimate is None:
         return ""
@@ -193,7 +193,7 @@ def _tail(one: Comparison, stated: Preregistration) -> str:
 
 
 def _place(one: Comparison, full: bool = True) -> str:
-    """What a comparison is made on, as a sentence begins."""
+    """The policies that a comparison is made on, to begin a sentence with."""
     if one.policies == TRAINED:
         place, count = "Among trained policies", _draws(one)
     else:

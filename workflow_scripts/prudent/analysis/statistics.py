@@ -1,9 +1,9 @@
-"""Estimates with intervals, and tests, where policies come in clusters.
+"""Estimates with intervals, and tests, for policies that come in clusters.
 
-The unit is a policy, and policies come in clusters: those trained on the same reward head share its
-errors, so a head is one draw and its trials are not. Methods are paired: the same seed sees the
-same head, prompts and sampling streams in each of them. Where there are too few policies for a
-number, it is nan.
+The unit is a policy. Policies come in clusters: those trained on the same reward head share its
+errors, so a head is one independent draw, but its trials are not. Methods are paired: one seed has
+the same head, prompts and sampling streams in each of them. A number that needs more policies is
+nan.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from scipy import stats
 LEVEL = 0.95
 
 EXACT_SWAPS = 12  # up to this many clusters all label swaps are enumerated
-GRID = 200  # the scores at which distributions are compared are at most so many
+GRID = 200  # distributions are compared at this many scores at most
 
 
 class Interval(NamedTuple):
@@ -31,7 +31,7 @@ class Interval(NamedTuple):
 class Dominance(NamedTuple):
     """How far a method's distribution is ahead of the baseline's, and behind it, each with its p.
 
-    That the shortfall is not significant does not show that there is none.
+    A shortfall that is not significant may still exist.
     """
 
     advantage: float
@@ -51,9 +51,9 @@ def evaluation_noise(scores: np.ndarray) -> float:
     """The variance of a policy's mean score that is due to the finite set of prompts.
 
     The policies of a method answer the same prompts with the same streams, so prompts that are hard
-    for all of them do not make the policies differ. What does is the residual of the two-way
-    layout policy + prompt: its mean square over the number of prompts is the part of the variance
-    between policies that more prompts would remove.
+    for all of them do not make the policies differ. The residual of the two-way layout policy +
+    prompt does: its mean square over the number of prompts is the part of the variance between
+    policies that more prompts would remove.
 
     Args:
         scores: [policies, prompts].
@@ -69,8 +69,8 @@ def t_interval(values: Sequence[float], clusters: Sequence[int] | None = None) -
     """A mean with Student's t interval.
 
     With clusters the standard error is the cluster-robust one, sqrt(C / (C - 1) sum_c (sum_i in c
-    of deviations)^2) / n with C - 1 degrees of freedom; it is the usual one where each cluster has
-    one member. nan with fewer than two clusters.
+    of deviations)^2) / n with C - 1 degrees of freedom; with one policy per cluster it is the usual
+    one. nan with fewer than two clusters.
     """
     values = np.asarray(values, dtype=float)
     if not len(values):
@@ -91,8 +91,8 @@ def t_interval(values: Sequence[float], clusters: Sequence[int] | None = None) -
 def share_interval(outcomes: Sequence[bool], clusters: Sequence[int] | None = None) -> Interval:
     """A share with Wilson's score interval (Wilson 1927), which holds up at 0 and 1.
 
-    With clusters each counts as one outcome, the share of its own: policies of one head are not
-    independent, and as if they were the interval would be too short.
+    With clusters, each counts as one outcome, its own share: policies of one head are not
+    independent, and treating them so would make the interval too short.
     """
     outcomes = np.asarray(outcomes, dtype=float)
     if not len(outcomes):
@@ -115,14 +115,14 @@ def variance_ratio(
 ) -> Interval:
     """The ratio of sample variances, baseline over method, with the jackknife-t interval.
 
-    Of the logarithm, over clusters: each is left out in turn, in both arms, so that the pairing and
-    the dependence of a head's trials are kept; Student's t with one degree of freedom less than
-    clusters (Miller, Biometrika 1974). nan with fewer than three clusters, or where leaving one out
-    leaves an arm without variance.
+    The jackknife takes the logarithm and leaves out each cluster in turn, in both arms, which keeps
+    the pairing and the dependence of a head's trials. Student's t has one degree of freedom less
+    than clusters (Miller, Biometrika 1974). nan with fewer than three clusters, or where leaving
+    one out leaves an arm without variance.
 
     Args:
         baseline, method: scores [policies], paired.
-        clusters: the cluster of each pair [policies]; each its own if None.
+        clusters: the cluster of each pair [policies]; if None, every pair is a cluster.
     """
     arms = np.array([baseline, method], dtype=float)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -134,7 +134,7 @@ def variance_ratio(
     count = len(size)
     if count < 3:
         return Interval(ratio, float("nan"), float("nan"))
-    # Sums over all but one cluster, of scores centred first so that the variance does not cancel.
+    # Sums over all but one cluster. Scores are centred first, against cancellation in the variance.
     arms = arms - arms.mean(axis=1, keepdims=True)
     n = size.sum() - size
     total = np.stack([arm.sum() - np.bincount(index, arm) for arm in arms])
@@ -157,14 +157,14 @@ def jackknife_half_width(left_out: np.ndarray) -> float:
 def brown_forsythe(first: Sequence[float], second: Sequence[float]) -> float:
     """Brown and Forsythe's p for equal variances (Levene's test with medians).
 
-    Unlike the F test it keeps its level with heavy tails; it takes the policies as independent, so
-    with several trials a head it is too sure.
+    Unlike the F test it keeps its level with heavy tails. It treats policies as independent, so its
+    p is too small with several trials per head.
     """
     first, second = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
     if min(len(first), len(second)) < 2:
         return float("nan")
     spread = np.concatenate([np.abs(part - np.median(part)) for part in (first, second)])
-    if len(first) + len(second) <= 4 or np.ptp(spread) == 0:  # no variation to compare with
+    if len(first) + len(second) <= 4 or np.ptp(spread) == 0:  # nothing varies
         return float("nan")
     return float(stats.levene(first, second, center="median").pvalue)
 
@@ -178,11 +178,11 @@ def permutation_test(
 ) -> float:
     """Two-sided p of the paired permutation test of equal spread.
 
-    Each arm's spread is the mean absolute deviation from its median, so that neither a difference
-    of the arms' levels nor one outlier is taken for one of spread. The methods' labels are swapped
+    Each arm's spread is the mean absolute deviation from its median, so neither a difference of the
+    arms' levels nor one outlier looks like a difference of spread. The methods' labels are swapped
     within clusters, which keeps the pairing and the dependence of a head's trials. All swaps are
-    enumerated up to 12 clusters at least, and drawn at random where they are more than
-    ``resamples``. nan with fewer than three clusters, or without any spread.
+    enumerated for up to 12 clusters, or if there are at most ``resamples``; otherwise they are
+    drawn at random. nan with fewer than three clusters, or without any spread.
     """
     arms = np.array([baseline, method], dtype=float)
     names, index = np.unique(np.asarray(clusters), return_inverse=True)
@@ -198,20 +198,20 @@ def permutation_test(
 def sign_flip_test(differences: np.ndarray, resamples: int, rng: np.random.Generator) -> np.ndarray:
     """Two-sided p [...] of the test that exchanges two methods within clusters.
 
-    A swap turns the sign of a cluster's difference; the sum of both methods stays as it is, so that
-    their difference says as much as their ratio.
+    A swap changes the sign of a cluster's difference but not the sum of both methods, so testing
+    the difference is as good as testing the ratio.
 
     Args:
-        differences: [..., C], of each cluster's sums.
+        differences: [..., C], the difference of the methods' sums in each cluster.
     """
     signs, own = _swaps(differences.shape[-1], resamples, rng)
-    found = np.abs(differences.sum(axis=-1, keepdims=True)) * (1 - 1e-12)  # equal but for rounding
+    found = np.abs(differences.sum(axis=-1, keepdims=True)) * (1 - 1e-12)  # equal up to rounding
     reached = np.abs(differences @ signs) >= found
     return (own + reached.sum(axis=-1)) / (own + signs.shape[1])
 
 
 def _swaps(count: int, resamples: int, rng: np.random.Generator) -> tuple[np.ndarray, int]:
-    """Signs [C, R] of each cluster's difference, and whether no swap is to be added (0/1)."""
+    """Signs [C, R] of each cluster's difference, and 1 if the observed ones have to be added."""
     if 2**count <= max(resamples, 2**EXACT_SWAPS):
         return 1.0 - 2.0 * (np.arange(2**count) >> np.arange(count)[:, None] & 1), 0
     return rng.choice([-1.0, 1.0], size=(count, resamples)), 1
@@ -227,13 +227,13 @@ def dominance(
 ) -> Dominance:
     """Whether a method's scores dominate the baseline's stochastically, in first or second order.
 
-    D(z) is the baseline's distribution function less the method's (order 1), or the integral of
-    that up to z (order 2, for everyone who dislikes risk). The method dominates where D >= 0 for
-    all z. The advantage is D's maximum over the scores, the shortfall that of -D. p of the
-    advantage belongs to the null that the baseline dominates or both are equal, p of the shortfall
-    to the same with the roles exchanged: labels are swapped within clusters, which is the case of
-    equality, the least favourable one (McFadden 1989; Barrett and Donald, Econometrica 2003). nan
-    with fewer than three clusters.
+    D(z) is the baseline's distribution function less the method's (order 1), or its integral up to
+    z (order 2, for everyone who dislikes risk). The method dominates if D >= 0 for all z. The
+    advantage is D's maximum over the scores, the shortfall that of -D. The advantage's p is for the
+    null that the baseline dominates or both are equal, the shortfall's p for the same with the
+    roles exchanged. Labels are swapped within clusters; this is the case of equality, the least
+    favourable one (McFadden 1989; Barrett and Donald, Econometrica 2003). nan with fewer than three
+    clusters.
 
     Args:
         baseline, method: scores [policies], paired.
@@ -261,8 +261,8 @@ def dominance(
 
 
 def tail_mean(values: Sequence[float], share: float = 0.1) -> float:
-    """The mean of the lowest share of the values, CVaR; the last of them counts as far as it is
-    needed. nan without values."""
+    """The mean of the lowest share of the values, CVaR; the last of them may count in part. nan
+    without values."""
     values = np.sort(np.asarray(values, dtype=float))
     if not len(values):
         return float("nan")
@@ -272,7 +272,7 @@ def tail_mean(values: Sequence[float], share: float = 0.1) -> float:
 
 def pitman_morgan(first: Sequence[float], second: Sequence[float]) -> float:
     """Pitman and Morgan's p for equal variances of pairs: is their sum correlated with their
-    difference? Exact for normal scores; takes the pairs as independent."""
+    difference? Exact for normal scores; treats the pairs as independent."""
     first, second = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
     both = first + second, first - second
     if len(first) < 3 or min(map(np.ptp, both)) == 0:
@@ -281,7 +281,7 @@ def pitman_morgan(first: Sequence[float], second: Sequence[float]) -> float:
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
-    """Holm's adjusted p values (Holm 1979): together they keep the level. nan stays nan."""
+    """Holm's adjusted p values (Holm 1979), which control the familywise error. nan stays nan."""
     found = np.asarray(p_values, dtype=float)
     known = np.flatnonzero(np.isfinite(found))
     order = known[np.argsort(found[known], kind="stable")]
@@ -294,7 +294,7 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
 def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
     """McNemar's exact two-sided p: do paired yes/no outcomes have the same share of yes?
 
-    Only the pairs that differ count; takes the pairs as independent. nan where no pair differs.
+    Only pairs that differ count; pairs are treated as independent. nan where no pair differs.
     """
     first, second = np.asarray(first, dtype=bool), np.asarray(second, dtype=bool)
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())

@@ -1,8 +1,8 @@
-"""What may be said of each method: it reduces variance, it does not, or it is undecided.
+"""The verdict on each method: it reduces variance, it does not, or it is undecided.
 
-The rule stands in ``preregistration``, before any policy is trained. A verdict is reached on the
-optimal policies of each level and on the trained policies; the first of them that there is stands
-for the method. What is found is a ``Verdicts``, which ``sentences.verdicts`` makes.
+The rule is stated in ``preregistration``, before any policy is trained. A verdict is reached on the
+optimal policies of each level and on the trained policies; the first that exists stands for the
+method. ``sentences.verdicts`` makes the result, a ``Verdicts``.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from prudent.errors import InputError
 from prudent.settings import Amount, Proportion, Settings, read
 
 GIVEN, ANEW, TRAINED = "given the backbone", "all drawn anew", "trained policies"
-"""What verdicts are reached on; the first two are levels of ``exact.evaluate``. Independent members
-are not among them: their policies share members, so that their intervals are too short."""
+"""The kinds of policies that verdicts use; the first two are levels of ``exact.evaluate``.
+Independent members are left out: their policies share members, so intervals are too short."""
 ROUNDING = 1e-9
 LEAST_DRAWS = 6
-"""With fewer, no permutation test of two sides can have p < 0.05."""
+"""With fewer, no two-sided permutation test can have p < 0.05."""
 
 Known = float | None
-"""A number, or nothing where the data do not give one."""
+"""A number, or None where the data do not give one."""
 Word = Literal["reduces", "does not", "undecided"]
 Reason = Literal[
     "beyond its controls",
@@ -56,15 +56,15 @@ Reason = Literal[
 
 
 class Ratio(Settings):
-    """A ratio of variances of two methods' scores, over a method's own."""
+    """A ratio of the variances of two methods' scores, with the method's own as denominator."""
 
     estimate: Known
     """Above 1 where the method varies less."""
     low: Known
-    """Of the 95% interval, the jackknife's over draws."""
+    """Lower end of the 95% interval, by the jackknife over draws."""
     high: Known
     p: Known
-    """Of the paired permutation test; against the baseline by Holm over the methods."""
+    """p of the paired permutation test; against the baseline, Holm-adjusted over the methods."""
 
 
 class Difference(Settings):
@@ -72,20 +72,20 @@ class Difference(Settings):
 
     estimate: Known
     low: Known
-    """Of the 95% interval, Student's t over draws."""
+    """Lower end of the 95% interval, by Student's t over draws."""
     high: Known
 
 
 class Risk(Settings):
-    """The scores of a method's policies: gains over the reference policy where they are optimal."""
+    """The scores of a method's policies; for optimal policies, gains over the reference policy."""
 
     mean: Known
     sd: Known
-    """Of the policies (ddof 1)."""
+    """Standard deviation over policies (ddof 1)."""
     worse: Proportion
     """The share of policies that score worse than the reference policy."""
     worse_low: Proportion
-    """Of Wilson's 95% interval, over draws."""
+    """Lower end of Wilson's 95% interval over draws."""
     worse_high: Proportion
     quantile05: Known
     """The 5% quantile."""
@@ -97,16 +97,16 @@ class Order(Settings):
     """Stochastic dominance over the baseline, by ``statistics.dominance``."""
 
     advantage: Known
-    """How far the method's distribution is ahead where it is most so."""
+    """How far the method's distribution is ahead, at most."""
     advantage_p: Known
-    """Of the null that the baseline dominates, or both are equal; not adjusted for the methods."""
+    """p of the null that the baseline dominates or both are equal; not adjusted for the methods."""
     shortfall: Known
-    """How far it is behind where it is most so."""
+    """How far it is behind, at most."""
     shortfall_p: Known
 
     @property
     def dominates(self) -> bool:
-        """Whether the method is ahead, significantly, and in this sample nowhere behind."""
+        """Whether the method is significantly ahead, and nowhere behind in this sample."""
         known = self.advantage_p is not None and self.shortfall is not None
         return known and self.advantage_p < SIZE and self.shortfall <= ROUNDING * self.advantage
 
@@ -117,22 +117,22 @@ class Comparison(Settings):
     policies: Literal["given the backbone", "all drawn anew", "trained policies"]
     word: Word
     reason: Reason
-    """Why."""
+    """Why the verdict is what it is."""
     control: str | None
     """The control that the reason is about."""
     draws: Amount
-    """Independent draws of the rewards, on which both methods have policies."""
+    """Independent draws of the rewards for which both methods have policies."""
     unit: Literal["member", "ensemble"]
-    """What a draw is."""
+    """The unit of a draw."""
     draws_to_decide: Amount | None
-    """About how many would decide what is undecided, if the ratio stays."""
+    """Estimated number of draws that would decide an undecided verdict, if the ratio stays."""
     kl: Known
-    """Of the method's policies."""
+    """KL of the method's policies."""
     baseline_kl: Known
     ratio: Ratio
-    """Baseline over method, at one KL where the trained policies' elasticity is known."""
+    """Baseline over method; brought to one KL if the trained policies' elasticity is known."""
     controls: dict[str, Ratio]
-    """Control over method, of the controls that have policies."""
+    """Control over method, for the controls that have policies."""
     difference: Difference
     risk: Risk
     baseline_risk: Risk
@@ -141,14 +141,14 @@ class Comparison(Settings):
 
 
 class MethodVerdict(Settings):
-    """What is found of one method."""
+    """The findings about one method."""
 
     name: str
     word: Word
-    """Of the first comparison."""
+    """The verdict of the first comparison."""
     comparisons: list[Comparison]
     sentence: str
-    """What may be said, in one paragraph."""
+    """The conclusion, in one paragraph."""
 
 
 class Verdicts(Settings):
@@ -156,13 +156,13 @@ class Verdicts(Settings):
 
     baseline: str
     rule_stated: Literal["before the policies", "after the policies"]
-    """Whether the rule is older than all policies; it may be changed, but not unseen."""
+    """Whether the rule is older than all policies; it may be changed, but not unnoticed."""
     rule: list[str]
     methods: list[MethodVerdict]
 
 
 def read_verdicts(path: Path) -> Verdicts:
-    """What was found; ``InputError`` where the file does not hold it."""
+    """The verdicts of a file; ``InputError`` where it does not hold any."""
     try:
         return read(Verdicts, read_json(path))
     except InputError as error:
@@ -176,11 +176,11 @@ class Scores:
     """The scores of all methods' policies of one kind, paired by a key.
 
     Args:
-        table: method, key (a replicate or a seed), unit, member and ensemble (which draw of the
-            rewards it is, by either unit), score, kl.
+        table: method, key (a replicate or a seed), unit, member and ensemble (the draw of the
+            rewards, by either unit), score, kl.
         worse: the score below which a policy is worse than the reference policy.
-        elasticity: d log variance / d log KL, by which ratios are brought to one KL.
-        one_target: methods whose policies are all at one KL that was asked for.
+        elasticity: d log variance / d log KL, to bring ratios to one KL.
+        one_target: methods whose policies are all at one target KL.
     """
 
     def __init__(
@@ -194,7 +194,7 @@ class Scores:
         self.worse, self.elasticity, self.one_target = worse, elasticity, set(one_target)
 
     def pair(self, first: str, second: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """The policies that both methods have, in one order."""
+        """The policies that both methods have, in the same order."""
         both = self.of[first], self.of[second]
         keys = both[0].index.intersection(both[1].index)
         unit = self.unit(first, second)
@@ -202,7 +202,7 @@ class Scores:
         return one, two
 
     def unit(self, *methods: str) -> Literal["member", "ensemble"]:
-        """What the methods' policies differ by: the ensemble where that of any is."""
+        """The unit by which the methods' policies differ; "ensemble" if it is that of any."""
         units = {self.of[method]["unit"].iloc[0] for method in methods}
         return "ensemble" if "ensemble" in units else "member"
 
@@ -254,7 +254,7 @@ class Scores:
 
 
 def of_optima(policies: pd.DataFrame, level: str, kl: float) -> Scores | None:
-    """The optimal policies of a level at a KL, of a table ``exact_policies``; None without any."""
+    """The optimal policies of a level at a KL, from a table of ``exact_policies``, or None."""
     part = policies[(policies["level"] == level) & (policies["kl_target"] == kl)]
     part = part.dropna(subset="gain")
     if part.empty:
@@ -264,7 +264,7 @@ def of_optima(policies: pd.DataFrame, level: str, kl: float) -> Scores | None:
 
 
 def of_trained(policies: pd.DataFrame, reference: float, elasticity: float) -> Scores:
-    """The trained policies, of a table ``policies``."""
+    """The trained policies, from a table ``policies``."""
     ids = {unit: cluster_ids(policies, unit) for unit in ("member", "ensemble")}
     table = policies.rename(columns={"seed": "key"}).assign(**ids)
     reached = policies[policies["target"] == "reached"]
@@ -279,10 +279,10 @@ def comparisons(
     stated: Preregistration,
     seed: int,
 ) -> dict[str, Comparison]:
-    """Each method that has policies of a kind against the baseline.
+    """Compares each method that has policies of a kind with the baseline.
 
     Args:
-        policies: what they are, ``GIVEN``, ``ANEW`` or ``TRAINED``.
+        policies: their kind, ``GIVEN``, ``ANEW`` or ``TRAINED``.
         seed: of the tests.
     """
     if stated.baseline not in scores.of:
@@ -349,7 +349,7 @@ def decide(
     """The verdict by ``preregistration.rule_in_words``: word, reason, control, draws to decide.
 
     Args:
-        ratio: to the baseline, its p adjusted.
+        ratio: to the baseline, with the adjusted p.
         controls: the ratio to each control.
         beyond: whether there is a control; the baseline may be the only one.
     """
@@ -377,9 +377,9 @@ def decide(
 
 
 def draws_to_decide(ratio: Ratio, draws: int, margin: float) -> int | None:
-    """About how many draws put the interval of a ratio above 1 or below the margin.
+    """Estimates how many draws put the interval of a ratio above 1 or below the margin.
 
-    If the ratio stays as it is and the interval's width falls with the root of the draws.
+    It assumes that the ratio stays and that the interval's width falls with the root of the draws.
     """
     if None in (ratio.estimate, ratio.low, ratio.high) or not 0 < ratio.low < ratio.high:
         return None

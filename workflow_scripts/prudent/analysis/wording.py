@@ -13,7 +13,7 @@ def name_of(method: str) -> str:
 
 
 def number(value: float, digits: int = 3) -> str:
-    """A number with that many significant digits; a dash for nan."""
+    """A number with ``digits`` significant digits; a dash for nan."""
     if math.isnan(value):
         return "–"
     if math.isinf(value):
@@ -27,12 +27,12 @@ def number(value: float, digits: int = 3) -> str:
 
 
 def p_value(p: float | None) -> str:
-    """A p with its sign, or that there is none."""
+    """A p value with its sign, or a note that there is none."""
     if p is None or not math.isfinite(p):
         return "not computable"
     return "< 0.001" if p < 0.001 else f"= {p:.2g}"
 
 
 def plural(count: int) -> str:
-    """The ending of so many things."""
+    """The plural ending for a count."""
     return "" if count == 1 else "s"

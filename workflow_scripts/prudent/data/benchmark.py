@@ -16,17 +16,17 @@ from prudent.errors import InputError, quoted
 from prudent.rewards.rewardbench import SECTION_OF
 from prudent.seeding import derive_seed
 
-# Names that stand for all of something in the tables, or that readers of tables take for nothing.
+# Names that tables use for totals, or that readers of tables treat as missing values.
 NOT_NAMES = {"all", "", "na", "n/a", "nan", "null", "none", "<na>", "#n/a"}
 
 
 def build_benchmark(
     settings: BenchmarkSettings, bad_rows: str, seed: int
 ) -> tuple[pd.DataFrame, Card]:
-    """The benchmark's pairs; a row without a section has RewardBench's own for its subset.
+    """The benchmark's pairs; a row without a section gets RewardBench's section of its subset.
 
-    Nothing is removed as a duplicate: the set is scored as it stands, and ``id`` with ``subset``
-    has to name a row. Returns a table of the schema ``benchmark`` and its data card.
+    Duplicates are kept: the set is scored as it is, and ``id`` with ``subset`` has to identify a
+    row. Returns a table of the schema ``benchmark`` and its data card.
     """
     table = Table(["prompt", "chosen", "rejected", "subset", "section", "id"])
     for part, source in enumerate(settings.sources):
@@ -76,7 +76,7 @@ def _row(row: Mapping[str, Any], label: LabelSettings | None) -> tuple[Any, ...]
 
 
 def _name(value: Any, column: str) -> str:
-    """A subset's or section's name, one that tables and their readers take for a name."""
+    """A subset's or section's name, checked against ``NOT_NAMES``."""
     if not isinstance(value, str):
         raise not_text(value, column, "a text")
     check_unicode(value, column)

@@ -1,4 +1,4 @@
-"""Which pairs reward models are trained on, and the pairs and labels of a replicate."""
+"""Draws the pairs that reward models are trained on, and the pairs and labels of a replicate."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from prudent.seeding import derive_seed
 
 
 def with_spare(split: pd.Series, train: int, seed: int, replicate: int | None = None) -> pd.Series:
-    """The splits with ``train`` of the pairs that are in train or spare in train, the others spare.
+    """The splits after ``train`` pairs are drawn from train and spare; the others become spare.
 
-    A replicate's draw is its own. ``InputError`` where there are fewer.
+    Each replicate has its own draw. ``InputError`` where there are fewer pairs.
     """
     pool = np.flatnonzero(split.isin(["train", "spare"]))
     if len(pool) < train:
@@ -29,11 +29,11 @@ def with_spare(split: pd.Series, train: int, seed: int, replicate: int | None = 
 
 
 def draw_anew(preferences: pd.DataFrame, seed: int, replicate: int) -> pd.DataFrame:
-    """The pairs of a replicate: those to train on drawn anew, and their labels.
+    """The pairs of a replicate: the training pairs and their labels are drawn anew.
 
-    As many as before are drawn from split train and the spare ones; where none are spare, with
-    replacement from split train (a bootstrap). Labels are drawn anew where their probability is
-    known. Other splits stay as they are. Returns a table of the schema ``preferences``.
+    As many training pairs as before are drawn from the splits train and spare; if none are spare,
+    with replacement from train (a bootstrap). Labels are drawn anew where their probability is
+    known. Other splits do not change. Returns a table of the schema ``preferences``.
     """
     pairs, train = preferences, (preferences["split"] == "train").to_numpy()
     if (preferences["split"] == "spare").any():
@@ -45,7 +45,7 @@ def draw_anew(preferences: pd.DataFrame, seed: int, replicate: int) -> pd.DataFr
         order = np.arange(len(preferences))
         order[rows] = rng.choice(rows, len(rows))
         pairs = preferences.iloc[order].reset_index(drop=True)
-        # A pair that is drawn again is another row of the table.
+        # A pair that is drawn again becomes another row of the table.
         again = pairs.groupby("id").cumcount()
         pairs["id"] += again.map(lambda times: f"+{times}" if times else "")
     rng = np.random.default_rng(derive_seed(seed, "preferences", "labels", "replicate", replicate))
@@ -55,7 +55,7 @@ def draw_anew(preferences: pd.DataFrame, seed: int, replicate: int) -> pd.DataFr
 
 
 def turned_over(pairs: pd.DataFrame, turned: np.ndarray) -> pd.DataFrame:
-    """The pairs with the other response as the chosen one where ``turned`` [n] (bool)."""
+    """The pairs, with chosen and rejected response exchanged where ``turned`` [n] (bool)."""
     probability = pairs["probability"]
     return pairs.assign(
         chosen=pairs["rejected"].where(turned, pairs["chosen"]),

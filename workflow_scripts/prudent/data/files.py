@@ -1,7 +1,7 @@
 """Readers of parquet, csv, json and jsonl files that know the number of every row.
 
-Neither pandas nor `datasets` says where a csv's row has a cell too many, or takes a JSON key twice
-for an error; both lose text without a word. Python's own csv and json modules, used strictly, do.
+pandas and `datasets` do not say where a csv's row has an extra cell, and accept duplicate JSON
+keys; both lose text silently. Python's own csv and json modules, used strictly, report them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from prudent.errors import InputError, quoted
 from prudent.tables import csv_rows, once
 
 Choose = Callable[[int], list[int]]
-"""Which of so many rows to read: their positions, in order."""
+"""Maps a number of rows to the positions of those to read, in order."""
 
 BATCH = 64
 """Rows of a parquet file that are read at once: texts of up to 32 MB stay below 2 GiB."""
@@ -34,21 +34,21 @@ JSON_FORMS = 'a list of objects, an object a line, or one object {"data": [...]}
 
 @dataclass
 class Columns:
-    """Some columns of a file: all names that it has, how many rows, and the rows that were read."""
+    """Some columns of a file: all its names, its number of rows, and the rows that were read."""
 
     found: list[str]
     available: int
     numbers: list[int]
-    """Of the rows that were read, from 1."""
+    """The numbers of the rows that were read, from 1."""
     values: dict[str, list[Any]]
 
 
 def read_file(
     path: Path, wanted: Sequence[str], choose: Choose, kind: str = "", delimiter: str = ","
 ) -> Columns:
-    """The wanted columns of a file; ``InputError`` with the line or row where it is malformed.
+    """The wanted columns of a file; ``InputError`` names the line or row where it is malformed.
 
-    ``kind`` is the ending of a file whose name does not say it.
+    ``kind`` is the ending for a file whose name does not have it.
     """
     readers = {
         ".parquet": _parquet,
@@ -92,8 +92,8 @@ def _parquet(path: Path, wanted: Sequence[str], choose: Choose) -> Columns:
 def _batches(file: pq.ParquetFile, names: list[str]) -> Iterator[pa.RecordBatch]:
     """Pieces of a parquet file's columns, none if there are no names.
 
-    Arrow reads nested texts only where they are one array: less than 2 GiB, and of one dictionary,
-    which a row group has for itself. Nor does it take rows of `string_view`.
+    Arrow reads nested texts only if they form one array, of less than 2 GiB and with one
+    dictionary; each row group has its own. It also rejects rows of `string_view`.
     """
     for group in range(file.num_row_groups if names else 0):
         yield from file.iter_batches(BATCH, row_groups=[group], columns=names)
@@ -103,7 +103,7 @@ def _csv(path: Path, wanted: Sequence[str], choose: Choose, delimiter: str) -> C
     hint = "; a text with commas, quotes or line breaks in it stands between double quotes"
     header, *rows = csv_rows(path, hint, delimiter)
     chosen = choose(len(rows))
-    # Cells stay as written: "NA" and "None" are texts, and an empty cell is an empty text.
+    # Cells are kept as written: "NA" and "None" are texts, and an empty cell is an empty text.
     values = {
         name: [rows[index][place] for index in chosen]
         for place, name in enumerate(header)
@@ -137,7 +137,7 @@ def _jsonl(path: Path, wanted: Sequence[str], choose: Choose) -> Columns:
 
 
 def _parsed(text: str, where: str, expected: str) -> Any:
-    """A JSON value; ``InputError`` where it is none, or has a key twice."""
+    """A JSON value; ``InputError`` where it is invalid, or has a key twice."""
 
     def fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         record = dict(pairs)

@@ -21,7 +21,7 @@ NUMBERS = {0: {0: True, 1: False}, 1: {1: True, 0: False, 2: False}}
 def read_pairs(source: Source, required: Sequence[str], optional: Sequence[str], seed: int) -> Rows:
     """Reads two responses of each row, their label if there is one, and the named columns.
 
-    ``InputError`` as ``read_source``, and where the labels are not of the form that is said.
+    ``InputError`` as in ``read_source``, and where the labels do not have the configured form.
     """
     sides = SIDES if source.label is None else (*RESPONSES, LABEL)
     rows = read_source(source, [*sides, *required], optional, seed)
@@ -33,7 +33,7 @@ def read_pairs(source: Source, required: Sequence[str], optional: Sequence[str],
 def to_labelled_pair(row: Mapping[str, Any], label: LabelSettings | None) -> Pair:
     """The pair of a row, the better response first.
 
-    ``Tie`` where the label prefers neither; ``BadRow`` where it or the pair cannot be used.
+    ``Tie`` where the label prefers neither; ``BadRow`` where the label or the pair is unusable.
     """
     if label is None:
         return to_pair(row)
@@ -45,7 +45,7 @@ def to_labelled_pair(row: Mapping[str, Any], label: LabelSettings | None) -> Pai
 
 
 def first_is_better(value: Any, label: LabelSettings) -> bool | None:
-    """Whether a label says that the first response is better; None where it is a tie."""
+    """Whether the first response is better by the label; None for a tie."""
     if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
         raise BadRow("missing", label.column, "no value", "a label")
     found = _verdict(value) if label.first == "A>B" else _number(value)
@@ -61,12 +61,12 @@ def first_is_better(value: Any, label: LabelSettings) -> bool | None:
 
 
 def _verdict(value: Any) -> str | None:
-    """A verdict without blanks and the brackets that judges are asked to write."""
+    """A verdict without blanks, and without the brackets that judges are asked to write."""
     return re.sub(r"[\s\[\]]", "", value) if isinstance(value, str) else None
 
 
 def _number(value: Any) -> float | None:
-    """A label as a number, from csv too; None where it is none. Words of truth are none."""
+    """A label as a number, also from csv text, or None. Booleans do not count as numbers."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
@@ -77,9 +77,9 @@ def _number(value: Any) -> float | None:
 
 
 def _check_form(rows: Rows, label: LabelSettings) -> None:
-    """``InputError`` where the labels as a whole are of another form than the one said.
+    """``InputError`` where the labels as a whole do not have the configured form.
 
-    Row by row each would pass, and pairs would come out reversed or be dropped as ties.
+    Each single row would pass, but pairs would come out reversed or be dropped as ties.
     """
     numbers = sorted({_number(value) for value in rows.columns[LABEL]} - {None})
     signs = {math.copysign(1, number) for number in numbers if number}

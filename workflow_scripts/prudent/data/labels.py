@@ -11,7 +11,7 @@ from prudent.data.settings import PreferenceSettings
 from prudent.errors import InputError
 
 Gold = Callable[[list[list[Message]], list[str]], np.ndarray]
-"""Scores [n] of n responses to n prompts, by which labels are drawn."""
+"""Returns scores [n] of n responses to n prompts, from which labels are drawn."""
 
 
 def draw_labels(
@@ -23,7 +23,7 @@ def draw_labels(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draws which of two responses is chosen, by Bradley-Terry on gold scores [n].
 
-    p(a is chosen) = (1 - noise) sigmoid(sharpness (gold_a - gold_b)) + noise (1 - sigmoid(...)):
+    p(a is chosen) = (1 - noise) sigmoid(sharpness (gold_a - gold_b)) + noise (1 - sigmoid(...)).
     ``label_noise`` is the probability that a label is flipped (Gao et al. 2210.10760 label by gold
     scores, Coste et al. 2310.02743 flip labels). Returns whether a is chosen [n] (bool) and p [n].
     """

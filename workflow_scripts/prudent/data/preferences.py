@@ -33,13 +33,13 @@ def build_preferences(
 ) -> tuple[pd.DataFrame, Card]:
     """Preference pairs, split by prompt into train, validation and judge.
 
-    Where ``settings.train`` names a number of pairs, the others of split train become spare.
-    A source ``{sampled: N}`` draws N pairs of responses to ``prompts`` (each prompt once before any
-    comes again) with ``sample(prompts, source's number)``; ``relabel: true`` takes the two
-    responses of a read source. Both are labelled by ``gold(prompts, responses) -> scores [n]``
-    (`draw_labels`); other sources keep their labels, and their probability is null. A pair's id
-    says where it is from: the source's place in the list, and its row or draw, from 1. Returns a
-    table of the schema ``preferences`` and its data card.
+    If ``settings.train`` is a number of pairs, the others of split train become spare. A source
+    ``{sampled: N}`` draws N pairs of responses to ``prompts`` (each prompt once before any repeats)
+    with ``sample(prompts, source's number)``; ``relabel: true`` takes the two responses of a read
+    source. Both are labelled by ``gold(prompts, responses) -> scores [n]`` (`draw_labels`); other
+    sources keep their labels, and their probability is null. A pair's id gives its origin: the
+    source's position in the list, and its row or draw, from 1. Returns a table of the schema
+    ``preferences`` and its data card.
     """
     table = Table(["id", "prompt", "chosen", "rejected", "source", "probability"])
     for part, source in enumerate(settings.sources):
@@ -85,12 +85,12 @@ def build_preferences(
 
 
 def prompt_key(prompt: Sequence[Message]) -> str:
-    """One string for a prompt's messages, whatever white space stands around them."""
+    """One string for a prompt's messages, without the white space around them."""
     return json.dumps([[message["role"], message["content"].strip()] for message in prompt])
 
 
 def contradictions(pairs: pd.DataFrame) -> np.ndarray:
-    """Which pairs [n] (bool) contradict another: the same two responses, preferred the other way.
+    """Marks pairs [n] (bool) that another pair with the same two responses contradicts.
 
     ``pairs`` has the columns prompt, chosen and rejected.
     """
@@ -126,7 +126,7 @@ def _sample_pairs(
         try:
             pairs.append(to_pair(dict(zip(("prompt", "chosen", "rejected"), row, strict=True))))
             kept.append(draw)
-        except BadRow as bad:  # the policy ended at once, or said the same twice
+        except BadRow as bad:  # an empty response, or twice the same
             dropped[bad.reason] += 1
     origin = "pairs of responses of the reference policy"
     rows = Rows(source.name or "sampled", origin, number, list(range(1, number + 1)), {})

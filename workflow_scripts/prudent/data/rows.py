@@ -1,4 +1,4 @@
-"""Rows in one form: texts, dialogues and pairs of responses, and what makes a row a bad one."""
+"""Rows in one form: texts, dialogues and pairs of responses, and the faults of bad rows."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _TURN = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):")
 
 
 class BadRow(InputError):
-    """One row that cannot be used: the reason counted in the card, and what to tell the user."""
+    """One row that cannot be used: the reason to count in the card, and the message to the user."""
 
     def __init__(self, reason: str, column: str, found: str, expected: str) -> None:
         super().__init__(f"column {quoted(column)}: found {found}, expected {expected}")
@@ -39,13 +39,13 @@ class BadRow(InputError):
 
 
 class Tie(BadRow):
-    """A row that prefers neither response: no fault, but no pair either."""
+    """A row that prefers neither response, which is not a fault, but does not give a pair."""
 
 
 def clean(text: str) -> str:
     """A text without HTML line breaks (58% of the IMDB reviews hold ``<br />``), stripped."""
-    # Split and joined: one expression for breaks with the white space around them would take time
-    # quadratic in a run of blanks.
+    # Split and joined: one expression for breaks with the white space around them would be
+    # quadratic in runs of blanks.
     parts = (part.strip() for part in _LINE_BREAK.split(text))
     return " ".join(part for part in parts if part)
 
@@ -55,9 +55,9 @@ def to_messages(value: Any, column: str = "prompt") -> list[Message]:
 
     Reads a list of messages (keys role/content or from/value; human is user, gpt is assistant), an
     HH-RLHF dialogue (``\n\nHuman: ... \n\nAssistant:``, whose turns are stripped), or a bare text,
-    which is one user message. Consecutive messages of one role become one, since chat templates
-    ask for turns. An open, empty assistant turn at the end is dropped. ``BadRow`` where the prompt
-    is missing, empty, not text, or does not end with the user's turn.
+    which is one user message. Consecutive messages of one role are merged, because chat templates
+    require alternating turns. An open, empty assistant turn at the end is dropped. ``BadRow`` where
+    the prompt is missing, empty, not text, or does not end with the user's turn.
     """
     messages = _turns(value, column)
     if messages and messages[-1]["role"] == "assistant" and not messages[-1]["content"].strip():
@@ -81,7 +81,7 @@ def to_pair(row: Mapping[str, Any], sides: Sequence[str] = ("chosen", "rejected"
 
     With a ``prompt``, the columns ``sides`` are texts, or messages: the assistant's alone or the
     whole dialogue. Without one they are whole dialogues, as messages or in HH-RLHF's form, that
-    share all but the last turn. ``BadRow`` where the row is none of these, a response is empty, or
+    share all but the last turn. ``BadRow`` where the row has another form, a response is empty, or
     both are the same.
     """
     if "prompt" in row:
@@ -108,7 +108,7 @@ def to_pair(row: Mapping[str, Any], sides: Sequence[str] = ("chosen", "rejected"
 
 
 def _check_same(found: list[Message], expected: list[Message], column: str, where: str) -> None:
-    """``BadRow`` with the first difference of what are to be the same messages."""
+    """``BadRow`` with the first difference between messages that should be the same."""
     for number, (one, other) in enumerate(zip(found, expected, strict=False), 1):
         for key in ("role", "content"):
             if one[key] != other[key]:
@@ -125,10 +125,10 @@ def _check_same(found: list[Message], expected: list[Message], column: str, wher
 
 
 def _around(text: str, other: str) -> str:
-    """What there is to see of a text where it differs from another: white space, too."""
+    """An excerpt of a text where it differs from another, with white space made visible."""
     same = len(os.path.commonprefix([text, other]))
     start = max(0, same - 20)
-    # Messages have single blanks only.
+    # Error messages keep single blanks only.
     part = quoted(cut(text[start:], 60)).replace("  ", r" \x20")
     return ("..." if start else "") + part
 
@@ -155,7 +155,7 @@ def _turns(value: Any, column: str) -> list[Message]:
 
 
 def _is_dialogue(value: Any) -> bool:
-    """Whether a text is written in HH-RLHF's turns; some copies lack the first line breaks."""
+    """Whether a text consists of HH-RLHF's turns; some copies lack the first line breaks."""
     if not isinstance(value, str):
         return False
     return value.startswith("\n\nHuman:") or (
@@ -166,7 +166,7 @@ def _is_dialogue(value: Any) -> bool:
 def _fields(message: Any, column: str) -> tuple[Any, Any]:
     """A message's role and content.
 
-    Parquet gives every message all the keys that one of them has: those with values decide.
+    Parquet gives every message the keys of all messages, so only keys with values count.
     """
     fields = message if isinstance(message, dict) else {}
     forms = [
@@ -195,8 +195,7 @@ def _fields(message: Any, column: str) -> tuple[Any, Any]:
 
 
 def _merge(turns: Iterable[tuple[Any, Any]], column: str) -> list[Message]:
-    # The parts are joined at the end: to lengthen a text turn by turn takes the square of their
-    # number.
+    # The parts are joined at the end, because appending to a text turn by turn is quadratic.
     messages: list[tuple[str, list[str]]] = []
     turns = list(turns)
     for number, (role, content) in enumerate(turns, 1):
@@ -217,7 +216,7 @@ def _merge(turns: Iterable[tuple[Any, Any]], column: str) -> list[Message]:
 
 
 def _whole(value: Any, column: str) -> list[Message]:
-    """A whole dialogue: it ends with the assistant's turn."""
+    """A whole dialogue, which ends with the assistant's turn."""
     turns = _turns(value, column)
     if len(turns) < 2 or turns[-1]["role"] != "assistant":
         raise BadRow(
@@ -238,7 +237,7 @@ def _response(value: Any, prompt: list[Message], column: str) -> str:
     if ended and turns[:-1] in ([], prompt):
         return turns[-1]["content"]
     if isinstance(value, str) and not (ended and _stripped(turns[:-1]) == _stripped(prompt)):
-        return value  # a response that happens to hold such turns
+        return value  # a response that happens to contain such turns
     if ended:
         _check_same(turns[:-1], prompt, column, "as in the prompt")
     raise BadRow(
@@ -265,9 +264,9 @@ def to_text(value: Any, column: str = "text") -> str:
 
 
 def check_unicode(text: str, column: str) -> None:
-    """``BadRow`` for a text with half a surrogate pair, as broken escapes in JSON leave them.
+    """``BadRow`` for a text with half a surrogate pair, which broken JSON escapes leave.
 
-    No file or tokenizer takes such a text.
+    No file or tokenizer accepts such a text.
     """
     try:
         text.encode()

@@ -1,4 +1,4 @@
-"""Reading a source: rows of the embedded world, a file, or a dataset, each with its number."""
+"""Reads a source: numbered rows of the embedded world, a file, or a dataset."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from prudent.errors import InputError, quoted
 from prudent.paths import home
 
 LABEL = "label"
-"""The column that a source's `label` names, among our names."""
+"""Our name of the column that a source's `label` names."""
 
 # Names of columns that say which response is better.
 _SAYS_WHICH = re.compile(r"label|better|safer|prefer|winner|verdict", re.IGNORECASE)
@@ -25,7 +25,7 @@ _SAYS_WHICH = re.compile(r"label|better|safer|prefer|winner|verdict", re.IGNOREC
 
 @dataclass
 class Rows:
-    """What was read of one source: columns under our names, and each row's number in its file."""
+    """The content of one source: columns under our names, and each row's number in its file."""
 
     name: str
     origin: str
@@ -44,10 +44,10 @@ def read_source(
 ) -> Rows:
     """Reads the named columns of one source, all rows or a random ``source.rows`` of them.
 
-    Rows keep their order. ``optional`` columns are read where they exist. ``seed`` is that of the
+    Rows keep their order. ``optional`` columns are read if they exist. ``seed`` is that of the
     stream that draws the subset, or the embedded world's rows. A path's ``~`` is the home folder.
-    ``InputError`` for a file, dataset or column that is not there, and for responses named by
-    their place alone beside a column that looks like their label.
+    ``InputError`` for a missing file, dataset or column, and for responses named only by position
+    next to a column that looks like their label.
     """
     theirs = {ours: source.columns.get(ours, ours) for ours in (*required, *optional)}
     if source.label is not None:
@@ -55,7 +55,7 @@ def read_source(
     wanted = list(theirs.values())
 
     def choose(count: int) -> list[int]:
-        # Random ones: files are often sorted by label or origin.
+        # Random rows, because files are often sorted by label or origin.
         if source.rows is None or source.rows >= count:
             return list(range(count))
         draw = np.random.default_rng(seed).choice(count, source.rows, replace=False)
@@ -72,7 +72,7 @@ def read_source(
         read = _read_dataset(source, origin, wanted, choose)
     _check_columns(source, origin, theirs, required, read.found)
     columns = {our: read.values[their] for our, their in theirs.items() if their in read.values}
-    # A file's name may hold bytes that are no text.
+    # A file's name may contain bytes that are not text.
     name = (source.name or name).encode("utf-8", "replace").decode()
     return Rows(name, origin, read.available, read.numbers, columns)
 
@@ -84,7 +84,7 @@ def _check_columns(
     required: Sequence[str],
     found: Sequence[str],
 ) -> None:
-    """``InputError`` where a column is not there, or two responses come with a label unread."""
+    """``InputError`` where a column is missing, or a label of two responses would not be read."""
     labels = [
         name
         for name in found
@@ -116,7 +116,7 @@ def _check_columns(
 
 
 def _by_place(one: str, other: str) -> bool:
-    """Whether two columns are named by their place alone, as response_0 and response_1 are."""
+    """Whether two columns are named only by position, like response_0 and response_1."""
     differences = [a + b for a, b in zip(one.lower(), other.lower(), strict=False) if a != b]
     return len(one) == len(other) and differences in (
         [first + second] for first, second in ("01", "10", "12", "21", "ab", "ba")
@@ -179,7 +179,7 @@ def _read_dataset(source: Source, origin: str, wanted: Sequence[str], choose: Ch
 def _load_dataset(source: Source) -> Any:
     """A Dataset, or a dictionary of them by split; code from the hub is never run.
 
-    Of CSV and JSON, a dictionary of the splits' readers: `datasets` loses what the strict ones see.
+    For CSV and JSON, a dictionary of our strict readers by split: `datasets` loses text silently.
     """
     import datasets
 
@@ -196,12 +196,12 @@ def _load_dataset(source: Source) -> Any:
 
 
 def _file_readers(builder: Any) -> dict[str, Callable[[Sequence[str], Choose], Columns]]:
-    """What reads a dataset of CSV or JSON files, which are fetched, by split."""
+    """The readers, by split, of a dataset of CSV or JSON files, which are downloaded."""
     import datasets
 
     manager = datasets.DownloadManager(dataset_name=builder.dataset_name)
     options = {"kind": f".{builder.name}"}
-    if builder.name == "csv":  # also those with tabs between cells
+    if builder.name == "csv":  # also for files with tabs between cells
         options["delimiter"] = builder.config.delimiter or builder.config.sep
     return {
         str(split): partial(
@@ -216,7 +216,7 @@ def _file_readers(builder: Any) -> dict[str, Callable[[Sequence[str], Choose], C
 def _read_files(
     paths: Sequence[Path], options: dict[str, str], wanted: Sequence[str], choose: Choose
 ) -> Columns:
-    """The rows of several files as those of one; ``InputError`` where their columns differ."""
+    """The rows of several files as one; ``InputError`` where their columns differ."""
     parts = [read_file(path, wanted, lambda n: list(range(n)), **options) for path in paths]
     first = parts[0]
     for path, part in zip(paths, parts, strict=True):

@@ -1,4 +1,4 @@
-"""What the four tables of the data stage share: parsed rows, splits, and data cards."""
+"""The common parts of the data stage's four tables: parsed rows, splits, and data cards."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Card = dict[str, Any]
 def parse(
     rows: Rows, one: Callable[[Mapping[str, Any]], Any], bad_rows: str
 ) -> tuple[list[Any], list[int], Counter[str]]:
-    """Every good row in our form, and its number; bad rows are refused in one message, or dropped
+    """Every good row in our form, and its number. Bad rows are refused in one message, or dropped
     and counted, as ties are."""
     if bad_rows not in ("refuse", "drop"):
         raise InputError(f"bad_rows: found {quoted(bad_rows)}, expected refuse or drop")
@@ -47,10 +47,10 @@ def parse(
 
 
 def split_of(key: str, seed: int, stage: str, validation: float, judge: float = 0.0) -> str:
-    """The split of a text or prompt: by its own hash, so other rows and their order do not matter.
+    """The split of a text or prompt, by its own hash: other rows and their order do not matter.
 
-    ``judge`` is the share of all keys that goes to the judge, ``validation`` the share of the rest;
-    the two are drawn independently, so that changing one share does not reshuffle the other.
+    ``judge`` is the share of all keys that goes to the judge, ``validation`` the share of the rest.
+    The two are drawn independently, so changing one share does not reshuffle the other.
     """
     if derive_seed(seed, stage, "judge", key) / 2**63 < judge:
         return "judge"
@@ -59,7 +59,7 @@ def split_of(key: str, seed: int, stage: str, validation: float, judge: float = 
 
 
 def check_splits(frame: pd.DataFrame, shares: Mapping[str, float]) -> None:
-    """``InputError`` where a split has a share and no row."""
+    """``InputError`` where a split has a share but no row."""
     counts = count(frame["split"])
     for split, share in shares.items():
         if share > 0 and not counts.get(split):
@@ -70,18 +70,18 @@ def check_splits(frame: pd.DataFrame, shares: Mapping[str, float]) -> None:
 
 
 def count(values: pd.Series) -> dict[str, int]:
-    """How often each value stands in a column."""
+    """How often each value occurs in a column."""
     return {str(name): int(number) for name, number in values.value_counts().items()}
 
 
 def save(frame: pd.DataFrame, card: Card, schema: str, path: Path, card_path: Path) -> None:
-    """Writes a table and, beside it, its data card with the table's SHA-256."""
+    """Writes a table, and its data card with the table's SHA-256."""
     tables.write_parquet(frame, path, schema)
     tables.write_json({**card, "sha256": tables.file_digest(path)}, card_path)
 
 
 class Table:
-    """Rows of all sources of one table, each key once, with what happened to each source."""
+    """Rows of all sources of one table, each key once, with counts of the rows of each source."""
 
     def __init__(self, names: list[str]) -> None:
         self.names = names
@@ -125,5 +125,5 @@ class Table:
         return pd.DataFrame(self.rows, columns=self.names)
 
     def card(self, **counts: Any) -> Card:
-        """The data card: what came of each source, and counts of the whole."""
+        """The data card: the counts of each source and of the whole table."""
         return {"sources": self.cards, "rows": len(self.rows), **counts}

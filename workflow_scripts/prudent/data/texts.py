@@ -17,7 +17,7 @@ from prudent.errors import InputError
 from prudent.seeding import derive_seed
 from prudent.tokens import token_rows
 
-# Whole reviews need not be tokenised for their first few tokens: so many characters do.
+# Only the beginning of a text is tokenised: this many characters for each token of the prompt.
 CHARACTERS_PER_TOKEN = 32
 
 
@@ -43,11 +43,11 @@ def build_prompts(
 ) -> tuple[pd.DataFrame, Card]:
     """Prompts for the policies: the first few tokens of texts, as in the paper.
 
-    How many tokens of a text are taken is drawn uniformly, both ends included, from a stream of
-    that text, so neither other rows nor their order matter. ``tokenizer`` is the reference
-    policy's, a fast one; a prompt is a piece of the text itself, not decoded tokens, and it is
-    kept if it reads as so many tokens on its own too. Equal prompts are one. Returns a table of
-    the schema ``prompts`` and its data card.
+    The number of tokens is drawn uniformly, both ends included, from a stream of that text, so
+    neither other rows nor their order matter. ``tokenizer`` is the reference policy's, a fast one.
+    A prompt is a piece of the text itself, not decoded tokens, and is kept only if it has the same
+    number of tokens by itself. Equal prompts are merged. Returns a table of the schema ``prompts``
+    and its data card.
     """
     if not getattr(tokenizer, "is_fast", False):
         raise InputError(
@@ -85,7 +85,7 @@ def build_prompts(
 def _first_tokens(
     texts: Sequence[tuple[str, int]], tokenizer: Any, batch: int = 4096
 ) -> tuple[list[tuple[str, int]], Counter[str]]:
-    """The first n tokens of each text, as text, where there are more than that many."""
+    """The first n tokens of each text, as text, for texts with more than n tokens."""
     prompts, dropped = [], Counter[str]()
     for start in range(0, len(texts), batch):
         rows = texts[start : start + batch]
@@ -97,7 +97,7 @@ def _first_tokens(
             if len(span) > number
         ]
         dropped["too_few_tokens"] += len(rows) - len(cut)
-        if not cut:  # of no texts the tokenizer makes an error
+        if not cut:  # the tokenizer fails on an empty list
             continue
         alone = token_rows(tokenizer, [prompt for prompt, _ in cut])["input_ids"]
         kept = [pair for pair, ids in zip(cut, alone, strict=True) if len(ids) == pair[1]]

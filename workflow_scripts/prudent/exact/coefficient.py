@@ -1,4 +1,4 @@
-"""KLs of a method's optimal policies at one coefficient beta that all of them share."""
+"""KLs of a method's optimal policies at one shared coefficient beta."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from prudent.rewards.interface import Rewards
 from prudent.rewards.last_layer import LastLayer
 
 STEPS, TOLERANCE = 50, 1e-6
-"""Most steps to a coefficient, and the relative error of the KL at which they end."""
+"""Most steps of a search for a coefficient, and the relative error of the KL that ends it."""
 
 
 def policy_terms(
@@ -30,7 +30,7 @@ def policy_terms(
 ) -> Terms:
     """The terms [E, P, N] of the optimal policies of these draws and members.
 
-    Raises NoOptimum and Unavailable as ``terms_of``.
+    Raises NoOptimum and Unavailable as ``terms_of`` does.
     """
     return terms_of(
         method.objective,
@@ -52,8 +52,8 @@ def kls_at(terms: Terms, beta: float) -> Tensor:
 def betas_for(terms: Terms, kl: float, otherwise: float) -> Tensor:
     """The coefficient [E] that takes each of these policies to a KL; ``otherwise`` where none does.
 
-    Heads differ, and the same coefficient takes them to different KLs. A policy of its own
-    coefficient has come as far as others have on average, so that it can stand for them.
+    Heads differ, so one coefficient takes their policies to different KLs. With a coefficient of
+    its own, each policy moves as far as the others do on average, and can stand for them.
     """
     betas = matched(terms, kl).beta
     return betas.where(betas.isfinite(), otherwise)

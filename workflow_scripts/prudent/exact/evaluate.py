@@ -1,4 +1,4 @@
-"""What optimal policies are worth: the judge's score, the rewards' own, and their KL."""
+"""The value of optimal policies: the judge's score, the rewards' own score, and the KL."""
 
 from __future__ import annotations
 
@@ -25,34 +25,34 @@ from prudent.rewards.settings import SpreadSettings
 logger = logging.getLogger(__name__)
 
 COUNTS = (2, 4, 8, 16, 32, 64)
-"""Responses of which best-of-n takes the best."""
+"""The n of best-of-n."""
 SHARE = 0.01
-"""The share of the prompts whose policies may be worth fewer than ``LEAST_SIZE`` responses."""
+"""The share of prompts that may have policies worth fewer than ``LEAST_SIZE`` responses."""
 HALVED = 20
-"""The ensembles of a level whose policies are also found from each half of the responses."""
+"""The ensembles of each level whose policies are also found from each half of the responses."""
 FRONTIER = (0.05, 0.1, 0.2, 0.4, 0.7, 1.0, 1.4, 1.9, 2.5)
-"""KLs at which the optimal policies of trained methods are found, to hold trained ones against."""
+"""KLs of the optimal policies that trained policies are compared with."""
 AT_ONCE = 4_000_000
-"""Numbers [E, P, N] that are worked on at once; an array of them takes 32 MB."""
+"""Numbers [E, P, N] that are processed at once; an array of them takes 32 MB."""
 
 
 GIVEN = "given the backbone"
 """The level of ensembles with fresh labels, resamples and heads, on one base model."""
 ANEW = "all drawn anew"
-"""The level of replicates: pairs, labels, base model and heads are each one's own."""
+"""The level of replicates: each has its own pairs, labels, base model and heads."""
 INDEPENDENT = "independent members"
-"""One member of each replicate as one ensemble. Each member in turn is a policy's own, so that the
-policies share members; what has no own member is one policy."""
+"""One ensemble of one member of each replicate. Each member in turn is a policy's own, so the
+policies share members; a method without an own member has one policy."""
 
 
 @dataclass(frozen=True)
 class Method:
-    """A method as exact policies need it."""
+    """A method, for exact policies."""
 
     objective: Any
-    """A function of prudent/objectives, its parameters bound."""
+    """A function of prudent/objectives with its parameters bound."""
     own: bool
-    """Whether its policies have a member of their own; else the ensemble tells them apart."""
+    """Whether its policies have a member of their own; otherwise they differ by ensemble."""
     spread: SpreadSettings = SpreadSettings()  # noqa: RUF009, it is frozen
     """How it takes the spread."""
 
@@ -60,7 +60,7 @@ class Method:
 def methods_of(
     said: Mapping[str, Mapping[str, Any]], load: Callable[[str], Any]
 ) -> dict[str, Method]:
-    """The methods by name, from what the rules say of each: objective, parameters, spread, unit.
+    """The methods by name, from the rules' entries: objective, parameters, spread, unit.
 
     ``load`` finds an objective by its name.
     """
@@ -77,7 +77,7 @@ def methods_of(
 def levels_of(
     given: Sequence[Rewards], anew: Sequence[Rewards], per_prompt: int
 ) -> dict[str, Sequence[Rewards]]:
-    """The ensembles of each level of replication that there is."""
+    """The ensembles of each level of replication that exists."""
     levels = {GIVEN: given, ANEW: anew}
     if (pool := independent(anew, per_prompt)) is not None:
         levels[INDEPENDENT] = [pool] * pool.members
@@ -94,22 +94,22 @@ def exact_policies(
     heads: Sequence[int] | None = None,
 ) -> pd.DataFrame:
     """A method's optimal policies: replicate, head, kl_target, gain, proxy_gain, kl, beta,
-    effective_size, first_half, second_half; one row an ensemble and KL.
+    effective_size, first_half, second_half; one row per ensemble and KL.
 
-    Ensemble e's policy has the member e mod K of its own, or none (head -1). A gain is a mean under
-    the policy less that under the reference policy, nan where no beta reaches the KL. The effective
-    size is the number of equally likely responses that a prompt's policy is worth, its 1% quantile
-    over prompts. The halves are the gains of policies made of one half of the responses each, of
-    the first ensembles.
+    The own member of ensemble e's policy is e mod K, or none (head -1). A gain is a mean under the
+    policy less that under the reference policy, nan where no beta reaches the KL. The effective
+    size is the number of equally likely responses that a prompt's policy is worth; the column has
+    its 1% quantile over prompts. The halves, for the first ensembles, are the gains of policies
+    made from one half of the responses each.
 
     Args:
-        rewards: of the P N responses by E ensembles, prompt by prompt.
+        rewards: of the P N responses by E ensembles, ordered by prompt.
         truth: the judge's scores [P, N].
         kls: the targets.
-        last_layer: of the features of the ensembles' one backbone, where it is known.
+        last_layer: of the features of the ensembles' common backbone, if known.
         heads: each ensemble's member instead of e mod K.
 
-    Raises NoOptimum and Unavailable as ``terms_of``.
+    Raises NoOptimum and Unavailable as ``terms_of`` does.
     """
     truth = truth.double()
     if heads is None:
@@ -142,7 +142,7 @@ def exact_policies(
 def _gains_of_halves(
     terms: Terms, kl: float, truth: Tensor, ensembles: int
 ) -> tuple[list[float], list[float]]:
-    """The gains of the policies that the first and the second half of the responses make."""
+    """The gains of the policies on the first and on the second half of the responses."""
     size = truth.shape[1] // 2
     if size < 2 or not ensembles:
         return [math.nan] * ensembles, [math.nan] * ensembles
@@ -161,10 +161,10 @@ def frontiers(
     seed: int,
     last_layer: LastLayer | None = None,
 ) -> pd.DataFrame:
-    """The optimal policies against which trained ones are held: of the same draws and members.
+    """The optimal policies that trained ones are compared with, for the same draws and members.
 
     Columns: method, draw, head (-1 where a method has none), kl_target, gain, proxy_gain, kl, beta,
-    effective_size; at the KLs of ``FRONTIER`` that are reached.
+    effective_size; for the KLs of ``FRONTIER`` that are reached.
 
     Args:
         policies: the draw and the member of each trained policy.
@@ -179,7 +179,7 @@ def frontiers(
         try:
             found = exact_policies(method, given, truth, FRONTIER, seed, last_layer, heads)
         except (NoOptimum, Unavailable):
-            continue  # which ``compare`` has said
+            continue  # ``compare`` has already warned of it
         found.insert(0, "method", name)
         found.insert(1, "draw", [pairs[place][0] for place in found.pop("replicate")])
         tables.append(found[columns])
@@ -197,8 +197,8 @@ def compare(
 ) -> pd.DataFrame:
     """``exact_policies`` of all methods at all levels, with the columns level and method.
 
-    Those of a method without an exact optimum, or whose parts a level lacks, are left out, with a
-    warning. ``last_layer`` is of the one backbone of the level ``GIVEN``.
+    A method without an exact optimum, or whose inputs a level lacks, is left out with a warning.
+    ``last_layer`` belongs to the backbone of the level ``GIVEN``.
     """
     tables = []
     for level, rewards in levels.items():
@@ -222,14 +222,14 @@ def compare(
 
 
 def worth(terms: Terms, found: Optimum, truth: Tensor) -> pd.DataFrame:
-    """One row an ensemble: gain, proxy_gain, kl, beta, effective_size."""
+    """One row per ensemble: gain, proxy_gain, kl, beta, effective_size."""
     probability = found.probability
     score = terms.score.double()
     if terms.slope is not None:
         score = score + found.beta[:, None, None] * terms.slope.double()
 
     def gain(values: Tensor) -> Tensor:
-        """Of the mean over prompts [E]."""
+        """The gain of the mean over prompts [E]."""
         return ((probability * values).sum(-1) - values.mean(-1)).mean(-1)
 
     size = found.effective_size()
@@ -248,7 +248,7 @@ def worth(terms: Terms, found: Optimum, truth: Tensor) -> pd.DataFrame:
 
 def check_sizes(policies: pd.DataFrame, method: str, per_prompt: int) -> None:
     """``InputError`` where N responses cannot represent the policies of ``method``, the baseline,
-    at a KL: where most of them are worth fewer than ``LEAST_SIZE``."""
+    at a KL: most of them are worth fewer than ``LEAST_SIZE``."""
     rows = policies[(policies["method"] == method) & (policies["level"] != INDEPENDENT)]
     for kl, part in rows.groupby("kl_target"):
         size = part["effective_size"].median()
@@ -282,7 +282,7 @@ def best_of(scores: Tensor, truth: Tensor, counts: Sequence[int]) -> pd.DataFram
     """Best-of-n policies of E scores, over all subsets of the N responses: replicate, n, kl, gain.
 
     scores: [E, P, N]; truth: [P, N]. KL = log n - (n - 1) / n, exact where no two responses are the
-    same. Of the responses in ascending order the i-th is the best of n with the probability
+    same. In ascending order, the i-th response is the best of n with probability
     C(i - 1, n - 1) / C(N, n).
     """
     ensembles, _, size = scores.shape
@@ -302,7 +302,7 @@ def best_of(scores: Tensor, truth: Tensor, counts: Sequence[int]) -> pd.DataFram
 
 
 def _log_choose(size: Tensor, count: int) -> Tensor:
-    """log C(size, count), anything where size < count."""
+    """log C(size, count); undefined where size < count."""
     kept = size.clamp_min(count)
     one = torch.ones_like(kept)
     return (kept + 1).lgamma() - (count * one + 1).lgamma() - (kept - count + 1).lgamma()

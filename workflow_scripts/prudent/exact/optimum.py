@@ -7,8 +7,8 @@ prompt:
 
     log(pi / pi0) = (s - lambda) / (beta c),    lambda such that mean exp(log-ratio) = 1
 
-For a constant c that is the softmax of s / (beta c). A score may have a part that grows with beta:
-s = s0 + beta s1. All is batched over E ensembles, and computed in float64.
+For a constant c this is the softmax of s / (beta c). A score may have a part that grows with beta:
+s = s0 + beta s1. Everything is batched over E ensembles and computed in float64.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 LEAST = 1e-9
-"""The least coefficient, as a share of an ensemble's mean: none at all would bound no log-ratio."""
+"""The least coefficient, as a share of an ensemble's mean: 0 would not bound the log-ratio."""
 STEPS, TOLERANCE = 100, 1e-8
-"""Most steps of a solver, and the relative error of the KL at which it ends."""
+"""Most steps of a solver, and the relative error of the KL that ends it."""
 
 
 class Terms(NamedTuple):
@@ -30,7 +30,7 @@ class Terms(NamedTuple):
     score: Tensor
     coefficient: Tensor
     slope: Tensor | None = None
-    """s1; None is 0."""
+    """s1; None means 0."""
 
 
 class Optimum(NamedTuple):
@@ -61,7 +61,7 @@ def optimum(terms: Terms, beta: Tensor) -> Optimum:
 def matched(terms: Terms, kl: float) -> Optimum:
     """The optimal policies whose KL, averaged over prompts, is ``kl`` for each ensemble.
 
-    beta is found by Newton's method on log KL over log beta, inside of a bracket. Where none
+    beta is found by Newton's method on log KL over log beta, within a bracket. Where no beta
     reaches the KL, a policy's numbers are nan: N responses represent at most log N, the score may
     be constant, or a score that falls with beta keeps the policy away from the reference.
     """
@@ -74,7 +74,7 @@ def matched(terms: Terms, kl: float) -> Optimum:
         found, level, slope = _solved(terms, log_beta.exp(), level)
         error = found.kl.log() - torch.tensor(kl, dtype=torch.float64).log()
         done = error.abs() < TOLERANCE
-        # The KL falls as beta grows, but for KLs near the largest.
+        # The KL falls as beta grows, except for KLs near the largest.
         low = torch.where(error > 0, log_beta, low)
         high = torch.where(error > 0, high, log_beta)
         if (done | (high - low < 1e-12)).all():
@@ -91,7 +91,7 @@ def matched(terms: Terms, kl: float) -> Optimum:
 
 
 def _prepared(terms: Terms) -> Terms:
-    """In float64, scores centred within prompts, and no coefficient of 0."""
+    """The terms in float64, with scores centred within prompts and no coefficient of 0."""
     score = terms.score.double()
     coefficient = terms.coefficient.double()
     least = LEAST * coefficient.mean((-1, -2), keepdim=True)
@@ -103,8 +103,8 @@ def _prepared(terms: Terms) -> Terms:
 def _solved(terms: Terms, beta: Tensor, start: Tensor | None) -> tuple[Optimum, Tensor, Tensor]:
     """The optima at beta [E], their lambda [E, P], and d log KL / d log beta [E].
 
-    f(lambda) = log mean exp((s - lambda) / (beta c)) is convex and falls, so that Newton's steps
-    from where it is not negative approach its root from below, and never pass it.
+    f(lambda) = log mean exp((s - lambda) / (beta c)) is convex and decreasing, so Newton's steps
+    from a start where it is not negative approach its root from below and never pass it.
     """
     wide = beta[:, None, None]
     size = terms.score.shape[-1]
@@ -114,11 +114,11 @@ def _solved(terms: Terms, beta: Tensor, start: Tensor | None) -> tuple[Optimum, 
     if _constant(terms.coefficient):  # a softmax
         total = (score * inverse).logsumexp(-1) - most
         return _with_slope(terms, beta, score, inverse, total / inverse[..., 0])
-    # By Jensen's inequality, and since one response's term alone is at most the sum.
+    # f >= 0 at both: by Jensen's inequality, and because one response's term is at most the sum.
     mean = (score * inverse).sum(-1) / inverse.sum(-1)
     alone = (score - most / inverse).amax(-1)
     level = mean.maximum(alone)
-    if start is not None:  # of a smaller beta, say; a start where f < 0 is none
+    if start is not None:  # of a smaller beta, say; not used where f < 0
         f = ((score - start[..., None]) * inverse).logsumexp(-1)
         level = torch.where(f >= most, level.maximum(start), level)
     for _ in range(STEPS):

@@ -19,7 +19,7 @@ from prudent.tables import read_table, write_parquet
 logger = logging.getLogger(__name__)
 
 BATCH = 4096
-"""Responses after which what there is is kept."""
+"""Responses after which a part is saved."""
 
 
 def sample_table(
@@ -32,8 +32,8 @@ def sample_table(
 ) -> pd.DataFrame:
     """``per_prompt`` responses to each prompt, in the schema "exact_samples".
 
-    Batches of prompts are kept in the folder ``parts``, each drawn from a stream of its own, so
-    that sampling which was stopped goes on with the next one and ends in the same responses.
+    Batches of prompts are kept in the folder ``parts``. Each is drawn from its own stream, so
+    sampling that was stopped goes on with the next batch and ends with the same responses.
     """
     parts.mkdir(parents=True, exist_ok=True)
     each = max(1, BATCH // per_prompt)
@@ -57,8 +57,8 @@ def sample_table(
 
 
 def given_table(path: str | Path) -> tuple[pd.DataFrame, int]:
-    """The responses of a file in the schema "exact_samples", prompt by prompt, and how many there
-    are to each; ``InputError`` names the row of a bad one."""
+    """The responses of a file in the schema "exact_samples", ordered by prompt, and their number
+    per prompt; ``InputError`` names the row of a bad one."""
     source = Source(path=str(path))
     rows = read_source(source, ["prompt", "response"], ["log_probability"], 0)
     found: dict[str, list[tuple[str, float]]] = {}

@@ -1,4 +1,4 @@
-"""What the judge and the reward ensembles say of the reference policy's responses, in one file."""
+"""The scores of the reference policy's responses by judge and reward ensembles, in one file."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ PARTS = ("mean", "std")
 
 @dataclass(frozen=True)
 class Scores:
-    """Of B responses."""
+    """Scores of B responses."""
 
     judge: Tensor
     """[B] float64"""
     draws: Sequence[Rewards]
-    """Of the ensemble's draws."""
+    """Rewards by the ensemble's draws."""
     anew: Sequence[Rewards]
-    """Of its replicates, all drawn anew."""
+    """Rewards by its replicates, all drawn anew."""
     features: Tensor | None = None
-    """[B, d], by the base reward model, where fresh heads can be made on them."""
+    """[B, d], by the base reward model, if fresh heads can be trained on them."""
 
 
 def save_scores(scores: Scores, path: str | Path) -> None:
@@ -54,7 +54,8 @@ def save_scores(scores: Scores, path: str | Path) -> None:
 
 
 def load_scores(path: str | Path, responses: int) -> Scores:
-    """What ``save_scores`` wrote; ``InputError`` unless it is of so many responses, all finite."""
+    """Reads a file of ``save_scores``; ``InputError`` unless its number of responses fits and all
+    scores are finite."""
     try:
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:
@@ -85,8 +86,7 @@ def _rewards(tensors: dict[str, Tensor], level: str) -> list[Rewards]:
 
 
 def independent(anew: Sequence[Rewards], per_prompt: int) -> Rewards | None:
-    """The first members of all replicates as one ensemble [B, R]; None where there are fewer than
-    three.
+    """The first members of all replicates as one ensemble [B, R]; None with fewer than three.
 
     They share nothing, not even a scale, so each is divided by its standard deviation within
     prompts.
@@ -110,7 +110,7 @@ def fresh_heads(
 ) -> Iterator[Rewards]:
     """The rewards of the responses with these features [B, d] by fresh ensembles of heads.
 
-    Ensemble e has the weights of the draw e that ``train_ensemble`` trains.
+    Ensemble e has the weights of draw e of ``train_ensemble``.
     """
     linear = final_linear(load_reward_model(base))[1]
     for number in range(ensembles):

@@ -1,7 +1,7 @@
-"""What exact policies say of methods: mean gain, spread, risk, and how they compare.
+"""A summary of methods by their exact policies: mean gain, spread, risk, and comparisons.
 
-A replicate is one draw of all that varies at its level, so replicates are independent, and methods
-are paired by them.
+A replicate is one draw of everything that varies at its level. Replicates are independent, and
+methods are paired by replicate.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from prudent.analysis.statistics import (
 
 KEYS = ["level", "kl_target", "method"]
 LEAST_SIZE = 10.0
-"""The responses that a prompt's policy has to be worth to be known well."""
+"""The effective number of responses above which a prompt's policy is well known."""
 
 
 def summary_table(policies: pd.DataFrame, baseline: str) -> pd.DataFrame:
-    """One row a level, KL and method, in the order of ``policies``.
+    """One row per level, KL and method, in the order of ``policies``.
 
     Args:
-        policies: one row a policy: level, replicate, method, kl_target, gain, effective_size, and
-            the gains first_half, second_half of policies made of half the responses.
+        policies: one row per policy: level, replicate, method, kl_target, gain, effective_size, and
+            the gains first_half, second_half of policies made from half the responses.
 
     Columns: the keys; replicates with a policy; gain, sd, each with its interval (low, high);
     difference to the baseline's gain with interval and p of the paired t test; ratio of variances,
     baseline over method, with interval; below, the number of policies worse than the reference,
     and below_share with interval; quantile05 of the gains, and cvar10, the mean of the lowest
-    tenth; the median effective_size; sampling_sd, what another sample of as many responses would
-    change a gain by, from the difference of the halves, and half_shift, what half the
-    responses change the mean gain by. Intervals are 95%: Student's t for means, the jackknife over
+    tenth; the median effective_size; sampling_sd, the change of a gain with another sample of as
+    many responses, estimated from the difference of the halves; and half_shift, the change of the
+    mean gain with half the responses. Intervals are 95%: Student's t for means, the jackknife over
     replicates for log sd and log ratio, Wilson's for shares.
     """
     rows = []
@@ -83,10 +83,10 @@ def _row(level, kl, method, gains: pd.Series, base: pd.Series | None, baseline: 
 
 
 def finite_samples(policies: pd.DataFrame) -> dict[str, float]:
-    """What a finite number of responses does to the gains of ``policies``.
+    """The effect of a finite number of responses on the gains of ``policies``.
 
-    The halves' gains are independent estimates from N / 2 responses each, so that half their
-    difference has the standard deviation of an estimate from N.
+    The halves' gains are independent estimates from N / 2 responses each, so half their difference
+    has the standard deviation of an estimate from N.
     """
     first, second = policies["first_half"], policies["second_half"]
     halves = (first + second) / 2
@@ -108,7 +108,7 @@ def spread(values: np.ndarray) -> Interval:
 def jackknife(samples: list[np.ndarray], statistic: Callable[..., np.ndarray]) -> Interval:
     """A statistic of paired samples [n] with the jackknife-t interval; nan where n < 3.
 
-    ``statistic`` is of arrays [..., n], over their last axis.
+    ``statistic`` takes arrays [..., n] and reduces their last axis.
     """
     n = len(samples[0])
     if n < 3:

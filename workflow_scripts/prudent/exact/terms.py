@@ -1,4 +1,4 @@
-"""Objectives as scores and coefficients, as far as they are nothing else."""
+"""Scores and coefficients of objectives that consist of these alone."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TOLERANCE = 1e-6
 
 
 class NoOptimum(InputError):
-    """An objective whose optimal policy is not known in closed form; the text says why."""
+    """The objective's optimal policy is not known in closed form; the text says why."""
 
 
 def terms_of(
@@ -34,20 +34,20 @@ def terms_of(
     spread: SpreadSettings = SpreadSettings(),  # noqa: B008, it is frozen
     last_layer: LastLayer | None = None,
 ) -> Terms:
-    """What an objective makes of the rewards of E ensembles: [E, P, N].
+    """The terms of an objective for the rewards of E ensembles: [E, P, N].
 
     Args:
-        rewards: of P N responses of the reference policy each, prompt by prompt.
+        rewards: of P N responses of the reference policy each, ordered by prompt.
         per_prompt: N.
         seed: of the study, for an objective's own draws.
         heads: each ensemble's head, for an objective that asks for one; 0 if None.
-        runs: what tells the ensembles' random streams apart; their place if None.
+        runs: numbers that separate the ensembles' random streams; their positions if None.
         spread: how the method takes the spread.
-        last_layer: of the features of the ensembles' one backbone, where it is known.
+        last_layer: of the features of the ensembles' common backbone, if known.
 
-    Raises NoOptimum for an objective with weights or a penalty, whose signal depends on the batch
-    as a whole, or whose score or coefficient is not linear in beta; InputError and Unavailable as
-    the objective does.
+    Raises NoOptimum for an objective with weights or a penalty, or whose signal depends on the
+    batch as a whole, or whose score or coefficient is not linear in beta; InputError and
+    Unavailable as the objective does.
     """
     parts = []
     for place, table in enumerate(rewards):
@@ -71,7 +71,7 @@ def _linear(
     rewards = replace(rewards.to(rewards.mean.double()), prompt=prompt)
 
     def run() -> Run:
-        """A memory would begin with this batch, and draws are the same at each beta."""
+        """A new run, with an empty memory and the same draws at each beta."""
         return new_run(sample_reference=lambda: rewards)
 
     first = evaluate(objective, rewards, 1.0, head=head, run=run())
@@ -84,7 +84,7 @@ def _linear(
         (signal.score, signal.kl_coefficient)
         for signal in (
             first,
-            # What was checked once needs no second check.
+            # Checked once is enough.
             called(objective, rewards, 2.0, head=head, run=run()),
             called(objective, rewards, 3.0, head=head, run=run()),
         )
@@ -92,7 +92,7 @@ def _linear(
     slope = s2 - s1
     if not _close(s3 - s2, slope, s1) or not _close(c2, 2 * c1, c1) or not _close(c3, 3 * c1, c1):
         raise NoOptimum(f"{name_of(objective)} is not linear in beta")
-    # What rounding leaves of a score that does not depend on beta.
+    # A score that does not depend on beta has a slope of mere rounding errors.
     slope = slope.where(slope.abs() > TOLERANCE * s1.abs().max(), 0)
     return s1 - slope, slope, c1
 

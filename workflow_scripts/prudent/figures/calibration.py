@@ -1,4 +1,4 @@
-"""The search for the coefficients that take the methods' policies to a KL."""
+"""The search for the coefficients that bring the methods' policies to a KL."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from prudent.tables import read_csv
 
 COLUMNS = 4
 TICKS = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)
-"""Of a decade; fewer are drawn where they would not fit."""
+"""Ticks of a decade; fewer are drawn where they would not fit."""
 
 
 def plot(tables: Sequence[Path], calibrations: Sequence[Path], methods: Sequence[str]) -> Figure:
-    """All pilots of the methods, and the coefficients that were taken."""
+    """All pilots of the methods, and the chosen coefficients."""
     pilots = pd.concat([read_csv(path, "calibration") for path in tables], ignore_index=True)
     found = map(read_calibration, calibrations)
     return draw_calibration(pilots, dict(zip(methods, found, strict=True)))
@@ -32,7 +32,7 @@ def plot(tables: Sequence[Path], calibrations: Sequence[Path], methods: Sequence
 
 @styled
 def draw_calibration(pilots: pd.DataFrame, found: Mapping[str, Calibration]) -> Figure:
-    """A panel a method: the KL against the coefficient, of each pilot and as estimated.
+    """One panel per method: the KL against the coefficient, of each pilot and as estimated.
 
     Args:
         pilots: the tables of ``calibrate_beta``.

@@ -1,4 +1,4 @@
-"""Curves over training, one mean a method with its single policies: what figs 10 and 11 share."""
+"""Curves over training for figs 10 and 11: each method's mean, with its single policies."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def height(methods: Sequence[str], lines: int = 1) -> float:
 
 
 def legend(logs: pd.DataFrame, methods: Sequence[str], what: str = "") -> str:
-    """What thick lines, thin lines and bands are."""
+    """The meaning of thick lines, thin lines and bands."""
     seeds = logs.groupby("method")["seed"].nunique()
     low, high = seeds.min(), seeds.max()
     count = f"{low}" if low == high else f"{low} to {high}"
@@ -46,7 +46,7 @@ def draw_curves(
 ) -> None:
     """Each method's mean curve(s), with band, single policies, and a label at the end.
 
-    The first of ``lines`` is the main one: it alone has the band and the single policies.
+    The first of ``lines`` is the main one: only it has the band and the single policies.
     """
     look = looks(methods)
     main = next(iter(lines))

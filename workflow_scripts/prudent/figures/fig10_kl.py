@@ -32,8 +32,8 @@ def draw_kl(logs: pd.DataFrame, policies: pd.DataFrame, methods: Sequence[str]) 
     """Fig 10: KL to the reference policy over training.
 
     Args:
-        logs: method, seed, step, kl; one row a policy and step.
-        policies: method, kl, kl_target, target; one row a policy.
+        logs: method, seed, step, kl; one row per policy and step.
+        policies: method, kl, kl_target, target; one row per policy.
     """
     ends = {
         method: policies.loc[policies["method"] == method, "kl"].to_numpy(float)
@@ -60,7 +60,7 @@ def draw_kl(logs: pd.DataFrame, policies: pd.DataFrame, methods: Sequence[str]) 
 
 
 def _match(means: dict[str, float], target: float | None) -> str:
-    """One line that says whether the methods' final KLs are near enough to be compared."""
+    """One line that says whether the methods' final KLs are close enough to be compared."""
     low, high = min(means, key=means.get), max(means, key=means.get)
     gap = kl_mismatch(means[low], means[high])
     if not np.isfinite(gap):

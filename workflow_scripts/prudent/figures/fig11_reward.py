@@ -28,11 +28,11 @@ def plot(
 
 @styled
 def draw_reward(logs: pd.DataFrame, methods: Sequence[str], off: Sequence[str] = ()) -> Figure:
-    """Fig 11: the reward that is optimised over training, and the ensemble's mean of it.
+    """Fig 11: the optimised reward over training, and the ensemble's mean reward.
 
     Args:
         logs: method, seed, step, proxy_reward (the policy's own member), ensemble_reward.
-        off: the methods that are not at the KL asked for.
+        off: the methods that missed their target KL.
     """
     of_what = " reward from the policy's own member"
     note = (

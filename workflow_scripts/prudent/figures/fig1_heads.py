@@ -40,7 +40,7 @@ def draw_heads(rewards: Sequence[float], prompt: str, response: str, where: str)
 
     Args:
         rewards: [members].
-        where: what row of the benchmark it is.
+        where: the name of the benchmark's row.
     """
     values = np.asarray(rewards, dtype=float)
     count = len(values)

@@ -41,7 +41,7 @@ def draw_variance(rows: pd.DataFrame) -> Figure:
         + (f" and ensemble ({ensembles} ensembles)" if ensembles > 1 else "")
         + ". The solid line is the median, the dashed line the mean."
     )
-    # Kinds are rows of panels, as in the paper; with many sections the sections are.
+    # Kinds are rows of panels, as in the paper; with many sections, the sections are rows.
     wide = len(sections) <= 5
     shape = (2, len(sections)) if wide else (len(sections), 2)
     size = (max(2.5 * shape[1] + 0.6, 5.5), max(2.1 * shape[0] + 0.9, 4.0))
@@ -70,7 +70,7 @@ def draw_variance(rows: pd.DataFrame) -> Figure:
 
 
 def _clip_limit(values: pd.Series) -> float:
-    """The upper end of the histograms: the maximum, unless far values would squeeze the rest."""
+    """The upper end of the histograms: the maximum, unless outliers would squeeze the rest."""
     if not len(values) or values.max() <= 0:
         return 1.0
     most = float(values.quantile(0.99, interpolation="lower"))
@@ -93,7 +93,7 @@ def _histogram(axes: Axes, values: pd.Series, edges: np.ndarray, colour: str) ->
     lines += [f"max {number(values.max())}", f"n = {len(values)}"]
     if beyond:
         lines.append(f"last bin: {beyond} beyond")
-    # The words stand at the right, above the bars.
+    # The text is at the right, above the bars.
     below = bars[len(bars) // 2 :].max() / (1 - 0.1 * len(lines))
     axes.set_ylim(0, max(1.12 * axes.get_ylim()[1], below))
     axes.text(

@@ -1,4 +1,4 @@
-"""Fig 7: how good the policies are."""
+"""Fig 7: the policies' scores."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def plot(policies: Path, reference: Path, methods: Sequence[str]) -> Figure:
 def draw_scores(
     policies: pd.DataFrame, reference: Sequence[float], methods: Sequence[str]
 ) -> Figure:
-    """Fig 7: the distribution of the policies' judge scores per method, beside the reference's.
+    """Fig 7: the distribution of the policies' judge scores per method, and the reference's.
 
     Args:
-        policies: ``statistics.policy_table``.
-        reference: the reference policy's scores, one a prompt.
+        policies: ``analysis.policies.policy_table``.
+        reference: the reference policy's scores, one per prompt.
     """
     look = looks(methods)
     mean, se = statistics.mean_and_se(reference)

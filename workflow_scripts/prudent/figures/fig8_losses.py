@@ -71,7 +71,7 @@ def draw_losses(
 
 
 def _curves(axes: Axes, table: pd.DataFrame, smooth: bool) -> list[pd.DataFrame]:
-    """Draws the curves of both splits; returns what is thin, [steps, models], named by split."""
+    """Draws the curves of both splits; returns the thin ones, [steps, models], named by split."""
     drawn = []
     for split, colour in COLOURS.items():
         part = table[table["split"] == split].dropna(subset="loss")
@@ -92,9 +92,9 @@ def _curves(axes: Axes, table: pd.DataFrame, smooth: bool) -> list[pd.DataFrame]
 
 
 def _top(drawn: Sequence[pd.DataFrame]) -> float:
-    """The upper end of the axes: new heads may begin far above where all of training happens.
+    """The upper end of the axes; fresh heads may begin far above the losses of training.
 
-    Then it is chosen by the losses after the first tenth of the steps.
+    In that case the losses after the first tenth of the steps decide.
     """
     highest, later = [float(np.log(2))], [float(np.log(2))]
     for wide in drawn:
@@ -105,7 +105,7 @@ def _top(drawn: Sequence[pd.DataFrame]) -> float:
 
 
 def _say_what_is_above(axes: Axes, drawn: Sequence[pd.DataFrame]) -> None:
-    """What the axes leave out, in words at its place."""
+    """Says, at the upper end of the axes, what they leave out."""
     most = max((float(wide.max(axis=None)) for wide in drawn), default=0)
     if most > axes.get_ylim()[1]:
         text = f"\N{UPWARDS ARROW} the first steps reach {number(most, 2)}"

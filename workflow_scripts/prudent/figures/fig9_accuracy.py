@@ -85,7 +85,7 @@ def draw_accuracy(table: pd.DataFrame) -> Figure:
 def _columns(
     axes: Axes, part: pd.DataFrame, sections: Sequence[str], model: str, shift: float
 ) -> None:
-    """A column a section with its interval, and its height in percent at its foot."""
+    """One column per section with its interval, and its height in percent at its foot."""
     rows = part.groupby("section")[["accuracy", "se"]].mean().reindex(sections)
     places = np.arange(len(sections)) + shift
     bars = {"ecolor": INK, "linewidth": 1, "capsize": 2}
@@ -105,7 +105,7 @@ def _columns(
 
 
 def _dots(axes: Axes, part: pd.DataFrame, sections: Sequence[str], shift: float) -> None:
-    """Every member's accuracy, beside the columns, where no dot hides an interval."""
+    """Every member's accuracy, next to the columns so that no dot hides an interval."""
     for index, section in enumerate(sections):
         values = part.loc[part["section"] == section, "accuracy"]
         offsets = np.linspace(-0.1, 0.1, len(values)) if len(values) > 1 else np.zeros(len(values))

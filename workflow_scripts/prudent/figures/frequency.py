@@ -1,4 +1,4 @@
-"""Accuracy, error and sigma by how frequent the rarest judgement of a response is in training."""
+"""Accuracy, error and sigma by the frequency, in training, of a response's rarest judgement."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from prudent.figures.style import new_figure, on_lines, styled
 from prudent.tables import read_csv
 
 ONE, MEAN, SIGMA = "one member", "ensemble mean", "sigma"
-# Of each quantity its panel, its name in the legend, and its shift.
+# Each quantity's panel, its name in the legend, and its shift.
 QUANTITIES = {
     "accuracy_member": ("accuracy", ONE, -0.08),
     "accuracy_mean": ("accuracy", MEAN, 0.08),
@@ -32,7 +32,7 @@ def plot(frequency: Path) -> Figure:
 
 @styled
 def draw_frequency(table: pd.DataFrame) -> Figure:
-    """Accuracy in one panel, errors and sigma in another, of each ensemble, over bins of counts.
+    """Each ensemble's accuracy in one panel, errors and sigma in another, over bins of counts.
 
     Args:
         table: ``frequency.frequency_table`` of each ensemble; all have the same bins.
@@ -78,7 +78,7 @@ def draw_frequency(table: pd.DataFrame) -> Figure:
 
 
 def _line(axes: Axes, part: pd.DataFrame, quantity: str, label: str, shift: float) -> None:
-    """One quantity over the bins, with its intervals, beside those of the others."""
+    """One quantity over the bins with its intervals, shifted beside the others."""
     colour, marker, line = LOOKS[label]
     places = part["bin"].to_numpy() + shift
     axes.vlines(places, part[f"{quantity}_low"], part[f"{quantity}_high"], colour, linewidth=1.5)

@@ -1,4 +1,4 @@
-"""Score against KL: the trained policies beside the optima of their own objectives."""
+"""Score against KL: the trained policies and the optima of their objectives."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def plot(frontier: Path, policies: Path, reference: Path, methods: Sequence[str]
 def draw_frontier(
     frontier: pd.DataFrame, policies: pd.DataFrame, reference: float, methods: Sequence[str]
 ) -> Figure:
-    """A panel a method: the gain in the judge's score against the KL, on a square root's scale.
+    """One panel per method: the gain in the judge's score against the KL, on a square-root scale.
 
     Args:
         frontier: ``exact.evaluate.frontiers``.
@@ -110,7 +110,7 @@ def _panel(
 
 
 def _curve(axes: Axes, line: pd.DataFrame, **style) -> None:
-    """Gains over KLs, from the reference at 0; dotted from the first poorly known policy on."""
+    """Gains over KLs, starting at the reference at 0; dotted from the first poorly known policy."""
     line = line.sort_values("kl_target")
     kl, gain = np.r_[0, line["kl_target"]], np.r_[0, line["gain"]]
     poor = np.flatnonzero(np.r_[False, line["effective_size"] < LEAST_SIZE])

@@ -26,7 +26,7 @@ def plot(policies: Path) -> Figure:
 
 @styled
 def draw_gain_over_kl(policies: pd.DataFrame) -> Figure:
-    """A column a level: the mean gain over sqrt(KL), the judge's above, the method's own below.
+    """One column per level: the mean gain over sqrt(KL), the judge's above, the method's own below.
 
     Args:
         policies: ``exact.evaluate.compare``.
@@ -66,7 +66,7 @@ def draw_gain_over_kl(policies: pd.DataFrame) -> Figure:
 
 
 def _line(axes: Axes, part: pd.DataFrame, column: str, method: str, look: Look) -> None:
-    """One method: the means over its ensembles, from the reference on, with their intervals."""
+    """One method: the means over its ensembles with their intervals, starting at the reference."""
     found = [
         t_interval(values.dropna().to_numpy())
         for _, values in part.groupby("kl_target")[column]

@@ -1,4 +1,4 @@
-"""Figures as a part of a page: an SVG file's drawing, with names that are its own."""
+"""Figures as parts of a page: an SVG file's drawing, with unique names."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from markupsafe import Markup
 
 from prudent.errors import InputError
 
-# What Matplotlib draws with. Metadata, comments and its style sheet, which would hold for the whole
-# page, are left out, and so is whatever a file should not have: a page runs and loads nothing.
+# The elements that Matplotlib draws with. Metadata, comments and its style sheet, which would apply
+# to the whole page, are left out, and so is anything unexpected: a page runs and loads nothing.
 DRAWN = {"svg", "g", "defs", "clipPath", "path", "rect", "circle", "use", "image"}
-# What its style sheet says.
+# The content of its style sheet.
 STROKES = "stroke-linejoin: round; stroke-linecap: butt"
 URL = re.compile(r"url\(#([^)]+)\)")
 
@@ -20,8 +20,8 @@ URL = re.compile(r"url\(#([^)]+)\)")
 def inline_svg(text: str, name: str, title: str) -> Markup:
     """The ``<svg>`` element of an SVG file, for HTML.
 
-    Several files have names for their parts in common (clips, letters), which must be one part's
-    within a page. So they are numbered and begin with ``name``; those that nothing refers to go.
+    Names of parts (clips, letters) repeat between files, but must be unique within a page. So they
+    are numbered and begin with ``name``; names that nothing refers to are removed.
     """
     try:
         root = ElementTree.fromstring(text)
@@ -31,7 +31,7 @@ def inline_svg(text: str, name: str, title: str) -> Markup:
     names = {old: f"{name}-{number}" for number, old in enumerate(_referred_to(root))}
     for element in root.iter():
         element.attrib = _renamed(element.attrib, names)
-    # As wide as drawn, and less where the window is narrow.
+    # As wide as drawn, and narrower in a narrow window.
     width = root.attrib.pop("width", "100%")
     root.attrib.pop("height", None)
     root.attrib |= {"role": "img", "aria-label": title}
@@ -40,7 +40,7 @@ def inline_svg(text: str, name: str, title: str) -> Markup:
 
 
 def _only_what_is_drawn(element: ElementTree.Element) -> None:
-    """Leaves out other elements, white space, and the names of the elements' namespaces."""
+    """Removes other elements, white space, and the elements' namespaces."""
     element.tag = element.tag.rpartition("}")[2]
     element.text = element.tail = None
     element.attrib = {key.rpartition("}")[2]: value for key, value in element.attrib.items()}
@@ -57,7 +57,7 @@ def _only_what_is_drawn(element: ElementTree.Element) -> None:
 
 
 def _referred_to(root: ElementTree.Element) -> list[str]:
-    """The names that elements refer to, in the order in which they do."""
+    """The names that elements refer to, in order of reference."""
     found: dict[str, None] = {}
     for element in root.iter():
         for key, value in element.attrib.items():

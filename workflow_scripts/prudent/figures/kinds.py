@@ -1,4 +1,4 @@
-"""What each kind of ensemble knows, and what its sigma is worth."""
+"""The accuracy of each kind of ensemble, and the quality of its sigma."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from prudent.tables import read_csv
 
 TITLE = "What each kind's sigma is worth"
 
-# Each panel's title, what it shows of the mean or of all members, and of one member.
+# Each panel's title, its quantity for the mean or for all members, and for one member.
 PANELS = (
     ("accuracy\non unseen pairs", calibration.ACCURACY_MEAN, calibration.ACCURACY_ONE),
     (
@@ -33,7 +33,7 @@ PANELS = (
     ("error correlation\nbetween members", disagreement.SHARED, ""),
     ("calibration error\nof the mean", calibration.ECE_MEAN, ""),
 )
-BEFORE = (disagreement.RATIO, disagreement.LEAVE_ONE_OUT)  # what untrained members show, too
+BEFORE = (disagreement.RATIO, disagreement.LEAVE_ONE_OUT)  # also shown for untrained members
 FROM_ZERO = (disagreement.LEAVE_ONE_OUT, "beyond", disagreement.SHARED, calibration.ECE_MEAN)
 
 
@@ -44,7 +44,7 @@ def plot(diagnosis: Path) -> Figure:
 
 @styled
 def draw_kinds(table: pd.DataFrame) -> Figure:
-    """A row an ensemble, a panel a diagnostic, each with its interval and what noise alone gives.
+    """One row per ensemble, one panel per diagnostic, with intervals and the ranges of mere noise.
 
     Args:
         table: ``diagnosis.diagnosis_table``.
@@ -74,7 +74,7 @@ def draw_kinds(table: pd.DataFrame) -> Figure:
         axes.tick_params(axis="x", labelsize=8)
         axes.locator_params(axis="x", nbins=4)
         axes.spines["left"].set_visible(False)
-        axes.use_sticky_edges = False  # of the bands
+        axes.use_sticky_edges = False  # the bands have them
         axes.margins(x=0.12)
         if quantity in FROM_ZERO:
             axes.axvline(0, color=INK, linewidth=0.8, zorder=0)
@@ -107,7 +107,7 @@ def _mark(axes: Axes, row: int, found: pd.DataFrame, shown: str, quantity: str) 
         axes.plot([values["noise"]] * 2, [row - 0.31, row + 0.31], **middle)
     if np.isfinite(values["untrained"]) and quantity in BEFORE:
         cross = {"color": ORANGE, "markersize": 6, "markeredgewidth": 1.8, "zorder": 3}
-        # Below the dot, which would hide it where training has changed nothing.
+        # Below the dot, which would hide it if training changed nothing.
         axes.plot(values["untrained"], row + 0.22, "x", gid=f"before {quantity} {row}", **cross)
     axes.plot([values["low"], values["high"]], [row, row], color=BLUE, linewidth=2, zorder=4)
     dot = {"color": BLUE, "markersize": 7, "zorder": 5, "gid": f"{quantity} {row}"}

@@ -1,7 +1,7 @@
 """How methods look, the same in every figure and on the page.
 
-Colours are Okabe and Ito's, told apart with any colour vision. A method keeps its colour and marker
-everywhere, and when other methods are added after it.
+Colours are Okabe and Ito's, distinguishable with any colour vision. A method keeps its colour and
+marker everywhere, also when other methods are added after it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ ORANGE, SKY, GREEN, PURPLE = "#E69F00", "#56B4E9", "#009E73", "#CC79A7"
 BLUE, VERMILLION, BLACK = "#0072B2", "#D55E00", "#000000"
 GREY, INK = "#8C8C8C", "#404040"
 
-# The paper's two arms have looks of their own; other methods take the next free ones.
+# The paper's two arms have fixed looks; other methods take the next free ones.
 FIXED = {"vanilla": 0, "variance_aware": 1}
 COLOURS = (VERMILLION, BLUE, GREEN, PURPLE, ORANGE, SKY)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -28,7 +28,7 @@ class Look(NamedTuple):
 
 
 def looks(methods: Sequence[str]) -> dict[str, Look]:
-    """The look of each method: 42 differ before one comes again."""
+    """The look of each method; there are 42 before one repeats."""
     places = dict(FIXED)
     for method in methods:
         places.setdefault(method, len(places))

@@ -1,4 +1,4 @@
-"""The judge's score and the proxy reward along training, over the KL."""
+"""The judge's score and the proxy reward during training, over the KL."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from prudent.tables import read_csv
 
 COLUMNS = 4
 WINDOW = 5
-"""Steps that are averaged: a step's KL and scores are of one batch."""
+"""Steps that are averaged, because a step's KL and scores are from one batch."""
 LINES = {"judge_score": "-", "proxy_reward": (0, (4, 2))}
 
 
@@ -35,11 +35,11 @@ def plot(
 def draw_overoptimisation(
     logs: pd.DataFrame, methods: Sequence[str], off: Sequence[str] = ()
 ) -> Figure:
-    """A panel a method: gains since the first batch over sqrt(KL).
+    """One panel per method: gains since the first batch over sqrt(KL).
 
     Args:
-        logs: method, seed, step, kl, proxy_reward, judge_score; one row a policy and step.
-        off: the methods that are not at the KL asked for.
+        logs: method, seed, step, kl, proxy_reward, judge_score; one row per policy and step.
+        off: the methods that missed their target KL.
     """
     look = looks(methods)
     note = (
@@ -74,7 +74,7 @@ def draw_overoptimisation(
 
 
 def _gains(logs: pd.DataFrame) -> pd.DataFrame:
-    """Rolling means of each policy's KL and scores, the latter less their start and scaled."""
+    """Rolling means of each policy's KL and scores; scores are scaled and start at 0."""
     columns = ["kl", *LINES]
     logs = logs.sort_values(["method", "seed", "step"], kind="stable").reset_index(drop=True)
     rolled = logs.groupby(["method", "seed"], sort=False)[columns]

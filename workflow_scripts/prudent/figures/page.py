@@ -1,8 +1,8 @@
-"""The summary page: what the numbers say, with the tables and the figures.
+"""The summary page: the results in words, tables and figures.
 
 One HTML file without scripts, links or pictures from outside, so that it can be read in a frame of
-a report, in a mail, or in ten years. What stands where is in the template ``page.html``, which
-escapes every text that it is given.
+a report, in a mail, or in ten years. The template ``page.html`` has the layout, and escapes all
+texts.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from prudent.figures.page_tables import (
 
 
 class Figure(NamedTuple):
-    """A figure as it comes: its SVG file's text, and its caption as in the report."""
+    """A figure as input: its SVG file's text, and its caption as in the report."""
 
     name: str
     category: str
@@ -55,7 +55,7 @@ class Shown(NamedTuple):
 
 
 class Box(NamedTuple):
-    """What is found of one method: a headline, and the sentences that carry it."""
+    """The findings about one method: a headline, and the sentences that support it."""
 
     method: str
     status: str  # reduces, does-not, undecided: the page's style
@@ -64,7 +64,7 @@ class Box(NamedTuple):
 
 
 class Part(NamedTuple):
-    """A table with a heading of its own, if it has one, and a note."""
+    """A table with an optional heading, and a note."""
 
     table: Table
     anchor: str = ""
@@ -166,14 +166,14 @@ def render(
     components: pd.DataFrame | None = None,
     exact_kinds: pd.DataFrame | None = None,
 ) -> str:
-    """The whole page as HTML; without policies, what is known of the rewards.
+    """The whole page as HTML; without policies, it shows the results about rewards.
 
     Args:
         diagnosis: of all ensembles; the scenario's own is the first.
-        exact: a row a level, KL and method.
-        verdict: what is found of each method.
-        facts: what the run came from, names and values.
-        exact_kinds: a row an ensemble, KL and method, where every ensemble's were found.
+        exact: one row per level, KL and method.
+        verdict: the findings about each method.
+        facts: names and values of the run's inputs.
+        exact_kinds: one row per ensemble, KL and method, if found for every ensemble.
     """
     parts = {"Exact policies": [*_exact(exact), *_by_ensemble(exact_kinds)]}
     trained: dict[str, list[str]] = {}
@@ -218,7 +218,7 @@ def render(
 
 
 def _boxes(verdict: Verdicts, trained: dict[str, list[str]]) -> list[Box]:
-    """Each method's verdict with what is known of its trained policies; then trained controls."""
+    """Each method's verdict and findings about its trained policies; then trained controls."""
     boxes = []
     for method in verdict.methods:
         sentences = [method.sentence, *trained.get(method.name, ())]
@@ -242,7 +242,7 @@ def _reference(summary: pd.DataFrame) -> str:
 
 
 def _diagnosis(diagnosis: pd.DataFrame, frequency: pd.DataFrame) -> list[Part]:
-    """The scenario's ensemble, all kinds where there are several, and by frequency where known."""
+    """The scenario's ensemble, all kinds if there are several, and the frequencies if known."""
     title, note = "Rewards on the reference's responses", " ".join(DIAGNOSIS_NOTE.split())
     parts = [Part(diagnosis_table(diagnosis), "diagnosis", title, note)]
     kinds = kinds_table(diagnosis)
@@ -255,7 +255,7 @@ def _diagnosis(diagnosis: pd.DataFrame, frequency: pd.DataFrame) -> list[Part]:
 
 
 def _exact(exact: pd.DataFrame) -> list[Part]:
-    """A table a level and KL."""
+    """One table per level and KL."""
     parts = []
     for (level, kl), part in exact.groupby(["level", "kl_target"], sort=False):
         title = f"{str(level).capitalize()}, KL {number(kl)}"
@@ -264,7 +264,7 @@ def _exact(exact: pd.DataFrame) -> list[Part]:
 
 
 def _by_ensemble(exact: pd.DataFrame | None) -> list[Part]:
-    """A table a KL; nothing where only the scenario's ensemble has exact policies."""
+    """One table per KL; none if only the scenario's ensemble has exact policies."""
     if exact is None:
         return []
     note = " ".join(BY_ENSEMBLE_NOTE.split())
@@ -288,7 +288,7 @@ def _template() -> jinja2.Template:
 
 
 def _shown(figure: Figure) -> Shown:
-    """A caption is ``**Title.** Text``, as in the report."""
+    """Splits a caption ``**Title.** Text``, as in the report."""
     caption = " ".join(figure.caption.split())
     found = re.fullmatch(r"\*\*(.+?)\.?\*\* (.+)", caption)
     title, text = found.groups() if found else (figure.name, caption)

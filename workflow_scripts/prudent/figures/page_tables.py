@@ -1,4 +1,4 @@
-"""The summary page's tables, as cells that its template writes."""
+"""The summary page's tables, as cells for its template."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ NOTHING = "–"
 
 
 class Cell(NamedTuple):
-    """A text, a smaller one below it, a class of the page's style, and a dot's colour before it.
+    """A text, a smaller text below it, a class of the page's style, and the colour of a dot.
 
-    The smaller one may have several lines.
+    The smaller text may have several lines.
     """
 
     text: str
@@ -37,7 +37,7 @@ class Table(NamedTuple):
 
 
 def methods_table(summary: pd.DataFrame, tests: pd.DataFrame) -> Table:
-    """The main table: one row a method."""
+    """The main table: one row per method."""
     look = looks(list(summary["method"]))
     by_quantity = {key: part.set_index("method") for key, part in tests.groupby("quantity")}
 
@@ -82,7 +82,7 @@ def methods_table(summary: pd.DataFrame, tests: pd.DataFrame) -> Table:
 
 
 def components_table(components: pd.DataFrame) -> Table:
-    """Where the variance of each method's policies comes from: a row a method."""
+    """The sources of the variance of each method's policies: one row per method."""
     look = looks(list(dict.fromkeys(components["method"])))
     names = [name for name in LEVELS if (components["component"] == name).any()]
     rows = []
@@ -111,7 +111,7 @@ LEVELS = {
 
 
 def _target(row: dict) -> str:
-    """The KL at which a method's policies were to end, and whether they do."""
+    """The target KL of a method's policies, and whether they reach it."""
     if row["target"] == "fixed":
         return ""
     missed = ", missed" if row["target"] == "missed" else ""
@@ -119,7 +119,7 @@ def _target(row: dict) -> str:
 
 
 def verdict_table(verdicts: Verdicts) -> Table:
-    """Risk and return: a row a comparison of each method."""
+    """Risk and return: one row per comparison of each method."""
     look = looks([verdicts.baseline, *(method.name for method in verdicts.methods)])
     rows = []
     for method in verdicts.methods:
@@ -175,7 +175,7 @@ def _of_comparison(found) -> Cell:
 
 
 def _beside(one: Comparison, quantity: str) -> Cell:
-    """A method's risk with the baseline's."""
+    """A method's risk, and the baseline's."""
     own, base = (
         np.nan if value is None else value
         for value in (getattr(one.risk, quantity), getattr(one.baseline_risk, quantity))
@@ -184,7 +184,7 @@ def _beside(one: Comparison, quantity: str) -> Cell:
 
 
 def _order(found: Order) -> Cell:
-    """Whether the method dominates, with both p."""
+    """Whether the method dominates, with both p values."""
     if found.advantage_p is None:
         return Cell(NOTHING)
     ahead, behind = (p_value(p).removeprefix("= ") for p in (found.advantage_p, found.shortfall_p))
@@ -192,7 +192,7 @@ def _order(found: Order) -> Cell:
 
 
 def exact_table(exact: pd.DataFrame) -> Table:
-    """The methods at one level and KL: one row a method."""
+    """The methods at one level and KL: one row per method."""
     look = looks(list(exact["method"]))
     rows = []
     for row in exact.to_dict("records"):
@@ -242,7 +242,7 @@ def exact_table(exact: pd.DataFrame) -> Table:
 
 
 def by_ensemble_table(exact: pd.DataFrame) -> Table:
-    """The methods at one KL by each ensemble that is checked: one row an ensemble."""
+    """The methods at one KL by each checked ensemble: one row per ensemble."""
     methods = list(dict.fromkeys(exact["method"]))
     look, rows = looks(methods), []
     for name, part in exact.groupby("ensemble", sort=False):
@@ -268,7 +268,7 @@ def by_ensemble_table(exact: pd.DataFrame) -> Table:
 
 
 def diagnosis_table(diagnosis: pd.DataFrame) -> Table:
-    """The diagnosis of the scenario's ensemble, which is the first, and of what is no one's own."""
+    """The diagnosis of the scenario's ensemble, the first one, with rows that belong to none."""
     first = next((name for name in diagnosis["ensemble"] if name != OF_ALL), OF_ALL)
     rows = []
     for row in diagnosis[diagnosis["ensemble"].isin([OF_ALL, first])].to_dict("records"):
@@ -304,7 +304,7 @@ def diagnosis_table(diagnosis: pd.DataFrame) -> Table:
 
 
 def kinds_table(diagnosis: pd.DataFrame) -> Table:
-    """What each ensemble's sigma is worth: one row an ensemble, as ``diagnosis.kinds_table``."""
+    """The quality of each ensemble's sigma: one row per ensemble, as ``diagnosis.kinds_table``."""
     rows = []
     for name, part in diagnosis.groupby("ensemble", sort=False):
         if name == OF_ALL:
@@ -354,7 +354,7 @@ def kinds_table(diagnosis: pd.DataFrame) -> Table:
 
 
 def frequency_table(frequency: pd.DataFrame) -> Table:
-    """Accuracy, error and sigma by frequency of the rarest judgement, of the first ensemble."""
+    """The first ensemble's accuracy, error and sigma by frequency of the rarest judgement."""
     rows = []
     first = frequency["ensemble"].iloc[0] if len(frequency) else ""
     for row in frequency[frequency["ensemble"] == first].to_dict("records"):
@@ -378,7 +378,7 @@ def frequency_table(frequency: pd.DataFrame) -> Table:
 
 
 def accuracy_table(accuracy: pd.DataFrame) -> Table:
-    """Accuracy per section; ensembles are averaged, members given as a range."""
+    """Accuracy per section; ensembles are averaged, members are shown as a range."""
     rows = []
     part = accuracy[accuracy["level"].isin(["section", "overall"])]
     for section, group in part.groupby("section", sort=False):
@@ -414,7 +414,7 @@ def variance_table(variance: pd.DataFrame) -> Table:
 
 
 def decimals(value: float) -> str:
-    """A number with three decimals, where its size is known to be about 1; a dash for nan."""
+    """A number with three decimals, for numbers of size about 1; a dash for nan."""
     if not np.isfinite(value) or abs(value) >= 100:
         return number(value)
     return f"{value + 0:.3f}".replace("-0.000", "0.000").replace("-", MINUS)

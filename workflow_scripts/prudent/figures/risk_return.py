@@ -25,7 +25,7 @@ def plot(exact: Path, baseline: str) -> Figure:
 
 @styled
 def draw_risk_return(summary: pd.DataFrame, baseline: str) -> Figure:
-    """A row a KL, a column a level; in each, a mark a method.
+    """One row per KL, one column per level, and one mark per method.
 
     Args:
         summary: ``exact.summary.summary_table`` with the column control.

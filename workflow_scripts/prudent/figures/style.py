@@ -1,6 +1,6 @@
-"""How figures look, and what several of them draw.
+"""The style of figures, and elements that several of them draw.
 
-No figure uses pyplot's global state, so they can be drawn from anywhere, also side by side.
+No figure uses pyplot's global state, so they can be drawn from anywhere, also in parallel.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from prudent import tables
 from prudent.analysis.wording import name_of
 from prudent.figures.looks import BLACK, INK
 
-BANDS = 4  # bands of more methods than this would hide each other
+BANDS = 4  # more methods' bands would hide each other
 
 STYLE = {
     "font.size": 10,
@@ -40,11 +40,11 @@ STYLE = {
     "legend.fontsize": 9,
     "savefig.dpi": 150,
     "pdf.fonttype": 42,
-    "svg.hashsalt": "prudent",  # names within a file would be random
-    "text.parse_math": False,  # texts from data may hold dollar signs
+    "svg.hashsalt": "prudent",  # names within a file would be random otherwise
+    "text.parse_math": False,  # texts from data may contain dollar signs
 }
 
-# What a file says of its making, without what differs from one making to the next.
+# The metadata of files, without what changes from run to run.
 UNDATED = {
     "png": {"Software": None},
     "pdf": {"CreationDate": None, "ModDate": None},
@@ -53,22 +53,22 @@ UNDATED = {
 
 
 def on_lines(method: str) -> str:
-    """A method's name, on several lines where it is long."""
+    """A method's name, on several lines if it is long."""
     return textwrap.fill(name_of(method), 22)
 
 
 def square_root_axis(axes: Axes) -> None:
-    """Puts KLs on a square root's scale, on which gains near the reference lie on a line."""
+    """Puts KLs on a square-root scale, on which gains near the reference lie on a line."""
     axes.set_xscale("function", functions=(lambda kl: np.sqrt(np.maximum(kl, 0)), np.square))
 
 
 def off_target(method: str, missed: Sequence[str], before: str = "\n") -> str:
-    """What stands after a method's name where its policies are not at the KL asked for."""
+    """The text after a method's name if its policies missed their target KL."""
     return f"{before}off its KL target" if method in missed else ""
 
 
 def save(figure: Figure, *paths: str | Path) -> None:
-    """Writes a figure as PNG (150 dpi), PDF or SVG, as each name ends; the same bytes each time."""
+    """Writes a figure as PNG (150 dpi), PDF or SVG, by each name's ending, reproducibly."""
     with mpl.rc_context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # a text in another script
         for path in map(Path, paths):
@@ -78,7 +78,7 @@ def save(figure: Figure, *paths: str | Path) -> None:
 
 
 def is_heavy(points: int) -> bool:
-    """Whether thin lines of so many points are drawn as pixels: an SVG would hold megabytes."""
+    """Whether thin lines of this many points are drawn as pixels: an SVG would take megabytes."""
     return points > 100_000
 
 
@@ -92,11 +92,11 @@ def label_ends(
 ) -> None:
     """Writes each curve's label to the right of the axes, at the height of its end.
 
-    A method's marker stands before its label, where no other hides it: curves often end at one
-    place. A line leads to it from the curve's end.
+    A method's marker is next to its label, where no other marker hides it: curves often end at the
+    same place. A line leads to it from the curve's end.
     """
     low, high = axes.get_ylim()
-    inches = 0.72 * axes.figure.get_figheight()  # about what the axes have of the height
+    inches = 0.72 * axes.figure.get_figheight()  # about the height of the axes
     line = 1.5 * font.get("fontsize", 9) / 72 / inches * (high - low)
     heights = [line * (1 + text.count("\n")) for text in texts]
     places = _spread([y for _, y in ends], heights, low + line / 2, high - line / 2)
@@ -118,7 +118,7 @@ def label_ends(
 
 
 def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
-    """Draws with this module's style and leaves the user's own settings alone."""
+    """Draws with this module's style, without changing the user's settings."""
 
     @functools.wraps(draw)
     def wrapper(*args, **settings) -> Figure:
@@ -134,7 +134,7 @@ def new_figure(width: float, height: float, title: str, note: str = "") -> Figur
     figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)
     figure.suptitle(title, x=0.012, ha="left", fontsize=12, fontweight="bold", color=BLACK)
     if note:
-        # About 14 characters an inch at this size.
+        # About 14 characters per inch at this size.
         note = "\n".join(textwrap.fill(line, int(14.5 * width)) for line in note.split("\n"))
         figure.supxlabel(note, x=0.012, ha="left", fontsize=8.5, color=INK)
     return figure
@@ -143,12 +143,12 @@ def new_figure(width: float, height: float, title: str, note: str = "") -> Figur
 def _spread(
     values: Sequence[float], heights: Sequence[float], low: float, high: float
 ) -> np.ndarray:
-    """Places for labels of given heights, as near to their values as they can be side by side."""
+    """Positions of labels of given heights, as close to their values as fits without overlap."""
     values, heights = np.asarray(values, dtype=float), np.asarray(heights, dtype=float)
     order = np.argsort(values, kind="stable")
     tall = heights[order]
     steps = np.concatenate([[0], np.cumsum((tall[1:] + tall[:-1]) / 2)])
-    # With the distances between neighbours taken off, the places only have to be in order.
+    # Without the distances between neighbours, the positions only have to be in order.
     placed = isotonic_regression(values[order] - steps).x
     placed = np.clip(placed, low, max(high - steps[-1], low)) + steps
     result = np.empty_like(values)

@@ -1,4 +1,4 @@
-"""The verdicts: each method's variance ratio and difference of means, with what decides."""
+"""The verdicts: each method's variance ratio and difference of means, with the deciding limits."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def plot(verdict: Path, margin: float) -> Figure:
 
 @styled
 def draw_verdicts(verdicts: Verdicts, margin: float) -> Figure:
-    """A row a method and what it was compared on; the ratio on the left, the means on the right."""
+    """One row per method and comparison; the ratio on the left, the means on the right."""
     rows = [(method, one) for method in verdicts.methods for one in method.comparisons]
     baseline = name_of(verdicts.baseline)
     note = (
@@ -92,7 +92,7 @@ def _row(ratio: Axes, mean: Axes, one: Comparison, place: float, who: str) -> No
 
 
 def _ticks(axes: Axes) -> None:
-    """Plain numbers within what is shown."""
+    """Plain numbers as ticks within the shown range."""
     low, high = axes.get_xlim()
     axes.set_xticks([tick for tick in TICKS if low <= tick <= high])
     axes.xaxis.set_minor_locator(NullLocator())
@@ -101,7 +101,7 @@ def _ticks(axes: Axes) -> None:
 
 
 def _keys(rows) -> list[Line2D]:
-    """The colours that are used, and the marks of what was compared."""
+    """The colours in use, and the marks of the compared policies."""
     words = [word for word in COLOURS if any(one.word == word for _, one in rows)]
     kinds = [kind for kind in MARKERS if any(one.policies == kind for _, one in rows)]
     style = {"linestyle": "none", "markersize": 7}

@@ -1,4 +1,4 @@
-"""Advantages are weighted: what is uncertain teaches less."""
+"""Advantages are weighted: uncertain responses teach less."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from prudent.settings import Positive
 def advantage_weighted(
     rewards: Rewards, beta: float, *, spread: Tensor, floor: Positive = 1e-3
 ) -> Signal:
-    """The members' median reward, and advantages that count by their signal's share (UARM).
+    """The members' median reward, with advantages weighted by the signal's share (UARM).
 
     The signal's variance s^2 is that of the scores less the mean of sigma^2, over the batch. In the
-    paper the noise is the width of a conformal interval of a quantile model, and a batch the group
-    of responses to one prompt. Advantages are whitened before they are weighted.
+    paper, the noise is the width of a conformal interval of a quantile model, and a batch is the
+    group of responses to one prompt. Advantages are whitened before they are weighted.
 
     Score: median
     Coefficient: beta
@@ -25,7 +25,7 @@ def advantage_weighted(
     Control: median, shuffled spread
 
     Args:
-        floor: variance that the signal has at least.
+        floor: variance that is added to the signal's.
 
     Raises Unavailable where there are fewer than two members.
     """

@@ -1,4 +1,4 @@
-"""Controls: what a method would do if its uncertainty, or its ensemble, said nothing.
+"""Controls: methods without the information in their uncertainty, or in their ensemble.
 
 The third control is an option of every method that asks for a spread: ``spread: {shuffled: true}``.
 """
@@ -18,9 +18,9 @@ from prudent.seeding import generator
 def scale_only(
     rewards: Rewards, beta: float, *, head: int, reference_spread: Tensor, power: Literal[1, 2] = 1
 ) -> Signal:
-    """``variance_aware`` with one coefficient for all responses, as large as its are on average.
+    """``variance_aware`` with one coefficient for all responses, the average of its coefficients.
 
-    What is left of an effect is the coefficient's size alone.
+    An effect that remains is due to the coefficient's size alone.
 
     Score: r_head
     Coefficient: beta E[sigma^power], over responses of the reference policy
@@ -38,7 +38,7 @@ def scale_only(
 def random_head(rewards: Rewards, beta: float, *, run: Run) -> Signal:
     """One member of the ensemble in place of all, drawn once for each policy.
 
-    What a pooled method has to do better than: its ensembles are as many, and nothing is pooled.
+    A pooled method has to beat it: it uses as many ensembles, but pools nothing.
 
     Score: r_k, k drawn for the run
     Coefficient: beta

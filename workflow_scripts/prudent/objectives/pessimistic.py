@@ -26,7 +26,7 @@ def lower_confidence_bound(
     Control: mean, shuffled spread
 
     Args:
-        width: standard deviations that the score lies below the members' mean.
+        width: how many standard deviations the score lies below the members' mean.
 
     Raises Unavailable where there are fewer than two members.
     """
@@ -45,7 +45,7 @@ def head_lower_confidence_bound(
     Control: vanilla, shuffled spread
 
     Args:
-        width: standard deviations that the score lies below the own head's reward.
+        width: how many standard deviations the score lies below the own head's reward.
 
     Raises Unavailable where there are fewer than two members.
     """
@@ -66,7 +66,7 @@ def uncertainty_weighted(
     Control: mean, shuffled spread
 
     Args:
-        width: reward that one unit of variance costs.
+        width: the cost of one unit of variance, in reward.
 
     Raises Unavailable where there are fewer than two members.
     """
@@ -76,9 +76,9 @@ def uncertainty_weighted(
 
 
 def worst_case(rewards: Rewards, beta: float) -> Signal:
-    """The least reward that a member gives to the response (WCO).
+    """The least reward that any member gives the response (WCO).
 
-    Members' rewards have to share a zero and a scale, which Bradley-Terry alone does not give them.
+    Members' rewards have to share a zero and a scale, which Bradley-Terry alone does not ensure.
 
     Score: min_k r_k
     Coefficient: beta
@@ -90,10 +90,10 @@ def worst_case(rewards: Rewards, beta: float) -> Signal:
 
 
 def soft_minimum(rewards: Rewards, beta: float, *, temperature: Positive = 1.0) -> Signal:
-    """A mean of the members' rewards that leans to the least: robust to reweighted members.
+    """A mean of the members' rewards that leans to the least, robust to reweighted members.
 
-    It is the worst expectation over weights of the members within a KL ball around equal ones. In
-    the paper the temperature is beta. Large temperatures give the mean less variance / (2
+    It is the worst expectation over weights of the members within a KL ball around equal weights.
+    In the paper the temperature is beta. Large temperatures give the mean less variance / (2
     temperature), which is ``uncertainty_weighted``; small ones give ``worst_case``.
 
     Score: -temperature log mean_k exp(-r_k / temperature)
@@ -119,12 +119,12 @@ def centred_spread(
     squares: Nonnegative = 0.0,
     run: Run,
 ) -> Signal:
-    """The ensemble's mean less ``width`` times what the spread is above its running mean.
+    """The ensemble's mean less ``width`` times the spread's excess over its running mean.
 
-    The running mean begins with the first batch's mean; each batch, the present one too, then has
-    the share 1 - ``decay`` in it; the paper's is over all samples so far. The paper has no KL in
-    the reward (``beta: 0``) and a loss of squared log-ratios instead (``squares``), there of whole
-    responses, here of tokens.
+    The running mean begins with the first batch's mean. Each batch, including the present one, then
+    enters it with weight 1 - ``decay``; the paper averages over all samples so far. The paper has
+    no KL in the reward (``beta: 0``), but a loss of squared log-ratios (``squares``), of whole
+    responses instead of tokens.
 
     Score: mean - width (sigma - running mean of sigma)
     Coefficient: beta
@@ -133,7 +133,7 @@ def centred_spread(
     Control: mean, shuffled spread
 
     Args:
-        width: reward that one unit of spread above the running mean costs.
+        width: the cost of one unit of spread above the running mean, in reward.
         decay: share of the running mean that is kept at each step.
         squares: coefficient of the squared log-ratios in the loss.
 

@@ -1,4 +1,4 @@
-"""One reward made of all members', and the same KL coefficient for every response."""
+"""One reward pooled from all members, and the same KL coefficient for every response."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from prudent.rewards.interface import Rewards
 
 
 def mean(rewards: Rewards, beta: float) -> Signal:
-    """The members' mean reward: what an ensemble is worth before its spread is used.
+    """The members' mean reward: the gain from an ensemble without use of its spread.
 
     Score: mean
     Coefficient: beta
@@ -19,7 +19,7 @@ def mean(rewards: Rewards, beta: float) -> Signal:
 
 
 def median(rewards: Rewards, beta: float) -> Signal:
-    """The members' median reward, of an even number the mean of the two in the middle.
+    """The members' median reward; for an even number, the mean of the two in the middle.
 
     Score: median
     Coefficient: beta

@@ -22,12 +22,12 @@ def reward_robust(
     alpha: Proportion = 0.3,
     minimum: Literal["batch", "response"] = "batch",
 ) -> Signal:
-    """A blend of the surest member's reward and of the worst member's (BRME).
+    """A blend of the surest member's reward and the worst member's (BRME).
 
-    Each member's rewards c_k are taken less their mean over responses of the reference policy, as a
-    minimum needs a common zero. The paper's objective is alpha E[r_nominal] + (1 - alpha) min_k
-    E[r_k]: its minimum is of a batch's means, outside of the expectation. A minimum of each
-    response is more pessimistic. alpha 1 is the nominal reward alone.
+    Each member's rewards c_k are centred on their mean over responses of the reference policy,
+    because a minimum needs a common zero. The paper's objective is alpha E[r_nominal] +
+    (1 - alpha) min_k E[r_k]: its minimum is over a batch's means, outside the expectation. A
+    minimum for each response is more pessimistic. alpha 1 is the nominal reward alone.
 
     Score: alpha c_j + (1 - alpha) c_m, j the response's member of the least std, m the member of
         the batch's least mean, or of the response's least reward
@@ -37,7 +37,7 @@ def reward_robust(
 
     Args:
         alpha: share of the nominal reward.
-        minimum: over what the worst member is found, the batch or each response.
+        minimum: whether the worst member is found for the batch or for each response.
 
     Raises Unavailable where members have no standard deviation of their own.
     """
@@ -64,10 +64,10 @@ def adv_po(
     """The own head's reward at the worst linear reward in a confidence ellipsoid (AdvPO).
 
     max_pi min_w E_pi[w h] - E_ref[w h] - beta KL over |w - w_head|_A <= width costs width
-    |g|_(A^-1), where g = E_pi[h] - E_ref[h]: how far the policy's features are, as a batch, from
-    the reference's, in directions that the training pairs do not know. Its gradient gives each
-    response a part of it. The paper has the reference responses of the same prompts; here they are
-    the reference policy's, to training prompts.
+    |g|_(A^-1), where g = E_pi[h] - E_ref[h]: the distance of the policy's features, as a batch,
+    from the reference's, in directions that the training pairs do not cover. Its gradient gives
+    each response a part of the cost. The paper uses reference responses to the same prompts; here
+    they are the reference policy's, to training prompts.
 
     Score: r_head - width (h - E_ref[h])' A^-1 g / |g|_(A^-1)
     Coefficient: beta
@@ -78,7 +78,7 @@ def adv_po(
         width: radius of the ellipsoid, in reward.
         ridge: of A = ridge I + sum of d d' over the training pairs.
 
-    Raises Unavailable where members share no features or the training pairs' are not known.
+    Raises Unavailable where members share no features or those of training pairs are not known.
     """
     moved = features_of(rewards) - features_of(run.reference).to(rewards.mean).mean(dim=0)
     whitened = last_layer.whitened(moved, ridge)

@@ -1,8 +1,8 @@
-"""Rewards shrunk towards what is known before: the empirical-Bayes posterior mean.
+"""Rewards shrunk towards a prior mean: the empirical-Bayes posterior mean.
 
-The true reward of a response is taken to be normal around its prior mean with variance tau^2, and
-what members say of it to be normal around the truth with variance sigma^2. No paper of the field
-tries it.
+The model: a response's true reward is normal around its prior mean with variance tau^2, and the
+members' rewards are normal around the true one with variance sigma^2. No paper of the field tries
+it.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ def shrunk(
 ) -> Signal:
     """The own head's reward, shrunk to the prior mean where the members disagree.
 
-    c is r_head less its prior mean: over responses of the reference policy, or over those to the
-    same prompt where the method's ``spread`` has ``center: prompt``. tau^2 is the variance of c
+    c is r_head less its prior mean: its mean over responses of the reference policy, or over those
+    to the same prompt if the method's ``spread`` has ``center: prompt``. tau^2 is the variance of c
     over the reference policy's responses less the mean of sigma^2.
 
     Score: c tau^2 / (tau^2 + sigma^2)
@@ -47,7 +47,7 @@ def shrunk_mean(
 ) -> Signal:
     """The members' mean reward, shrunk to the prior mean where the members disagree.
 
-    As ``shrunk``, with the mean's variance sigma^2 / K, which takes the members' errors for
+    As ``shrunk``, with the mean's variance sigma^2 / K, which assumes that the members' errors are
     independent.
 
     Score: c tau^2 / (tau^2 + sigma^2 / K), c of the mean
@@ -79,8 +79,8 @@ def _posterior(
         return centred(values, of, prior, center)[:, 0]
 
     seen = estimate(reference).to(variance)
-    # Where the estimates vary less than their errors, all that is known is the prior; a little of
-    # them is kept, so that what is shrunk the least still counts the most.
+    # If the estimates vary less than their errors, only the prior is known. A small part of them is
+    # kept, so that the estimates with the least noise still count the most.
     tau2 = (seen.var() - of_reference.mean()).clamp_min(1e-3 * seen.var())
     kept = tau2 / (tau2 + variance)
     return estimate(rewards) * torch.where(variance > 0, kept, 1.0)

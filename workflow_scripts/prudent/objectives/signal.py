@@ -1,4 +1,4 @@
-"""What objectives return, what they may know of the run they serve, and how they are called."""
+"""The result of objectives, their view of the run, and how they are called."""
 
 from __future__ import annotations
 
@@ -28,50 +28,50 @@ class Signal:
 
         score[b] - kl_coefficient[b] * sum over tokens of (log pi - log pi_reference)
 
-    with both treated as constants. Where there is a penalty, the loss also has its mean over the
-    tokens, differentiated through the policy:
+    with both treated as constants. With a penalty, the loss also has its mean over the tokens,
+    differentiated through the policy:
 
         penalty_coefficient[b] * penalty(log pi - log pi_reference)
 
-    A penalty is a function of each token's log-ratio alone. Those of the literature are (squares,
-    k3), and so it costs nothing in the fused loss, which sees the tokens in pieces and once; one of
-    a response's whole log-ratio would need the policy's forward pass twice.
+    A penalty is a function of each token's log-ratio alone, as in the literature (squares, k3). So
+    it costs nothing in the fused loss, which sees each piece of the tokens once; a function of a
+    response's whole log-ratio would need the policy's forward pass twice.
     """
 
     score: Tensor
     """[B]"""
     kl_coefficient: Tensor
-    """[B], none of them negative."""
+    """[B], not negative."""
     weights: Tensor | None = None
-    """[B] factors of the advantages, after these are whitened."""
+    """[B] factors of the advantages, applied after whitening."""
     penalty: Callable[[Tensor], Tensor] | None = None
-    """From log-ratios [n] to penalties [n], differentiable, element by element."""
+    """Maps log-ratios [n] to penalties [n], elementwise and differentiable."""
     penalty_coefficient: Tensor | None = None
     """[B]"""
     of_batch: bool = False
-    """Whether a response's score or coefficient follow from what the rest of the batch says of the
-    policy. Then the reference's responses alone say nothing of the optimum."""
+    """Whether a response's score or coefficient depends on the rest of the batch as a sample of the
+    policy. Then the optimum does not follow from the reference's responses alone."""
     metrics: dict[str, float] = field(default_factory=dict)
     """Numbers for the training log, by name."""
 
 
 @dataclass
 class Run:
-    """The run that an objective serves: its step, a memory, and random streams of its own."""
+    """The run of an objective: its step, a memory, and its own random streams."""
 
     seed: int
     run_seed: int
     step: int = 0
-    """Of PPO, counted from 0."""
+    """PPO's step, counted from 0."""
     state: dict[str, Tensor] = field(default_factory=dict)
     """Named tensors that an objective keeps from step to step; empty before its first call. They
     are saved in the run's checkpoints and resumed bit for bit."""
     sample_reference: Callable[[], Rewards] | None = None
-    """Draws what ``reference`` holds."""
+    """Draws the rewards for ``reference``."""
     spread: SpreadSettings = SpreadSettings()  # noqa: RUF009, it is frozen
     """How the method takes the spread."""
     last_layer: LastLayer | None = None
-    """Of the members' features, where they share them and the training pairs are known."""
+    """On the members' features, if they share them and the training pairs are known."""
 
     def generator(self, purpose: str) -> torch.Generator:
         """A stream of this step's draws for a purpose; no other part of the run draws from it."""
@@ -81,8 +81,8 @@ class Run:
     def reference(self) -> Rewards:
         """The rewards of responses that the reference policy gives to training prompts.
 
-        To centre or to scale rewards by. Drawn when first asked for, and the same in every step and
-        after a resume. Raises InputError where the caller offers none.
+        They serve to centre or scale rewards. They are drawn at first use, and are the same in
+        every step and after a resume. Raises InputError where the caller offers none.
         """
         if self.sample_reference is None:
             raise InputError("the objective asks for the reference's responses, and there are none")
@@ -95,13 +95,13 @@ class Run:
         return spread_of(self.reference, settings, lambda: self.reference, self.last_layer)
 
     def spread_of(self, rewards: Rewards) -> Tensor:
-        """The spread [B] of responses, as the method takes it; InputError as ``spread_of``."""
+        """The spread [B] of responses, as the method takes it; InputError as in ``spread_of``."""
         stream = self.generator("shuffle") if self.spread.shuffled else None
         return spread_of(rewards, self.spread, lambda: self.reference, self.last_layer, stream)
 
 
 class NonFiniteSignal(InputError):
-    """An objective's infinities or NaN, in these ``rows`` of the batch."""
+    """An objective returned infinities or NaN, in these ``rows`` of the batch."""
 
     def __init__(self, message: str, rows: list[int]) -> None:
         super().__init__(message)
@@ -134,21 +134,21 @@ GIVEN: dict[str, Callable[[Rewards, int, Run], Any]] = {
     "std": lambda rewards, head, run: _std(rewards),
     "last_layer": lambda rewards, head, run: _last_layer(run),
 }
-"""What an objective is given where it asks for it; all other keyword parameters have defaults."""
+"""The inputs that an objective may ask for; all other keyword parameters have defaults."""
 
 
 def name_of(function: Any) -> str:
-    """The name of a function, of what a partial calls, or of an object's class."""
+    """The name of a function, of a partial's function, or of an object's class."""
     while isinstance(function, functools.partial):
         function = function.func
     return getattr(function, "__qualname__", type(function).__qualname__)
 
 
 def asks_for(objective: Any) -> list[str]:
-    """Which of ``GIVEN`` an objective asks for.
+    """The inputs of ``GIVEN`` that an objective asks for.
 
-    ``InputError`` for what is no objective, and for parameters, bound by ``functools.partial``,
-    that do not have the type or the bounds of their annotations.
+    ``InputError`` for anything that is not an objective, and for parameters, bound by
+    ``functools.partial``, without the type or the bounds of their annotations.
     """
     if not callable(objective):
         raise InputError(f"objective: found {type(objective).__name__}, expected {EXPECTED}")
@@ -183,12 +183,12 @@ def _check_parameters(objective: Any) -> None:
 def evaluate(
     objective: Any, rewards: Rewards, beta: float, *, head: int = 0, run: Run | None = None
 ) -> Signal:
-    """What an objective makes of the rewards of B responses, checked.
+    """The checked signal of an objective for the rewards of B responses.
 
-    It is given what it asks for of ``GIVEN``. Raises Unavailable where that is not there;
-    InputError for what is no objective, and where it returns anything else than a ``Signal`` of B
-    finite numbers each with coefficients that are not negative, changes its rewards, or remembers
-    what is no tensor; NonFiniteSignal for infinities and NaN.
+    The objective gets the inputs of ``GIVEN`` that it asks for. Raises Unavailable if one is
+    missing; InputError if it is not an objective, if it does not return a ``Signal`` of B numbers
+    each with coefficients that are not negative, changes its rewards, or keeps anything other than
+    tensors; NonFiniteSignal for infinities and NaN.
     """
     asks_for(objective)
     run = run or Run(0, 0)
@@ -209,7 +209,7 @@ def evaluate(
 
 
 def called(objective: Any, rewards: Rewards, beta: float, *, head: int, run: Run) -> Any:
-    """What an objective returns, unchecked, given what it asks for of ``GIVEN``."""
+    """The unchecked result of an objective, given the inputs of ``GIVEN`` that it asks for."""
     asked = inspect.signature(objective).parameters
     given = {name: find(rewards, head, run) for name, find in GIVEN.items() if name in asked}
     return objective(rewards, beta, **given)
@@ -220,7 +220,7 @@ def _same(part: Tensor, before: Tensor) -> bool:
 
 
 def _check_vectors(signal: Signal, name: str, size: int) -> None:
-    """Shapes, types and finiteness of what a signal has for each response."""
+    """Checks shapes, types and finiteness of a signal's numbers for each response."""
     vectors = {"score": signal.score, "KL coefficient": signal.kl_coefficient}
     vectors |= {} if signal.weights is None else {"weight": signal.weights}
     if signal.penalty is not None:
@@ -251,7 +251,7 @@ def _check_vectors(signal: Signal, name: str, size: int) -> None:
 
 
 def _check_penalty(penalty: Any, like: Tensor, name: str) -> None:
-    """``InputError`` unless a penalty maps numbers to as many, differentiably."""
+    """``InputError`` unless a penalty maps n numbers to n numbers, differentiably."""
     expected = "expected a function from log-ratios [n] to penalties [n], differentiable"
     probe = torch.linspace(-1, 1, 3, dtype=like.dtype, device=like.device).requires_grad_()
     try:
@@ -267,7 +267,7 @@ def _check_penalty(penalty: Any, like: Tensor, name: str) -> None:
 
 
 def _check_names(values: Any, what: str, kind: Any, expected: str, name: str) -> None:
-    """``InputError`` unless a dictionary has texts for keys and values of a kind."""
+    """``InputError`` unless a dictionary's keys are texts and its values of a kind."""
     if not isinstance(values, dict):
         raise InputError(
             f"{name}: found {type(values).__name__} as its {what}, expected a dictionary"

@@ -13,7 +13,7 @@ from prudent.rewards.interface import Rewards
 def variance_aware(
     rewards: Rewards, beta: float, *, head: int, spread: Tensor, power: Literal[1, 2] = 1
 ) -> Signal:
-    """The own head's reward, and a KL coefficient in proportion to the spread.
+    """The own head's reward, and a KL coefficient proportional to the spread.
 
     sigma is the members' standard deviation (ddof 1, the own head included). Section 5 of the paper
     prints sigma; its Section 2 and Theorem 3.6 weight by the variance. The two give different
@@ -33,12 +33,12 @@ def variance_aware(
 
 
 def exact_gradient(rewards: Rewards, beta: float, *, head: int, spread: Tensor) -> Signal:
-    """The own head's reward less the variance-weighted KL, with that objective's whole gradient.
+    """The own head's reward less the variance-weighted KL, with this objective's full gradient.
 
-    The paper maximises E[r - beta sigma^2 log-ratio]. The gradient of its second term is that of a
-    log-ratio held constant, and another beta E[sigma^2 grad log pi], which ``variance_aware``
-    leaves out. It vanishes where sigma is constant, and else lowers the reward of what the members
-    disagree on.
+    The paper maximises E[r - beta sigma^2 log-ratio]. The gradient of its second term has one part
+    with the log-ratio held constant, and another, beta E[sigma^2 grad log pi], which
+    ``variance_aware`` leaves out. This part vanishes if sigma is constant; otherwise it lowers the
+    reward of responses on which the members disagree.
 
     Score: r_head - beta sigma^2
     Coefficient: beta sigma^2

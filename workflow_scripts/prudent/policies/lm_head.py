@@ -1,13 +1,13 @@
 """The LM head of a causal language model: log-probabilities of tokens without keeping the logits.
 
-Logits are the largest tensors of a training step by far (1,280 tokens of GPT-2's vocabulary are
+Logits are by far the largest tensors of a training step (1,280 tokens of GPT-2's vocabulary are
 257 MB), and most of their cost is moving them through memory several times. Here they exist for a
-few rows at a time, in one buffer that is used again and again and that the processor's cache holds.
-A loss of the log-probabilities gets its gradient at once, while the rows' probabilities are still
-there, as in Liger's fused cross-entropy (2410.10989).
+few rows at a time, in one reused buffer that fits the processor's cache. The gradient of a loss of
+the log-probabilities is computed at once, while the rows' probabilities still exist, as in Liger's
+fused cross-entropy (2410.10989).
 
 This works for models whose logits are a linear layer of the last hidden states. Models that do more
-(Gemma 2 bends its logits, others scale them) are recognised by trying, and go through their own
+(Gemma 2 soft-caps its logits, others scale them) are recognised by a test, and use their own
 forward pass.
 """
 
@@ -27,9 +27,9 @@ _heads: WeakKeyDictionary[nn.Module, tuple[nn.Module, nn.Linear | None]] = WeakK
 
 
 def linear_head(model: Any) -> nn.Linear | None:
-    """The layer that alone makes the model's logits of its last hidden states, or None.
+    """The layer that alone maps the model's last hidden states to its logits, or None.
 
-    Found by trying, once for a model and its output layer, which another vocabulary replaces.
+    Found by a test, once per model and output layer; a change of vocabulary replaces that layer.
     """
     head = model.get_output_embeddings()
     known = _heads.get(model)
@@ -41,14 +41,14 @@ def linear_head(model: Any) -> nn.Linear | None:
 
 @torch.no_grad()
 def _explains(head: nn.Linear, model: Any) -> bool:
-    """Whether the model makes the head's logits of any states, also of such as give large ones."""
+    """Whether the model's logits equal the head's for any states, including large logits."""
     ids = torch.arange(8, device=model.device)[None] % head.out_features
     seen: list[Tensor] = []
 
     def put(_module: Any, _inputs: Any, output: Any) -> Any:
         states = output.last_hidden_state
         if states.shape[-1] == head.in_features:
-            # Logits of some hundreds: what bends them does so seldom near 0.
+            # Scales the logits to some hundreds: soft caps hardly change logits near 0.
             scale = 300 / head(states).std().clamp(min=1e-6)
             seen.append(states * scale)
             output.last_hidden_state = seen[0]
@@ -68,7 +68,7 @@ def chosen_log_probs(
 ) -> Tensor:
     """Log-probabilities [N] of the tokens [N], chosen in states [N, d].
 
-    With a gradient where gradients are on; then all logits are kept.
+    If gradients are enabled, all logits are kept.
     """
     if torch.is_grad_enabled():
         return log_softmax(head(states), temperature).gather(1, tokens[:, None]).squeeze(1)
@@ -86,10 +86,10 @@ def fused_loss(
     temperature: float,
     loss_of: Callable[[Tensor, slice], Tensor],
 ) -> tuple[Tensor, Tensor]:
-    """A loss of tokens' log-probabilities, a scalar with gradient; and these, [N], without.
+    """A loss of tokens' log-probabilities, a scalar with gradient; and these [N], without.
 
-    ``loss_of(log_probs [n], rows)`` is the part of the loss, a scalar, that some rows of the
-    ``states`` [N, d] and ``tokens`` [N] add.
+    ``loss_of(log_probs [n], rows)`` is the part of the loss, a scalar, from some rows of the
+    ``states`` [N, d] and ``tokens`` [N].
     """
     return _FusedLoss.apply(states, head.weight, head.bias, tokens, temperature, loss_of)
 
@@ -146,7 +146,7 @@ class _FusedLoss(torch.autograd.Function):
 
 
 def _chunks(states: Tensor, weight: Tensor, bias: Tensor | None) -> Iterator[tuple[slice, Tensor]]:
-    """Some rows after the other: their slice, and their logits in a buffer that is used again."""
+    """Chunks of rows in turn: their slice, and their logits in a buffer that is reused."""
     dtype = _compute_dtype(weight)
     weight, states = weight.to(dtype), states.to(dtype)
     wide = _wide(dtype)
@@ -166,7 +166,7 @@ def _chunks(states: Tensor, weight: Tensor, bias: Tensor | None) -> Iterator[tup
 
 
 def log_softmax(logits: Tensor, temperature: float) -> Tensor:
-    """In float32 at least, and in place if there is no gradient to keep them for."""
+    """Log-softmax, at least in float32, and in place if no gradient needs the logits."""
     logits = logits.to(_wide(logits.dtype))
     if torch.is_grad_enabled():
         return (logits / temperature).log_softmax(dim=-1)
@@ -176,7 +176,7 @@ def log_softmax(logits: Tensor, temperature: float) -> Tensor:
 
 
 def _compute_dtype(weight: Tensor) -> torch.dtype:
-    """What matrix products are computed in: the weights' precision, or autocast's."""
+    """The precision of matrix products: the weights', or autocast's."""
     kind = weight.device.type
     enabled = torch.is_autocast_enabled(kind) and weight.dtype != torch.float64
     return torch.get_autocast_dtype(kind) if enabled else weight.dtype

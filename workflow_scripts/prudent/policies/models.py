@@ -23,11 +23,11 @@ OTHER_TASKS = (
 def load_policy(
     checkpoint: str | Path, revision: str | None = None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A language model, on our device, and the tokenizer that goes with it."""
+    """A language model, on our device, and its tokenizer."""
     model, tokenizer = load_causal_lm(checkpoint, revision), load_tokenizer(checkpoint, revision)
     check_tokenizer(tokenizer, model, checkpoint)
     end_tokens(model, tokenizer)
-    # Rows that stand for no token, as where a vocabulary is padded, could be drawn.
+    # Rows without a token, as in a padded vocabulary, could be drawn.
     size = max(tokenizer.get_vocab().values()) + 1
     if size < model.get_input_embeddings().weight.shape[0]:
         model.resize_token_embeddings(size)
@@ -38,7 +38,7 @@ def load_causal_lm(checkpoint: str | Path, revision: str | None = None) -> PreTr
     """A language model in float32 and evaluation mode, on our device.
 
     ``InputError`` for a model of another task, such as a reward model or a masked language model,
-    whose weights transformers would take as well.
+    whose weights transformers would accept.
     """
     model = load_model(AutoModelForCausalLM, checkpoint, revision).to(device()).eval()
     named = model.config.architectures or ()
@@ -59,7 +59,7 @@ def load_causal_lm(checkpoint: str | Path, revision: str | None = None) -> PreTr
 
 @torch.no_grad()
 def _is_causal(model: PreTrainedModel) -> bool:
-    """Whether a token changes nothing before it."""
+    """Whether a token leaves the logits before it unchanged."""
     last = model.get_input_embeddings().weight.shape[0] - 1
     ids = torch.tensor([[0, 0], [0, last]], device=model.device)
     first, second = model(input_ids=ids, use_cache=False).logits[:, 0]
@@ -67,9 +67,9 @@ def _is_causal(model: PreTrainedModel) -> bool:
 
 
 def use_fused_gelu(model: nn.Module) -> None:
-    """Replaces GPT-2's activation, which is spelt out in eight operations, by torch's own kernel.
+    """Replaces GPT-2's activation, which takes eight operations, by torch's own kernel.
 
-    The function is the same one, GELU's tanh approximation, up to rounding.
+    The function is the same, GELU's tanh approximation, up to rounding.
     """
     for module in list(model.modules()):
         for name, child in module.named_children():

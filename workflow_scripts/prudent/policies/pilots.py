@@ -1,4 +1,4 @@
-"""Pilots: policies that are trained to find a coefficient, and are not compared."""
+"""Pilots: policies that are trained only to find a coefficient."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ logger = logging.getLogger(__name__)
 
 
 class Pilots:
-    """Policies at any coefficient, whose KLs are remembered on disk.
+    """Policies at any coefficient, whose KLs are stored on disk.
 
-    After an interruption no pilot that was finished is trained again.
+    After an interruption, finished pilots are not trained again.
     """
 
     def __init__(self, train: Callable[[float, int, Path], Estimate], folder: Path) -> None:
         """``train(beta, pilot, checkpoints)`` is the final KL of a pilot, with its standard error.
 
         Args:
-            folder: of this search alone; the memory, and each pilot's checkpoints.
+            folder: for this search alone; holds the KLs and each pilot's checkpoints.
         """
         self.train, self.folder = train, folder
         self.memory = folder / "pilots.json"
@@ -41,7 +41,7 @@ class Pilots:
             logger.info("%s: going on after %d pilot(s)", self.memory, len(self.known))
 
     def at(self, betas: Sequence[float]) -> list[Estimate]:
-        """The final KLs of all pilots, each at a coefficient of its own."""
+        """The final KLs of all pilots, each at its own coefficient."""
         return [self._of(beta, pilot) for pilot, beta in enumerate(betas)]
 
     def _of(self, beta: float, pilot: int) -> Estimate:

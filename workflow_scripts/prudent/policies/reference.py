@@ -1,4 +1,4 @@
-"""The reference policy: a checkpoint as it is, fine-tuned, or a GPT-2 trained from scratch."""
+"""The reference policy: a checkpoint, unchanged or fine-tuned, or a GPT-2 trained from scratch."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ PIECE = 20_000
 
 
 def train_tokenizer(texts: list[str], vocabulary: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer, as GPT-2's, with a padding token of its own."""
+    """A byte-level BPE tokenizer like GPT-2's, with a separate padding token."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -47,7 +47,7 @@ def train_tokenizer(texts: list[str], vocabulary: int) -> PreTrainedTokenizerFas
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    # The trainer takes time quadratic in a run of one kind of character, so texts come in pieces.
+    # The trainer is quadratic in runs of one kind of character, so texts come in pieces.
     pieces = (text[at : at + PIECE] for text in texts for at in range(0, len(text), PIECE))
     tokenizer.train_from_iterator(pieces, trainer)
     return PreTrainedTokenizerFast(
@@ -153,7 +153,7 @@ def _train(
 def _tokenized(
     tokenizer: PreTrainedTokenizerBase, texts: pd.DataFrame, split: str, context: int, end: int
 ) -> Dataset:
-    """Rows of token ids: a text as policies read it, with EOS behind it, cut to the context."""
+    """Rows of token ids: a text as policies read it, followed by EOS, cut to the context."""
     selected = texts.loc[texts["split"] == split, "text"].tolist()
     if not selected:
         return Dataset.from_dict({"input_ids": [], "length": []})
@@ -162,10 +162,10 @@ def _tokenized(
 
 
 def _batch(rows: list[dict[str, list[int]]], pad_token_id: int) -> dict[str, torch.Tensor]:
-    """A padded batch whose labels are its real tokens, EOS too where it is also the padding.
+    """A padded batch whose labels are its real tokens, with EOS even if it is also the padding.
 
-    The first token is no label: nothing predicts it, but the trainer, which divides by the number
-    of labels, would count it.
+    The first token is not a label: nothing predicts it, but the trainer, which divides by the
+    number of labels, would count it.
     """
     batch = collate([row["input_ids"] for row in rows], pad_token_id, torch.device("cpu"))
     labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)

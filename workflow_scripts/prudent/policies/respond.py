@@ -30,8 +30,8 @@ def sample_responses(
 ) -> list[str]:
     """One response of a policy for each prompt, without special tokens.
 
-    Draws [n, response_length] are taken from the generator in the prompts' order, so that policies
-    given generators of one seed answer with common random numbers.
+    Draws [n, response_length] are taken from the generator in the prompts' order, so policies given
+    generators with the same seed answer with common random numbers.
     """
     return sample_with_log_probs(checkpoint, prompts, response_length, temperature, draws)[0]
 
@@ -53,7 +53,7 @@ def sample_with_log_probs(
 
 
 class _Batch(NamedTuple):
-    """What a policy answers to some prompts."""
+    """A policy's answers to some prompts."""
 
     ids: torch.Tensor
     mask: torch.Tensor
@@ -102,7 +102,7 @@ def answers(
     draws: torch.Generator,
 ) -> tuple[list[str], torch.Tensor]:
     """A model's responses, and the KL [n] of each to the reference: the sum of ``token_kl`` over
-    its tokens, whose mean over prompts is the policy's KL, in nats a response."""
+    its tokens. The mean over prompts is the policy's KL, in nats per response."""
     responses: list[str] = []
     kls: list[torch.Tensor] = []
     for batch in _sampled(policy, tokenizer, prompts, response_length, temperature, draws):
@@ -126,7 +126,7 @@ def respond(
     """Answers of policies, by their run's seed, to the same prompts: seed, prompt, response, kl.
 
     All of them draw from the same stream, so they differ by what they learned and not by luck. kl
-    is as ``answers`` gives it.
+    is that of ``answers``.
     """
     held_against = load_causal_lm(reference)
     tables = []

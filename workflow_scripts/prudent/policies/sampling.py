@@ -2,8 +2,8 @@
 
 Both work with any Hugging Face causal LM that ``check_cache`` passes. Prompts are padded on the
 left, so that all responses start in the same column; positions are counted from each row's first
-real token. What a row gets depends on that row alone: the order and company of the rows, and the
-padding, change nothing beyond rounding.
+real token. The result for a row depends on that row alone: the other rows, their order and the
+padding change it by rounding only.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Rollout:
     """Responses to B prompts, of T tokens at most (the longest one's length)."""
 
     response_ids: Tensor
-    """[B, T] tokens; padding behind a response's end."""
+    """[B, T] tokens; padding after a response's end."""
     mask: Tensor
     """[B, T] float: 1 on a response's tokens, its EOS included."""
     log_probs: Tensor
@@ -59,12 +59,12 @@ def sample(
     eos_token_ids: Sequence[int],
     pad_token_id: int,
 ) -> Rollout:
-    """Draws one response a prompt by inverting the cumulative distribution at given uniforms.
+    """Draws one response per prompt by inverting the cumulative distribution at given uniforms.
 
     Token t of row b is the first whose cumulative probability exceeds ``uniforms[b, t]`` (in
-    [0, 1)); so the draws belong to the row. A response ends with one of the EOS
-    tokens, or after as many tokens as ``uniforms`` [B, T] has columns; sampling stops when all have
-    ended. ``prompt_ids`` and ``prompt_mask`` [B, P] are padded on the left.
+    [0, 1)), so the draws belong to the row. A response ends with one of the EOS tokens, or after as
+    many tokens as ``uniforms`` [B, T] has columns; sampling stops when all have ended.
+    ``prompt_ids`` and ``prompt_mask`` [B, P] are padded on the left.
     """
     head = linear_head(model)
     mask, positions = prompt_mask, position_ids(prompt_mask)
@@ -94,7 +94,7 @@ def sample(
         for end in eos_token_ids:
             alive = alive & (tokens != end)
         if eos_token_ids:
-            # To ask a GPU is to wait for it, so it is asked now and then only.
+            # Reading from a GPU waits for it, so this is checked only now and then.
             if (alive.device.type == "cpu" or t % 16 == 15) and not alive.any():
                 break
     rollout = Rollout(*(torch.stack(column, dim=1) for column in zip(*columns, strict=True)))
@@ -107,9 +107,9 @@ def response_statistics(
     """Log-probabilities [B, T] of given responses, and the hidden states [B, T, d] behind them.
 
     ``ids`` and ``mask`` [B, P + T] are prompts padded on the left, then responses of
-    ``response_length`` T; the log-probabilities are those at the sampling temperature. The last
-    token chooses nothing, so the model does not read it, and logits are computed for the T
-    positions that chose the responses alone. What stands outside the mask means nothing.
+    ``response_length`` T; the log-probabilities are at the sampling temperature. No token follows
+    the last one, so the model does not read it, and computes logits only for the T positions that
+    chose the responses. Values outside the mask are meaningless.
     """
     states, log_probs = _chosen(model, ids, mask, response_length, temperature)
     if log_probs is None:
@@ -126,10 +126,10 @@ def token_kl(
 ) -> Tensor:
     """KL(policy || reference) [B, T], in nats, of the distributions that responses were drawn from.
 
-    Over all next tokens at each position of given responses; ``ids`` and ``mask`` as for
+    It is over all next tokens at each position of given responses; ``ids`` and ``mask`` are as in
     ``response_statistics``. The sum over a response's tokens has the same mean as its log-ratio,
-    the KL of the policies, without the noise of the token that was drawn. What
-    stands outside the mask means nothing. Rows are read in parts, so that their logits fit.
+    the KL of the policies, without the noise of the token that was drawn. Values outside the mask
+    are meaningless. Rows are read in parts, so that their logits fit into memory.
     """
     size = policy.get_output_embeddings().weight.shape[0]
     rows = max(1, CHUNK_BYTES[ids.device.type] // (8 * response_length * size))
@@ -141,7 +141,7 @@ def token_kl(
             for model in (policy, reference)
         )
         probabilities = own.exp()
-        # A token that was ruled out adds 0, and not 0 times minus infinity.
+        # A token that was ruled out adds 0, not 0 times minus infinity.
         terms = torch.where(probabilities > 0, probabilities * (own - other), 0.0)
         parts.append(terms.sum(dim=-1))
     return torch.cat(parts)
@@ -149,11 +149,11 @@ def token_kl(
 
 @torch.no_grad()
 def check_cache(model: Any, name: str) -> None:
-    """``InputError`` for a model whose cache does not go on with a padded text as its whole reading
-    of the text alone does.
+    """``InputError`` for a model whose cache, on a padded text, does not give the same results as
+    reading the unpadded text at once.
 
-    Such as state-space models, whose caches are of another form, models without any, and models
-    that count positions by themselves.
+    Examples are state-space models, whose caches have another form, models without a cache, and
+    models that count positions by themselves.
     """
     last = model.get_input_embeddings().weight.shape[0] - 1
     ids = torch.tensor([[0, 0, last, 0]], device=model.device)
@@ -204,9 +204,9 @@ def response_loss(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """A loss of the responses' log-probabilities, a scalar with gradient.
 
-    With it come the log-probabilities [B, T] without and the hidden states [B, T, d] with gradient;
-    see ``response_statistics``. ``loss_of(log_probs [n], rows)`` is the part of the loss that the
-    tokens of a slice add, counted through all rows, [B * T].
+    Also returns the log-probabilities [B, T] without, and the hidden states [B, T, d] with
+    gradient; see ``response_statistics``. ``loss_of(log_probs [n], rows)`` is the part of the loss
+    from the tokens in a slice of [B * T], all rows in turn.
     """
     states, log_probs = _chosen(model, ids, mask, response_length, temperature)
     tokens = ids[:, -response_length:]
@@ -235,7 +235,7 @@ def response_states(model: Any, ids: Tensor, mask: Tensor, response_length: int)
 def _chosen(
     model: Any, ids: Tensor, mask: Tensor, response_length: int, temperature: float
 ) -> tuple[Tensor, Tensor | None]:
-    """Hidden states, and log-probabilities where the model's own forward pass has to make them."""
+    """Hidden states, and log-probabilities if the model's own forward pass has to compute them."""
     states, logits = _read(model, ids, mask, response_length)
     if logits is None:
         return states, None
@@ -247,7 +247,7 @@ def _read(
     model: Any, ids: Tensor, mask: Tensor, response_length: int
 ) -> tuple[Tensor, Tensor | None]:
     """Hidden states [B, T, d] in which the responses' tokens were chosen, and logits [B, T, V] as
-    ``_forward``."""
+    in ``_forward``."""
     states, logits, _ = _forward(
         model,
         ids[:, :-1],
@@ -262,9 +262,9 @@ def _read(
 def _forward(
     model: Any, ids: Tensor, mask: Tensor, positions: Tensor, keep: int, **options: Any
 ) -> tuple[Tensor, Tensor | None, Any]:
-    """Last hidden states [B, S, d] and the KV cache.
+    """The last hidden states [B, S, d], the logits and the KV cache.
 
-    Between them the logits of the last ``keep`` positions, if they are not a linear layer of the
+    The logits are those of the last ``keep`` positions; None if they are a linear layer of the
     hidden states.
     """
     inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions, **options}
@@ -278,9 +278,9 @@ def _forward(
 def inverse_cdf(probabilities: Tensor, uniforms: Tensor) -> Tensor:
     """The first index whose cumulative probability exceeds the uniform: [B, V], [B] -> [B].
 
-    Uniforms are scaled by the sum, which rounding leaves near 1, and kept below it: an index of
-    probability 0 is never chosen. Sums of blocks are accumulated first, then the probabilities of
-    the one block, which is cheaper than to accumulate all, and more accurate.
+    Uniforms are scaled by the sum, which is 1 up to rounding, and kept below it, so an index of
+    probability 0 is never chosen. Sums of blocks are accumulated first, then the probabilities
+    within one block, which is cheaper and more accurate than accumulating all.
     """
     size = probabilities.shape[1]
     whole = size // BLOCK * BLOCK
@@ -295,26 +295,26 @@ def inverse_cdf(probabilities: Tensor, uniforms: Tensor) -> Tensor:
 
 
 def _invert(weights: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """The first index whose cumulative weight exceeds the target [B, 1], and what is left of it."""
+    """The first index whose cumulative weight exceeds the target [B, 1], and the target's rest."""
     cumulative = weights.cumsum(dim=1)
     total = cumulative[:, -1:]
     target = torch.minimum(target, torch.nextafter(total, torch.zeros_like(total)))
-    # Kept inside where weights are NaN, too: that is the caller's to notice.
+    # The index stays in range even if weights are NaN, which the caller has to notice.
     index = torch.searchsorted(cumulative, target, right=True).clamp(max=weights.shape[1] - 1)
     before = torch.where(index > 0, cumulative.gather(1, (index - 1).clamp(min=0)), 0)
     return index, target - before
 
 
 def position_ids(mask: Tensor) -> Tensor:
-    """Each token's place among the real tokens of its row; padding on the left gets 0."""
+    """Each token's position among the real tokens of its row; padding on the left gets 0."""
     return (mask.long().cumsum(dim=1) - 1).clamp(min=0)
 
 
 def entropy(log_probs: Tensor, probabilities: Tensor | None = None) -> Tensor:
     """Entropy in nats over the last axis, from log-probabilities (log-softmax of the logits).
 
-    Each term is at least 0, so the sum is never negative by rounding; a token that was ruled out
-    (log-probability minus infinity) adds 0. ``probabilities`` are computed unless they are at hand.
+    Each term is at least 0, so rounding never makes the sum negative; a token that was ruled out
+    (log-probability minus infinity) adds 0. ``probabilities`` are computed if not given.
     """
     probabilities = log_probs.exp() if probabilities is None else probabilities
     finite = log_probs.clamp(min=torch.finfo(log_probs.dtype).min)

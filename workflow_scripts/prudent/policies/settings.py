@@ -11,12 +11,12 @@ from prudent.settings import Count, Positive, Settings, Text
 
 
 class SamplingSettings(Settings):
-    """How responses are drawn, wherever a policy speaks."""
+    """How all responses of policies are drawn."""
 
     temperature: Positive = 1.0
     """Temperature of the softmax."""
     response_length: Count = 10
-    """Tokens of a response."""
+    """Length of a response in tokens."""
 
 
 class ReferenceSettings(Settings):
@@ -24,11 +24,11 @@ class ReferenceSettings(Settings):
 
     checkpoint: Text | None = None
     """Checkpoint to start from, a folder or a hub id; null trains a GPT-2 architecture from
-    scratch, tokenizer too."""
+    scratch, including the tokenizer."""
     revision: str | None = None
     """Revision of the hub id."""
     train: bool = True
-    """Whether it is trained on the texts; false takes the checkpoint as it is."""
+    """Whether it is trained on the texts; false uses the checkpoint unchanged."""
     layers: Count = 2
     """Layers, from scratch."""
     width: Count = 64
@@ -39,16 +39,16 @@ class ReferenceSettings(Settings):
     """Size of the tokenizer's vocabulary, from scratch."""
     context: Annotated[int, Field(ge=4)] = 64
     """Longest sequence in tokens, from scratch and in training; the rest of a text is cut off,
-    since a policy only ever continues a text's beginning."""
+    because policies only continue the beginning of a text."""
     epochs: Count = 3
     """Passes over the texts (AdamW, cosine schedule to zero)."""
     batch_size: Count = 64
-    """Texts a step."""
+    """Texts per step."""
     learning_rate: Positive = 2e-3
     """Peak learning rate."""
 
     def rules(self) -> Iterator[tuple[str, str]]:
-        """There is something to start from, and heads share the width evenly."""
+        """There is a model to start from, and heads share the width evenly."""
         if self.checkpoint is None and not self.train:
             yield (
                 "checkpoint",

@@ -1,8 +1,8 @@
-"""The coefficient beta at which a method's policies end at a given KL.
+"""The search for the coefficient beta at which a method's policies end at a given KL.
 
-The mean final KL falls as beta grows, on log-log axes almost along a straight line, so that a
-secant in log beta needs few evaluations. An evaluation trains a few policies, the pilots, and is
-noisy; the same pilots are trained at each beta, so that what luck gives them it gives at all.
+The mean final KL falls as beta grows, on log-log axes almost along a straight line, so a secant in
+log beta needs few evaluations. An evaluation trains a few policies, the pilots, and is noisy. The
+same pilots are trained at each beta, so their luck is the same at each.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from prudent.checkpoint_files import read_json
 from prudent.errors import InputError
 
 KL_TOLERANCE = 0.05
-"""How far from a target, or from each other, KLs may be to be compared, as a share: a variance of
-scores that grows with KL^2.6 then differs by a factor of 1.14."""
+"""The relative distance from the target, or from each other, at which KLs still count as equal: a
+variance of scores that grows with KL^2.6 then differs by a factor of 1.14."""
 EVALUATIONS = 6
 """The most coefficients that a search tries."""
 LEAST = 1e-6
-"""The least share of a target that counts: policies that did not move have a KL of 0."""
+"""The least KL, as a share of the target: policies that did not move have a KL of 0."""
 LONGEST = math.log(4)
-"""The longest step of log beta that leaves what the evaluations enclose."""
+"""The longest step of log beta beyond the interval that the evaluations enclose."""
 GUARD = 0.1
-"""How far inside of what encloses the target a step ends, so that each narrows it down."""
+"""The least distance of a step from the ends of an enclosing interval, as a share of its length."""
 STEEPEST, FLATTEST = -4.0, -0.25
-"""d log KL / d log beta, where two evaluations are believed. It is about -2 near the reference."""
+"""Bounds of d log KL / d log beta from two evaluations. It is about -2 near the reference."""
 
 
 class Estimate(NamedTuple):
@@ -40,15 +40,15 @@ class Estimate(NamedTuple):
 
 
 class Search(NamedTuple):
-    """What a search tried."""
+    """The evaluations and the result of a search."""
 
     betas: list[float]
     kls: list[float]
     nearest: int
-    """The place of the coefficient whose KL is nearest to the target."""
+    """The index of the coefficient whose KL is nearest to the target."""
     beta: float
-    """The coefficient that is taken: the one that would be tried next where the nearest KL is
-    within the tolerance, and else the nearest one."""
+    """The coefficient to use: the one that would be tried next if the nearest KL is within the
+    tolerance, and otherwise the nearest one."""
 
 
 def find_beta(
@@ -63,10 +63,10 @@ def find_beta(
 
     Args:
         kl_of: the mean final KL at a coefficient; it may be noisy.
-        start: the first coefficient that is tried.
-        slope: d log KL / d log beta to believe until two evaluations show their own.
+        start: the first coefficient to try.
+        slope: d log KL / d log beta to assume until two evaluations give an estimate.
         tolerance: of the KL, as a share of the target.
-        evaluations: the most coefficients that are tried.
+        evaluations: the most coefficients to try.
     """
     found: list[tuple[float, float]] = []  # log beta, log(KL / target)
     betas, kls = [], []
@@ -84,14 +84,14 @@ def find_beta(
 
 
 def _next(found: list[tuple[float, float]], slope: float, guard: float) -> float:
-    """The log beta to try next, ``guard`` of an enclosing interval's length inside of it."""
+    """The log beta to try next, at least ``guard`` of its length inside an enclosing interval."""
     above = min(((y, x) for x, y in found if y > 0), default=None)
     below = max(((y, x) for x, y in found if y <= 0), default=None)
     if above is not None and below is not None:
-        # The nearest on either side; noise may have put them in the wrong order.
+        # Between the nearest ones on either side, which noise may have put in the wrong order.
         share = min(max(above[0] / (above[0] - below[0]), guard), 1 - guard)
         return above[1] + share * (below[1] - above[1])
-    # All on one side: on from the outermost, so that no coefficient is tried twice.
+    # All on one side: go on from the outermost, so that no coefficient is tried twice.
     found = sorted(found, reverse=above is None)
     (x, y) = found[-1]
     if len(found) > 1:
@@ -122,7 +122,7 @@ class Calibration(NamedTuple):
 
 
 def read_calibration(path: Path) -> Calibration:
-    """What ``calibrate_beta`` wrote; ``InputError`` for another file."""
+    """Reads a file of ``calibrate_beta``; ``InputError`` for another file."""
     found = read_json(path).get("found")
     try:
         return Calibration(**found)

@@ -12,7 +12,7 @@ from prudent.tokens import special_tokens, token_rows, tokens_around
 
 
 def pad_token(tokenizer: Any) -> int:
-    """The tokenizer's padding token, or EOS where it has none (masks say what is real)."""
+    """The tokenizer's padding token, or EOS if it has none (masks mark the real tokens)."""
     for token in (tokenizer.pad_token_id, tokenizer.eos_token_id):
         if token is not None:
             return token
@@ -20,8 +20,8 @@ def pad_token(tokenizer: Any) -> int:
 
 
 def end_tokens(model: Any, tokenizer: Any) -> tuple[int, ...]:
-    """The tokens that end a response: the tokenizer's EOS, and those that the model's configuration
-    and its settings of generation name, such as the several of Llama 3 and Qwen.
+    """The tokens that end a response: the tokenizer's EOS, and those in the model's configuration
+    and generation settings (Llama 3 and Qwen have several).
 
     ``InputError`` where there are none: a response would never end by itself.
     """
@@ -29,7 +29,7 @@ def end_tokens(model: Any, tokenizer: Any) -> tuple[int, ...]:
     special = {*special_tokens(tokenizer).values()}
     for settings in (model.config, getattr(model, "generation_config", None)):
         named = getattr(settings, "eos_token_id", None)
-        # What an architecture has by default may be any word of another tokenizer.
+        # An architecture's default id may be any word of another tokenizer.
         known |= {*(named if isinstance(named, list | tuple) else [named])} & special
     found = tuple(sorted(token for token in known if token is not None))
     if not found:
@@ -43,8 +43,8 @@ def end_tokens(model: Any, tokenizer: Any) -> tuple[int, ...]:
 def text_ids(tokenizer: Any, texts: list[str]) -> list[list[int]]:
     """The beginnings of texts as policies read them, in training, in sampling and in checks.
 
-    What the tokenizer writes before a text stands there, and nothing stands behind it: a text that
-    is to be gone on with has no end.
+    Special tokens before a text are kept. Those after it are left out, because the text is to be
+    continued.
     """
     before, _ = tokens_around(tokenizer)
     return [[*before, *row] for row in token_rows(tokenizer, texts)["input_ids"]]
@@ -69,10 +69,10 @@ def encode_prompts(tokenizer: Any, prompts: list[str]) -> tuple[Tensor, Tensor]:
 def decode_responses(
     tokenizer: Any, prompt_ids: Tensor, prompt_mask: Tensor, response_ids: Tensor, mask: Tensor
 ) -> list[str]:
-    """The responses' texts without special tokens, to be written right behind their prompts.
+    """The responses' texts without special tokens, to be appended directly to their prompts.
 
-    Decoded together with the prompt, since some tokenizers (sentencepiece's) drop the space in
-    front of a text's first word.
+    They are decoded together with the prompt, because some tokenizers (sentencepiece's) drop the
+    space before a text's first word.
     """
     prompts = [
         ids[keep].tolist()

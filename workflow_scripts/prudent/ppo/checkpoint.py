@@ -1,7 +1,7 @@
 """Checkpoints of a run that may be stopped at any moment, and started again anywhere.
 
-One file holds all that the rest of the run depends on. It is replaced in one step, so a run that is
-killed leaves the last good one, and it is loaded whole and into the same run or not at all.
+One file holds everything that the rest of the run depends on. It is replaced in one step, so a
+killed run leaves the last good one. It is loaded completely and into the same run, or not at all.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ State = dict[str, Tensor] | None
 LOG_COLUMNS = CSV_SCHEMAS["training_log"]
 
 STATE = "objective."
-"""What the names of an objective's tensors begin with."""
+"""The prefix of the names of an objective's tensors."""
 
 
 class CheckpointFolder:
     """The folder of one run's checkpoint, held by one process between entering and leaving.
 
-    ``fingerprint`` says what the run's outcome depends on: a nested dictionary of JSON values,
-    legible enough to tell a user what differs. Entering raises InputError where another process
-    holds the folder.
+    ``fingerprint`` holds everything that the run's outcome depends on: a nested dictionary of JSON
+    values, readable enough to tell a user what differs. Entering raises InputError where another
+    process holds the folder.
     """
 
     def __init__(self, folder: Path, fingerprint: dict[str, Any]) -> None:
@@ -53,7 +53,7 @@ class CheckpointFolder:
 
     def __enter__(self) -> Self:
         self.lock.acquire()
-        for leftover in self.folder.glob(".*.tmp"):  # of a process that was killed
+        for leftover in self.folder.glob(".*.tmp"):  # from a process that was killed
             shutil.rmtree(leftover, ignore_errors=True)
         return self
 
@@ -63,21 +63,21 @@ class CheckpointFolder:
     def save(self, tensors: dict[str, Tensor], log: Log, state: State = None) -> None:
         """Replaces the checkpoint, in one step and durably; ``state`` is the objective's.
 
-        Raises InputError, and leaves the last checkpoint as it is, where a tensor or the log is not
-        finite (the log's ``sigma`` and the objective's metrics may be NaN), the disk is full or the
-        lock was lost.
+        Raises InputError, and keeps the last checkpoint, where a tensor or the log is not finite
+        (the log's ``sigma`` and the objective's metrics may be NaN), the disk is full or the lock
+        was lost.
         """
         self._check(tensors, log)
         kept = state or {}
         metadata = {"fingerprint": json.dumps(self.fingerprint), "log": json.dumps(log)}
-        # A folder, because safetensors puts temporary files of its own beside what it writes.
+        # A folder, because safetensors puts its own temporary files next to its output.
         temporary = self.folder / f".{self.lock.token}.tmp"
         try:
             self.lock.require()
             temporary.mkdir()
             save_file(
                 {
-                    # Copies, since an objective may keep parts of one tensor.
+                    # Copies, because an objective may keep parts of one tensor.
                     **{name: tensor.detach().contiguous() for name, tensor in tensors.items()},
                     **{STATE + name: tensor.detach().clone() for name, tensor in kept.items()},
                 },
@@ -101,11 +101,11 @@ class CheckpointFolder:
     def load(self, tensors: dict[str, Tensor], state: State = None) -> Log:
         """Copies the checkpoint into ``tensors`` and returns its log; [] where there is none.
 
-        The tensors that the objective keeps come into ``state``, whatever they are.
+        All tensors of the objective are put into ``state``.
 
-        Raises InputError, and changes no tensor, where the checkpoint cannot be read, is of another
-        fingerprint, holds other tensors than these (names, shapes or types) or ones that are not
-        finite, or a log that is none of this run's.
+        Raises InputError, and changes no tensor, where the checkpoint cannot be read, has another
+        fingerprint, holds other tensors than these (names, shapes or types) or some that are not
+        finite, or its log is not one of this run.
         """
         if not self.path.exists():
             return []
@@ -146,7 +146,7 @@ class CheckpointFolder:
         return log
 
     def _check(self, tensors: dict[str, Tensor], log: Any) -> None:
-        """InputError where a run could not go on from these: damaged, or gone wrong."""
+        """InputError where a run could not go on from these, because they are not valid."""
         faults = _log_faults(log, self.fingerprint.get("ppo.steps"))
         if faults:
             raise self._refusal("its log is not of this run's steps", faults)
@@ -163,9 +163,9 @@ class CheckpointFolder:
 
 
 class Termination:
-    """Makes SIGTERM, which preemption sends, a flag while entered; a second one ends the process.
+    """While entered, turns SIGTERM, which preemption sends, into a flag; a second one kills.
 
-    Python allows handlers in the main thread alone; elsewhere SIGTERM does what it did.
+    Python allows handlers only in the main thread; in others, SIGTERM keeps its effect.
     """
 
     asked = False
@@ -186,9 +186,9 @@ class Termination:
 
 
 def _log_faults(log: Any, steps: int | None) -> list[str]:
-    """What is wrong with a log; a run of so many steps, where that is known, writes a row a step.
+    """The faults of a log; a run writes one row per step, and has ``steps`` steps, if known.
 
-    It has a row at least: before the first step there is nothing to keep.
+    The log has at least one row: nothing is saved before the first step.
     """
     if not isinstance(log, list) or not log:
         return [f"found {_short(log)}, expected a list of rows"]
@@ -204,9 +204,9 @@ def _row_fault(step: int, row: Any) -> str | None:
         return f"row {step}: found no step, expected {step}"
     for name, value in row.items():
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        # The spread of one member, and what an objective measures, may be unknown.
+        # The spread of one member, and an objective's metrics, may be unknown.
         unknown = LOG_COLUMNS.get(name) != NUMBER and number and value != value
-        # Whole numbers beyond what a float can hold are no results of a computation, either.
+        # Integers too large for a float are not results of a computation, either.
         if not number or not (unknown or abs(value) <= sys.float_info.max):
             return f"row {step}: {name}: found {_short(value)}, expected a finite number"
     if row["step"] != step:
@@ -223,7 +223,7 @@ def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _differences(found: dict[str, Any], expected: dict[str, Any]) -> list[str]:
-    """What differs between a checkpoint and the run, a phrase a key."""
+    """The differences between a checkpoint and the run, one phrase per key."""
     phrases = []
     for key in sorted(found.keys() | expected.keys()):
         there, now = (
@@ -243,7 +243,7 @@ def _form(tensor: Tensor) -> str:
 
 
 def _sync(path: Path) -> None:
-    """Has a file or folder written to the disk itself."""
+    """Flushes a file or folder to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

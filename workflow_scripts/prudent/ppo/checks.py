@@ -1,4 +1,4 @@
-"""What the trainer refuses: models and rewards of other forms, and what is not finite."""
+"""The trainer's checks: models and rewards of other forms, and numbers that are not finite."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class NonFiniteError(InputError):
 
 
 def check_models(policy: Any, reference: Any, tokenizer: Any) -> None:
-    """``InputError`` where the policy cannot be trained, or the reference would be with it."""
+    """``InputError`` where the policy cannot be trained, or the reference would be trained too."""
     if policy is reference:
         raise InputError("the policy and the reference are one object; they have to be two")
     sizes = [_vocabulary(policy, "policy"), _vocabulary(reference, "reference")]
@@ -60,7 +60,7 @@ def check_models(policy: Any, reference: Any, tokenizer: Any) -> None:
 
 
 def _check_weights(policy: Any, name: str) -> None:
-    """``InputError`` for weights that small steps would not change, and for adapters."""
+    """``InputError`` for weights too coarse for small steps, and for adapters."""
     if hasattr(policy, "peft_config"):
         raise InputError(
             f"{name}: is a model with adapters (peft), which this trainer does not know; expected "
@@ -76,7 +76,7 @@ def _check_weights(policy: Any, name: str) -> None:
 
 
 def _vocabulary(model: Any, name: str) -> int:
-    """How many tokens a model gives probabilities to; ``InputError`` for another kind of model."""
+    """The number of tokens that a model gives probabilities to; ``InputError`` for other models."""
     head = getattr(model, "get_output_embeddings", lambda: None)()
     if head is None:
         raise InputError(f"{name}: found {type(model).__name__}, expected a causal language model")
@@ -86,7 +86,7 @@ def _vocabulary(model: Any, name: str) -> int:
 def checked_rewards(
     found: Any, head: int, step: int, prompts: list[str], responses: list[str]
 ) -> Rewards:
-    """What a reward function returned for these, as ``Rewards`` that have the policy's head."""
+    """A reward function's result for these, as ``Rewards`` that have the policy's head."""
     rewards = as_rewards(found, len(prompts))
     if not 0 <= head < rewards.members:
         raise InputError(
@@ -104,7 +104,7 @@ def checked_rewards(
 
 
 def require_finite_rows(step: int, prompts: list[str], name: str, values: Tensor) -> None:
-    """Checks one number a response; ``values`` and ``prompts`` are a step's, [B]."""
+    """Checks one number per response; ``values`` and ``prompts`` are a step's, [B]."""
     if not values.isfinite().all():
         rows = (~values.isfinite()).nonzero().flatten().tolist()
         raise NonFiniteError(
@@ -114,7 +114,7 @@ def require_finite_rows(step: int, prompts: list[str], name: str, values: Tensor
 
 
 def some(prompts: list[str], limit: int = 3) -> str:
-    """The first few prompts, and how many there are besides."""
+    """The first few prompts, and how many more there are."""
     rest = f" and {len(prompts) - limit} more" if len(prompts) > limit else ""
     return ", ".join(repr(prompt) for prompt in prompts[:limit]) + rest
 
@@ -122,11 +122,11 @@ def some(prompts: list[str], limit: int = 3) -> str:
 def require_finite_updates(
     step: int, orders: list[Tensor], texts: list[str], terms: dict[str, Tensor]
 ) -> None:
-    """Checks a step's terms, [epochs * minibatches per epoch] each in order, all at once.
+    """Checks a step's terms, each [epochs * minibatches per epoch] in order, all at once.
 
-    ``orders`` are the epochs' orders of the responses, and ``texts`` these responses' prompts.
+    ``orders`` are the epochs' orders of the responses, and ``texts`` the responses' prompts.
     """
-    # One look at the device a step; where it went wrong is worked out only if it did.
+    # One transfer from the device per step; the place of a fault is searched only if there is one.
     if torch.cat(list(terms.values())).isfinite().all():
         return
     bad = {name: (~values.isfinite()).tolist() for name, values in terms.items()}

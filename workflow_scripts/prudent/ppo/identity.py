@@ -1,9 +1,9 @@
-"""What a function is, as far as it says so itself: two lambdas of the same name are two functions.
+"""The identity of a function by its content: two different lambdas have the same name.
 
 A run that goes on from its checkpoint has to be the same run, and its objective is code. The
 digest covers a function's compiled code, defaults and closure, the arguments of a partial, and a
 callable object's attributes, methods and class constants, inherited ones too. It does not follow
-the functions and globals that the code calls: a caller who may change those puts them into the
+the functions and globals that the code uses; a caller who may change those puts them into the
 trainer's ``fingerprint``.
 """
 
@@ -21,16 +21,16 @@ Plain = bool | int | float | str
 Wrapped = staticmethod | classmethod | property
 
 NO_CODE = ("__module__", "__qualname__", "__doc__")
-"""Texts of a class that do nothing."""
+"""Attributes of a class that do not change its behaviour."""
 
 
 def digest_of(function: Any) -> str:
-    """16 hexadecimal digits that change with what the function is."""
+    """16 hexadecimal digits that identify a function."""
     return hashlib.sha256(repr(_parts(function, ())).encode()).hexdigest()[:16]
 
 
 def _parts(value: Any, above: tuple[int, ...]) -> Any:
-    """A value as nested tuples of texts and numbers; ``above`` are those that it is part of."""
+    """A value as nested tuples of texts and numbers; ``above`` are the ids of its containers."""
     if id(value) in above:
         return "itself"
     above = (*above, id(value))
@@ -67,13 +67,13 @@ def _parts(value: Any, above: tuple[int, ...]) -> Any:
     code = {} if id(kind) in above else _members(kind, types.FunctionType | Plain | Wrapped)
     slots = [name for name in _members(kind, types.MemberDescriptorType) if hasattr(value, name)]
     state = ({name: getattr(value, name) for name in slots}, getattr(value, "__dict__", {}))
-    # Digested at once, since a model has a thousand methods in each of its layers.
+    # Digested at once, because each layer of a model has a thousand methods.
     methods = hashlib.sha256(repr(_parts(code, (*above, id(kind)))).encode()).hexdigest()
     return ("object", kind.__qualname__, methods, *parts(state))
 
 
 def _members(kind: type, form: Any) -> dict[str, Any]:
-    """What a class and those above it hold of this form, by name; the nearest one counts."""
+    """The attributes of this form of a class and its bases, by name; the nearest one counts."""
     return {
         name: part
         for base in reversed(kind.__mro__)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 def k1(log_ratio: Tensor, mask: Tensor) -> Tensor:
-    """The log-ratio itself: unbiased, of either sign. This is what the rewards are penalised by."""
+    """The log-ratio itself: unbiased, of either sign. The penalty in the rewards uses it."""
     return (log_ratio * mask).sum(dim=1)
 
 

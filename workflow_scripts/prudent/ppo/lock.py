@@ -1,9 +1,9 @@
 """A lock on a folder that keeps a second process out while the first one lives.
 
-Nothing in it needs more than atomic renames, which network file systems have too. `filelock` is
-not enough here: its flock is not seen from other nodes on some of these file systems, and its soft
-lock does not tell a dead owner on another machine from a living one. For the GPUs of one machine it
-is (`workflow.gpus`).
+It needs only atomic renames, which network file systems have too. `filelock` is not enough here:
+on some of these file systems other nodes do not see its flock, and its soft lock does not tell a
+dead owner on another machine from a living one. It is enough for the GPUs of one machine
+(`workflow.gpus`).
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ HEARTBEAT = 5.0
 """Seconds between an owner's signs of life."""
 
 HEARTBEAT_TIMEOUT = 60.0
-"""Seconds without one after which an owner whose process cannot be looked at counts as gone."""
+"""Seconds without one after which an owner whose process cannot be inspected counts as gone."""
 
 
 class Lock:
-    """A hold on a folder that tells two processes apart, also on two machines, and across crashes.
+    """A lock on a folder that works between processes and machines, and survives crashes.
 
-    It is the folder ``lock`` with one file in it, ``<token>.json``, which says whose it is. Both
-    come into being by one rename of a folder prepared beside it, which fails while ``lock`` has a
-    file in it, so exactly one of several processes gets it. Tokens are never used twice: deleting
-    the file of an owner that is gone can therefore never hit the lock of the next one, however late
-    it happens.
+    It is the folder ``lock`` with one file in it, ``<token>.json``, which names the owner. Both are
+    created by renaming a folder prepared beside it. The rename fails while ``lock`` has a file in
+    it, so exactly one of several processes gets the lock. Tokens are never used twice, so deleting
+    the file of an owner that is gone can never remove the next owner's lock, however late it
+    happens.
 
-    An owner on the same machine is gone when its process is. Any other owner shows that it lives by
-    touching its file; whether it does is judged by watching the file's time change, so that no two
-    clocks are compared.
+    An owner on the same machine is gone when its process is gone. Any other owner shows that it
+    lives by touching its file. Others watch whether the file's time changes, so no two clocks are
+    compared.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -53,7 +53,7 @@ class Lock:
         self.released = threading.Event()
 
     def acquire(self) -> None:
-        """Takes the lock; InputError where a process that lives has it, or it cannot be made."""
+        """Takes the lock; InputError where a living process has it, or it cannot be created."""
         try:
             for _ in range(100):
                 if self._create():
@@ -80,7 +80,7 @@ class Lock:
     def require(self) -> None:
         """InputError where the lock is not this process's any more."""
         try:
-            # Unlike a look at the file this asks the server, also where attributes are cached.
+            # Unlike reading its attributes, this asks the server even if they are cached.
             os.utime(self.file)
         except FileNotFoundError as error:
             owners = ", ".join(_name(_read(file)) for file in self._files()) or "nobody"
@@ -92,7 +92,7 @@ class Lock:
     def release(self) -> None:
         """Gives the lock back, if it is still this process's."""
         self.released.set()
-        with contextlib.suppress(OSError):  # somebody else may have it by now
+        with contextlib.suppress(OSError):  # another process may have it by now
             self.file.unlink(missing_ok=True)
             self.folder.rmdir()
 
@@ -106,12 +106,12 @@ class Lock:
                 os.fsync(stream.fileno())
             os.rename(temporary, self.folder)
         except OSError as error:
-            # Not found: its owner cleans up in there. We come back and find out who that is.
+            # Not found: the owner is cleaning up. The next attempt finds out who it is.
             if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOENT):
                 raise
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-        # A network file system may do the rename and report a failure, after a repeated request.
+        # A network file system may repeat a request, and report a failure of a rename that worked.
         return self.file.exists()
 
     def _files(self) -> list[Path]:
@@ -129,11 +129,11 @@ class Lock:
             except FileNotFoundError:
                 return
             except OSError:
-                pass  # a hiccup of the file system; the next beat may do
+                pass  # a hiccup of the file system; the next beat may work
 
 
 def _identity() -> dict[str, Any]:
-    """Who this process is: enough to find out later, on the same machine, whether it lives."""
+    """The identity of this process, to find out later, on the same machine, whether it lives."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         pids = os.readlink("/proc/self/ns/pid")  # containers of one machine may share its name
@@ -160,7 +160,7 @@ def _start_time(pid: int) -> int | None:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    """A lock's owner; {} where it is not legible."""
+    """A lock's owner; {} where the file cannot be read."""
     try:
         return dict(json.loads(file.read_text(encoding="utf-8")))
     except (FileNotFoundError, TypeError, ValueError):
@@ -168,13 +168,13 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _why_gone(file: Path, owner: dict[str, Any]) -> str | None:
-    """Why a lock's owner does not live any more, or None where it does; may take a minute."""
+    """Why a lock's owner is gone, or None if it lives; may take a minute."""
     me = _identity()
     if me["boot"] and me["host"] == owner.get("host"):
         if me["boot"] != owner.get("boot"):
             return "the machine was started anew since"
         pid, since = owner.get("pid"), owner.get("started")
-        # Without these, in a file that was damaged, whoever it is has to show that it lives.
+        # If a damaged file lacks these, its owner has to show that it lives.
         if me["pids"] == owner.get("pids") and isinstance(pid, int) and since is not None:
             started = _start_time(pid)
             lives = started is not None and started == since
@@ -184,13 +184,13 @@ def _why_gone(file: Path, owner: dict[str, Any]) -> str | None:
     while time.monotonic() < start + HEARTBEAT_TIMEOUT:
         time.sleep(HEARTBEAT / 5)
         if _touched(file) != before:
-            # No time: the file is gone, so whoever held it does not any more.
+            # No time means that the file is gone, so its owner released the lock.
             return "it was released" if _touched(file) is None else None
     return f"no sign of life in {HEARTBEAT_TIMEOUT:g} s"
 
 
 def _touched(file: Path) -> int | None:
-    """A file's time of modification; opened for it, which network file systems do not cache."""
+    """A file's modification time; opening the file avoids the cache of network file systems."""
     try:
         with file.open("rb") as stream:
             return os.fstat(stream.fileno()).st_mtime_ns

@@ -1,7 +1,7 @@
 """Losses of PPO: pure functions of tensors.
 
 Shapes: B responses of at most T tokens. ``mask [B, T]`` is 1 on a response's tokens (its EOS
-included) and 0 behind them, and every response has at least one token. The forms are those of TRL
+included) and 0 after them, and every response has at least one token. The forms are those of TRL
 0.11 (``PPOTrainer``), which the paper used.
 """
 
@@ -18,10 +18,10 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
 
 def masked_whiten(values: Tensor, mask: Tensor, shift_mean: bool = True) -> Tensor:
     """Values scaled to variance 1 over the mask (Bessel's correction, 1e-8 added to the variance).
-    One value alone, which has none, is its mean.
+    A single value, which has no variance, becomes its mean.
 
-    The mean becomes 0, or stays as it is with ``shift_mean=False``. What lies outside the mask is
-    transformed too and means nothing.
+    The mean becomes 0, or is kept with ``shift_mean=False``. Values outside the mask are
+    transformed too, and are meaningless.
     """
     mean = masked_mean(values, mask)
     count = mask.sum()
@@ -31,7 +31,7 @@ def masked_whiten(values: Tensor, mask: Tensor, shift_mean: bool = True) -> Tens
 
 
 def token_rewards(log_ratio: Tensor, mask: Tensor, score: Tensor, kl_coefficient: Tensor) -> Tensor:
-    """The reward of each token, [B, T]: the KL penalty on each, the score on the last one.
+    """The reward of each token, [B, T]: the KL penalty on every token, the score on the last one.
 
     reward[b, t] = -kl_coefficient[b] * log_ratio[b, t] * mask[b, t] + 1[t = last(b)] * score[b],
     with ``log_ratio`` [B, T] = log pi_old - log pi_reference of the sampled tokens.
@@ -47,8 +47,7 @@ def gae(
     """Generalised advantage estimation (1506.02438): advantages and returns, each [B, T].
 
     ``values`` [B, T] are those of the states in which the tokens were chosen. A response ends with
-    its last token, behind which the value is 0. Returns = advantages + values, both 0 outside the
-    mask.
+    its last token; the value after it is 0. Returns = advantages + values, both 0 outside the mask.
     """
     rewards, values = rewards * mask, values * mask
     advantages = torch.zeros_like(values)
@@ -64,7 +63,7 @@ def gae(
 def policy_loss(
     log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, clip_range: float
 ) -> tuple[Tensor, Tensor]:
-    """PPO's clipped surrogate of each token (1707.06347, Eq 7), and 1 where clipping binds."""
+    """PPO's clipped surrogate of each token (1707.06347, Eq 7), and 1 where clipping is active."""
     ratio = torch.exp(log_probs - old_log_probs)
     unclipped = -advantages * ratio
     clipped = -advantages * ratio.clamp(1 - clip_range, 1 + clip_range)
@@ -72,6 +71,6 @@ def policy_loss(
 
 
 def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, clip_range: float) -> Tensor:
-    """Half the squared error of each value, which may leave the old ones by ``clip_range`` only."""
+    """Half the squared error of each value, which may differ from the old one by ``clip_range``."""
     near = torch.clamp(values, old_values - clip_range, old_values + clip_range)
     return 0.5 * torch.maximum((values - returns) ** 2, (near - returns) ** 2)

@@ -12,9 +12,9 @@ M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 def keep_freed_memory() -> None:
     """Tells malloc to keep what is freed instead of handing it back to the system.
 
-    A training step asks for the same large tensors again and again; by default glibc maps each one
-    anew, and the system fills it with zeros page by page. The process then stays at its peak size.
-    Without glibc this does nothing.
+    A training step allocates the same large tensors again and again. By default glibc maps each one
+    anew, and the system fills it with zeros page by page. With this, the process stays at its peak
+    size. Without glibc it does nothing.
     """
     if platform.libc_ver()[0] != "glibc":
         return

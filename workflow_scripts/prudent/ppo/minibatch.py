@@ -1,4 +1,4 @@
-"""What PPO learns from, and what a part of it adds to the loss: pure functions and modules."""
+"""PPO's experience, and the loss of a part of it: pure functions and modules."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from prudent.ppo.settings import PPOSettings
 
 @dataclass
 class Experience:
-    """A batch to learn from: B prompts of P tokens with left padding, responses of T tokens."""
+    """A batch to learn from: B prompts of P tokens, padded on the left, responses of T tokens."""
 
     ids: Tensor
     """[B, P + T] prompts and responses."""
     attention_mask: Tensor
-    """[B, P + T] 1 on what is real in them."""
+    """[B, P + T] 1 on their real tokens."""
     mask: Tensor
-    """[B, T] 1 on the responses' tokens; all that follows is [B, T] too."""
+    """[B, T] 1 on the responses' tokens; all other fields are [B, T] too."""
     log_probs: Tensor
     values: Tensor
     advantages: Tensor
@@ -46,8 +46,8 @@ class ValueFunction(nn.Module):
     def forward(self, states: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
         """Values [B, T], in the head's precision.
 
-        ``states`` [B, T, d] are the policy's; with a backbone of its own it reads ``ids`` and
-        ``mask`` [B, P + T] instead.
+        ``states`` [B, T, d] are the policy's; with its own backbone it reads ``ids`` and ``mask``
+        [B, P + T] instead.
         """
         if self.backbone is not None:
             states = response_states(self.backbone, ids, mask, states.shape[1])
@@ -63,10 +63,10 @@ def minibatch_loss(
     tokens: Tensor,
     penalty: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """What a part of a minibatch adds to its loss, a scalar with gradient, and to its terms.
+    """The loss of a part of a minibatch, a scalar with gradient, and its terms.
 
-    ``tokens`` is the number of tokens of the whole minibatch, over which all means are taken; so
-    the parts of a minibatch add up to it, however it is cut. ``penalty`` is a ``Signal``'s.
+    ``tokens`` is the number of tokens of the whole minibatch, over which all means are taken. So
+    the parts add up to the whole, however it is cut. ``penalty`` is a ``Signal``'s.
     """
     old_log_probs, advantages, mask, reference_log_probs, coefficients = (
         part.flatten()
@@ -82,7 +82,7 @@ def minibatch_loss(
             log_probs, old_log_probs[rows], advantages[rows], settings.clip_range
         )
         if penalty is not None:
-            # What stands outside the mask means nothing, and a penalty may make it infinite.
+            # Values outside the mask are meaningless, and a penalty may make them infinite.
             log_ratio = (log_probs - reference_log_probs[rows]).masked_fill(mask[rows] == 0, 0.0)
             loss = loss + coefficients[rows] * penalty(log_ratio)
         return (loss * mask[rows]).sum() / tokens
@@ -109,7 +109,7 @@ def minibatch_loss(
 
 
 def value_head(policy: Any, stream: torch.Generator) -> nn.Linear:
-    """A linear head in float32 at least, with nn.Linear's own initialisation, from a stream."""
+    """A linear head, at least float32, with nn.Linear's own initialisation from a stream."""
     width = policy.get_output_embeddings().weight.shape[1]
     dtype = torch.promote_types(policy.dtype, torch.float32)
     head = nn.utils.skip_init(nn.Linear, width, 1, device=policy.device, dtype=dtype)

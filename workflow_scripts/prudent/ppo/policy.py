@@ -1,4 +1,4 @@
-"""The training of one policy, from files: what trained policies and pilots share."""
+"""The training of one policy from files, for trained policies and pilots."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from prudent.rewards.settings import SpreadSettings
 
 @contextlib.contextmanager
 def variant(folder: Path, fingerprint: dict[str, Any]) -> Iterator[Path]:
-    """The folder for the checkpoints of one variant of a run, deleted when all went well.
+    """The folder for the checkpoints of one variant of a run, deleted after success.
 
-    After an edit of the configuration the new variant starts afresh, and meets no checkpoint that
-    it would have to refuse. Another variant's checkpoint, or what else is in ``folder``, stays.
+    After an edit of the configuration the new variant starts afresh, and finds no checkpoint that
+    it would have to refuse. Other variants' checkpoints and other files in ``folder`` stay.
     """
     digest = hashlib.sha256(json.dumps(fingerprint).encode()).hexdigest()[:16]
     yield folder / digest
-    # What a network file system does not let go of yet is no failure.
+    # A network file system may still hold a file; that is not a failure.
     shutil.rmtree(folder / digest, ignore_errors=True)
     with contextlib.suppress(OSError):
         folder.rmdir()
@@ -38,12 +38,12 @@ def variant(folder: Path, fingerprint: dict[str, Any]) -> Iterator[Path]:
 
 @dataclass(frozen=True)
 class PolicyRecipe:
-    """What all policies of a method are trained from."""
+    """The common inputs of all policies of a method."""
 
     reference: Path
     """Checkpoint that they start from and stay near."""
     prompts: list[str]
-    """To train on."""
+    """The training prompts."""
     rewards: RewardFunction
     objective: Objective
     settings: PPOSettings
@@ -58,7 +58,7 @@ class PolicyRecipe:
         """A trained policy, its tokenizer, and the training log.
 
         ``seed`` is the study's, ``run_seed`` the policy's own; ``checkpoints`` and ``fingerprint``
-        are as ``PPOTrainer`` takes them.
+        are those of ``PPOTrainer``.
         """
         policy, tokenizer = load_policy(self.reference)
         reference = load_causal_lm(self.reference)

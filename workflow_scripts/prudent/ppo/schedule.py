@@ -1,4 +1,4 @@
-"""What each step uses, as functions of the seeds and the step's number alone."""
+"""The prompts, learning rate and orders of each step, as functions of the seeds and its number."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from prudent.seeding import generator
 
 
 def prompt_rows(prompts: int, batch_size: int, step: int, seed: int, run_seed: int) -> Tensor:
-    """Which prompts a step uses, [batch_size]: a new permutation each epoch, its rest dropped."""
+    """A step's prompts, as rows [batch_size]: a new permutation each epoch, its rest dropped."""
     epoch, place = divmod(step, prompts // batch_size)
     stream = generator(seed, "policy", run_seed, "prompts", epoch)
     return torch.randperm(prompts, generator=stream)[place * batch_size :][:batch_size]

@@ -15,9 +15,9 @@ class TrainingSettings(Settings):
     """Training of the policies."""
 
     batch_size: Count = 128
-    """Prompts a step."""
+    """Prompts per step."""
     minibatch_size: Count = 128
-    """Responses an update; it divides the batch."""
+    """Responses per update; it divides the batch."""
     epochs: Count = 4
     """Passes over each batch."""
     steps: Count = 192
@@ -31,8 +31,8 @@ class TrainingSettings(Settings):
     value_clip_range: Positive = 0.2
     """Clipping of the value's change."""
     value_network: Literal["shared", "separate"] = "shared"
-    """Values from the policy's own hidden states (`shared`), or from a network of their own that
-    starts as the policy's backbone (`separate`)."""
+    """Values from the policy's own hidden states (`shared`), or from a separate network that starts
+    as the policy's backbone (`separate`)."""
     value_coefficient: Nonnegative = 0.1
     """Weight of the value loss."""
     gamma: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -42,15 +42,15 @@ class TrainingSettings(Settings):
     max_grad_norm: Positive | None = None
     """Clipping of the gradient's norm; null does not clip."""
     gradient_accumulation_steps: Count = 1
-    """Parts that a minibatch is computed in, one after the other, to save memory; it divides the
+    """Parts in which a minibatch is computed, one after the other, to save memory; it divides the
     minibatch."""
     bfloat16: Automatic = False
     """Compute in bfloat16 (autocast); weights, losses and optimizer stay in float32. `auto` does
     where the GPU or the processor has instructions for it; elsewhere both `auto` and `true` compute
     in float32, and the log says so."""
     matmul_precision: Literal["highest", "high", "medium"] = "highest"
-    """Of float32 matrix products, as torch has it; below `highest` they are faster and less exact
-    on hardware with TF32 or bfloat16."""
+    """Precision of float32 matrix products, as in torch; below `highest` they are faster and less
+    exact on hardware with TF32 or bfloat16."""
     checkpoint_every: Count = 50
     """Steps between checkpoints of the training."""
 
@@ -66,11 +66,11 @@ class TrainingSettings(Settings):
 
 
 class PPOSettings(TrainingSettings, SamplingSettings):
-    """Settings of one run: of its training, and of how responses are drawn."""
+    """Settings of one run: its training, and how responses are drawn."""
 
 
 class RunSettings(Settings):
-    """What tells the runs of a study apart."""
+    """The settings by which the runs of a study differ."""
 
     beta: Nonnegative
     """The method's KL coefficient."""
@@ -79,4 +79,4 @@ class RunSettings(Settings):
     seed: Seed = 0
     """The study's seed."""
     run_seed: Seed = 0
-    """The run's own."""
+    """The run's own seed."""

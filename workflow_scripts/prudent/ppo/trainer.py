@@ -8,11 +8,11 @@ Adam. Where it differs:
 
 - The old log-probabilities are taken from sampling instead of another forward pass over the same
   tokens.
-- All randomness is in streams derived from the seeds and the step, so a run is resumed without any
-  generator's state, and runs that share a run seed see the same prompts and the same draws whatever
-  their objective is.
-- ``max_grad_norm`` clips. Gradient accumulation changes nothing but memory: the means are over the
-  whole minibatch's tokens, not over each part's.
+- All randomness comes from streams derived from the seeds and the step, so a run is resumed without
+  any generator's state, and runs with the same run seed see the same prompts and the same draws
+  whatever their objective.
+- ``max_grad_norm`` clips. Gradient accumulation changes only the memory: means are over the tokens
+  of the whole minibatch, not over each part's.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ Objective = Callable[..., Signal]
 Judge = Callable[[list[str], list[str]], Mapping[str, Any]]
 
 REFERENCE_BATCHES = 8
-"""Batches of the reference's responses that an objective is given where it asks for them."""
+"""Batches of the reference's responses that an objective gets if it asks for them."""
 
 RATIO_THRESHOLD = 10.0
 """A minibatch whose mean probability ratio is above this gets no gradient (as in TRL 0.11)."""
@@ -81,7 +81,7 @@ RATIO_THRESHOLD = 10.0
 class PPOTrainer:
     """Trains a causal LM to raise an objective's score at a price for leaving the reference.
 
-    With any model, and a reward of one's own, a row a response and a column a head::
+    With any model, and your own reward, one row per response and one column per head::
 
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -103,25 +103,24 @@ class PPOTrainer:
         )
         log = trainer.train(["This film is", "I went to see"] * 64)
 
-    ``policy`` and ``reference`` are two Hugging Face causal LMs of one vocabulary; the policy is
-    trained in place, on the device where it is. ``reward_fn`` maps prompts and responses, lists of
-    B strings, to ``Rewards``, or to a table of the members' rewards [B, K] (a tensor, an array or a
-    list of lists); ``objective`` (see ``prudent.objectives``) makes the ``Signal`` that PPO follows
-    of these, given ``beta`` and, if it asks for it, the policy's own ``head``; one with parameters
-    is given as ``functools.partial(objective, width=2.0)``. ``spread`` says how the spread is taken
-    that an objective asks for, and ``last_layer`` what the training pairs know of the features.
+    ``policy`` and ``reference`` are two Hugging Face causal LMs with one vocabulary; the policy is
+    trained in place, on its current device. ``reward_fn`` maps prompts and responses, lists of B
+    strings, to ``Rewards``, or to a table of the members' rewards [B, K] (a tensor, an array or a
+    list of lists). ``objective`` (see ``prudent.objectives``) turns them into the ``Signal`` that
+    PPO follows, given ``beta`` and, if it asks for it, the policy's own ``head``; bind parameters
+    with ``functools.partial(objective, width=2.0)``. ``spread`` says how the spread for an
+    objective is taken, and ``last_layer`` is a Bayesian last layer on the members' features.
     ``judge``, a function of prompts and responses that returns ``{"score": [B], ...}``, scores each
-    step's responses for the log, and has no part in the training. ``seed`` is the study's,
-    ``run_seed`` the run's.
+    step's responses for the log only. ``seed`` is the study's, ``run_seed`` the run's.
 
     With ``checkpoints``, a folder, a run that was stopped goes on from its last checkpoint, bit for
-    bit as if it had not been, provided that it is the same run: the same settings, prompts,
-    objective and ``fingerprint``, a dictionary of JSON values for all else that the outcome depends
-    on (code, digests of inputs). The folder stays at the end; delete it when the outcome has been
-    saved.
+    bit as if it had not been stopped, provided that it is the same run: the same settings, prompts,
+    objective and ``fingerprint``, a dictionary of JSON values for everything else that the outcome
+    depends on (code, digests of inputs). The folder stays at the end; delete it when the outcome
+    has been saved.
 
-    Raises InputError for settings that do not fit each other, models that cannot be trained so, a
-    checkpoint that cannot be taken (see ``prudent.ppo.checkpoint``) or a folder that another
+    Raises InputError for settings that do not fit together, models that cannot be trained this way,
+    a checkpoint that cannot be used (see ``prudent.ppo.checkpoint``) or a folder that another
     process uses, and NonFiniteError while training; the last checkpoint stays in any case.
     """
 
@@ -191,12 +190,12 @@ class PPOTrainer:
         )
 
     def train(self, prompts: Iterable[str]) -> list[dict[str, float]]:
-        """Trains for the settings' steps and returns the log, one row a step.
+        """Trains for the settings' steps and returns the log, one row per step.
 
         ``prompts`` are texts: a list, an array or a column of a table.
 
-        With a folder for checkpoints, the first SIGTERM ends the process, with status 143, after
-        the step in progress and another checkpoint (in the main thread; elsewhere at once).
+        With a folder for checkpoints, the first SIGTERM ends the process with status 143, after the
+        step in progress and another checkpoint (in the main thread; elsewhere at once).
         """
         settings, prompts = self.settings, text_list(prompts, "prompts")
         if len(prompts) < settings.batch_size:
@@ -230,12 +229,12 @@ class PPOTrainer:
                     if termination.asked:
                         logger.info("SIGTERM: checkpoint written after step %d", done)
                         raise SystemExit(128 + signal.SIGTERM)
-        # Each step's sampling would have met what the step before it broke, but for the last one's.
+        # A step's sampling finds what the previous step broke; the last step has no next one.
         require_finite(self.policy, f"the policy after step {settings.steps}")
         return log
 
     def step(self, step: int, prompts: list[str], ids: Tensor, mask: Tensor) -> dict[str, float]:
-        """One step of PPO; ``ids`` and ``mask`` are all prompts, encoded. Returns the log's row."""
+        """One step of PPO; ``ids`` and ``mask`` encode all prompts. Returns the log's row."""
         start = time.perf_counter()
         settings = self.settings
 
@@ -247,7 +246,7 @@ class PPOTrainer:
         prompt_mask = mask[rows, -width:].to(self.device)
         # 2. The policy answers.
         rollout = self._respond(step, texts, prompt_ids, prompt_mask)
-        # 3. The members' rewards of the answers, and what the objective makes of them.
+        # 3. The members' rewards of the answers, and the objective's signal.
         responses = decode_responses(
             self.tokenizer, prompt_ids, prompt_mask, rollout.response_ids, rollout.mask
         )
@@ -287,13 +286,13 @@ class PPOTrainer:
         return row | signal.metrics
 
     def _respond(self, step: int, texts: list[str], ids: Tensor, mask: Tensor) -> Rollout:
-        """The policy's responses to encoded prompts, with the log-probabilities of what it did."""
+        """The policy's responses to encoded prompts, with their log-probabilities."""
         rollout = self._sample(self.policy, ids, mask, "sampling", step)
         require_finite_rows(step, texts, "policy's log-probability", rollout.log_probs.sum(dim=1))
         return rollout
 
     def _sample(self, model: Any, ids: Tensor, mask: Tensor, purpose: str, number: int) -> Rollout:
-        """A batch of a model's responses to encoded prompts, from a stream of the run's own."""
+        """A batch of a model's responses to encoded prompts, from one of the run's own streams."""
         uniforms = torch.rand(
             (self.settings.batch_size, self.settings.response_length),
             generator=generator(self.seed, "policy", self.run_seed, purpose, number),
@@ -316,7 +315,7 @@ class PPOTrainer:
 
     @torch.no_grad()
     def _reference_rewards(self, prompts: list[str], ids: Tensor, mask: Tensor) -> Rewards:
-        """The rewards of what the reference answers to the prompts of the run's first steps."""
+        """The rewards of the reference's answers to the prompts of the run's first steps."""
         parts = []
         for batch in range(REFERENCE_BATCHES):
             rows = prompt_rows(
@@ -332,7 +331,7 @@ class PPOTrainer:
         return Rewards.joined(parts)
 
     def _signal(self, step: int, texts: list[str], rewards: Rewards) -> Signal:
-        """What the objective makes of the rewards, checked."""
+        """The objective's signal for the rewards, checked."""
         self.run.step = step
         try:
             return evaluate(self.objective, rewards, self.beta, head=self.head, run=self.run)
@@ -350,7 +349,7 @@ class PPOTrainer:
         rollout: Rollout,
         signal: Signal,
     ) -> Experience:
-        """What to learn from: the old and the reference's log-probabilities, and advantages."""
+        """The experience: the old and the reference's log-probabilities, and advantages."""
         settings = self.settings
         ids = torch.cat([prompt_ids, rollout.response_ids], dim=1)
         mask = torch.cat([prompt_mask, rollout.mask.to(prompt_mask.dtype)], dim=1)
@@ -406,7 +405,7 @@ class PPOTrainer:
                 scale = (terms.pop("ratio") <= RATIO_THRESHOLD).to(norm.dtype)
                 if settings.max_grad_norm is not None:
                     scale = scale * (settings.max_grad_norm / (norm + 1e-6)).clamp(max=1)
-                # To look at it would be to wait for a GPU; on a CPU it saves a pass over memory.
+                # Reading it would wait for a GPU; on a CPU this saves a pass over memory.
                 if scale.device.type != "cpu" or scale != 1:
                     torch._foreach_mul_(gradients, scale)
                 self.optimizer.step()
@@ -450,7 +449,7 @@ class PPOTrainer:
         return minibatch_order(self.settings.batch_size, step, epoch, self.seed, self.run_seed)
 
     def _fingerprint(self, prompts: list[str]) -> dict[str, Any]:
-        """All that the run's outcome depends on, as far as the trainer knows it."""
+        """Everything that the run's outcome depends on, as far as the trainer knows."""
         return {
             "ppo": self.settings.model_dump(),
             "objective": {"name": name_of(self.objective), "digest": digest_of(self.objective)},
@@ -459,19 +458,19 @@ class PPOTrainer:
             "last_layer": digest_of(self.run.last_layer and self.run.last_layer.gram),
             **{"head": self.head, "beta": self.beta, "seed": self.seed, "run_seed": self.run_seed},
             "prompts": hashlib.sha256(json.dumps(prompts).encode()).hexdigest(),
-            "inputs": self.fingerprint,  # under a name of its own, so that it hides none of these
+            "inputs": self.fingerprint,  # nested, so that it cannot hide the other keys
         }
 
     def _tensors(self) -> dict[str, Tensor]:
-        """The tensors, by name, that what follows depends on: parameters and Adam's moments.
+        """The tensors of a run's state, by name: parameters and Adam's moments.
 
-        Streams have no state and the learning rate is a function of the step, so with the log,
-        which says how many steps there were, that is all of a run's state.
+        Streams have no state, and the learning rate is a function of the step, so these and the
+        log, which gives the number of steps, are the whole state.
         """
         tensors = dict(self.parameters)
         for name, parameter in self.parameters.items():
             moments = self.optimizer.state[parameter]
-            if not moments:  # as Adam itself begins, at a parameter's first gradient
+            if not moments:  # as Adam initialises them at a parameter's first gradient
                 moments["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
                 moments["exp_avg"] = torch.zeros_like(parameter)
                 moments["exp_avg_sq"] = torch.zeros_like(parameter)

@@ -1,4 +1,4 @@
-"""Accuracy and calibration on labelled pairs, beside what perfect calibration shows by sampling.
+"""Accuracy and calibration on labelled pairs, and their values under perfect calibration.
 
 A margin is the reward of the chosen less that of the rejected response; sigmoid(margin) is the
 Bradley-Terry probability of the label. n pairs, K members, C clusters of pairs (their prompts).
@@ -15,7 +15,7 @@ from prudent.rewards.resampling import Measured, draws, interval, noise_range, o
 RESAMPLES = 1000  # of the clusters
 REPETITIONS = 200  # of the labels of a calibrated predictor
 BINS = 10
-COLDEST = 2**20  # times the mean margin: where all are right, no temperature is the best
+COLDEST = 2**20  # times the mean margin: if all are right, colder is always better
 CHUNK = 2**22  # draws of clusters at once
 
 ACCURACY_BASE = "accuracy on unseen pairs: base model"
@@ -29,13 +29,13 @@ BRIER_MEAN = "Brier score: ensemble mean"
 
 
 def confidence(margins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The probability of the response that is given more, in [1/2, 1], and whether the label says
-    the same: 1, 0, or 1/2 where the margin is 0."""
+    """The probability of the likelier response, in [1/2, 1], and whether the label agrees: 1, 0, or
+    1/2 where the margin is 0."""
     return expit(np.abs(margins)), (np.sign(margins) + 1) / 2
 
 
 def equal_mass(values: np.ndarray, bins: int) -> np.ndarray:
-    """The bin [n] of each value [n]: by rank, all of the same size up to one."""
+    """The bin [n] of each value [n], by rank; bin sizes differ by at most one."""
     places = np.empty(len(values), dtype=int)
     places[np.argsort(values, kind="stable")] = np.arange(len(values)) * bins // len(values)
     return places
@@ -44,8 +44,8 @@ def equal_mass(values: np.ndarray, bins: int) -> np.ndarray:
 def calibrated(
     margins: np.ndarray, repetitions: int, rng: np.random.Generator, bins: int = BINS
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Calibration errors and Brier scores [repetitions] that margins [n] have by sampling alone:
-    where each label is drawn with the probability that they give it."""
+    """Calibration errors and Brier scores [repetitions] of margins [n] by sampling alone, with each
+    label drawn with the probability that the margins give it."""
     sure, _ = confidence(margins)
     member = np.eye(bins)[equal_mass(sure, bins)]
     right = rng.random((repetitions, len(sure))) < sure
@@ -54,8 +54,8 @@ def calibrated(
 
 
 def temperature(margins: np.ndarray) -> float:
-    """The T > 0 at which the log loss of sigmoid(margin / T) is least (Guo et al. 2017); infinite
-    where the margins [n] point the wrong way on average, so that nothing beats a coin."""
+    """The T > 0 that minimises the log loss of sigmoid(margin / T) (Guo et al. 2017); infinite
+    where the margins [n] point the wrong way on average, so that no T beats a coin flip."""
     margins = np.asarray(margins, dtype=float)
     size = np.abs(margins).mean()
 
@@ -89,8 +89,8 @@ def _mean(values: np.ndarray, clusters: np.ndarray, times: np.ndarray) -> np.nda
 
 
 def _unbiased(drawn: np.ndarray) -> np.ndarray:
-    """Resamples about the estimate ``drawn[0]``, and at least 0. Resampling adds noise to noise, so
-    that calibration errors of resamples are larger than the sample's."""
+    """Resamples centred on the estimate ``drawn[0]``, and at least 0. Resampling adds noise, which
+    makes the calibration errors of resamples larger than the sample's."""
     return np.append(drawn[0], np.maximum(drawn[1:] - drawn[1:].mean() + drawn[0], 0))
 
 
@@ -147,13 +147,13 @@ def pair_measures(
 ) -> dict[str, Measured]:
     """Accuracy and calibration of one member (their average) and of their mean, margins [n, K].
 
-    Intervals are the 95% percentile bootstrap's over ``prompts`` [n] (each pair by itself, if not
-    given), those of calibration errors less the bootstrap's own bias, in fixed bins. Noise is what
-    a perfectly calibrated predictor with the same confidences shows by sampling, with its 95%
-    range. Ties count as wrong. A temperature is fitted on every other cluster of pairs, and the
-    error after it is that of the remaining ones.
+    Intervals are 95% percentile bootstraps over ``prompts`` [n] (over single pairs if not given).
+    Those of calibration errors use fixed bins and subtract the bootstrap's bias. Noise is the value
+    that a perfectly calibrated predictor with the same confidences has by sampling alone, with its
+    95% range. Ties count as wrong. The temperature is fitted on every other cluster of pairs; the
+    error after it is measured on the remaining ones.
     """
-    own = rng.spawn(1)[0]  # what is added later changes no other number
+    own = rng.spawn(1)[0]  # so that later additions do not change other numbers
     drawn = _resampled(margins, prompts, rng, resamples)
     one = [calibrated(column, repetitions, rng) for column in margins.T]
     mean = calibrated(margins.mean(1), repetitions, rng)
@@ -178,7 +178,7 @@ def _scaled(
     resamples: int,
     repetitions: int,
 ) -> dict[str, Measured]:
-    """The calibration error of margins [n] after one temperature; nothing of a single cluster."""
+    """The calibration error of margins [n] after one temperature; empty for a single cluster."""
     clusters = np.arange(len(margins)) if prompts is None else np.asarray(prompts)
     fitted = np.unique(clusters, return_inverse=True)[1] % 2 == 0
     if fitted.all():

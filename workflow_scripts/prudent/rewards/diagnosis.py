@@ -1,7 +1,7 @@
-"""How good, and how knowing, ensembles of rewards are on the reference policy's own responses.
+"""How accurate reward ensembles are, and what their sigma knows, on the reference's responses.
 
-The tables of ``disagreement`` (against the true reward), ``calibration`` (on labelled pairs) and
-``frequency`` for several ensembles. P prompts, R responses of each, K members, n labelled pairs.
+Combines the tables of ``disagreement`` (against the true reward), ``calibration`` (on labelled
+pairs) and ``frequency``. P prompts, R responses of each, K members, n labelled pairs.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from prudent.seeding import derive_seed
 
 GRAMMATICAL = "grammatical responses"
 SPREAD = "sd of the true reward within prompts"
-OF_ALL = ""  # the name in a table of what is no ensemble's own
+OF_ALL = ""  # the ensemble's name in rows that belong to no ensemble
 
 COLUMNS = ["ensemble", "quantity", *Measured._fields, "promised_low", "promised_high"]
 
-# What the embedded world promises (quantity: lowest, highest): rich enough to flatter no method,
-# and members that are not one and the same. None is what noise alone gives. What sigma knows of the
-# error is no promise: it is what a run finds out.
+# What the embedded world promises (quantity: lowest, highest): it is rich enough not to flatter any
+# method, and its members differ. None stands for the value that noise alone gives. How much sigma
+# knows of the error is not promised: a run finds it out.
 WORLD_TARGETS: dict[str, tuple[float | None, float]] = {
     GRAMMATICAL: (0.8, 1.0),
     calibration.ACCURACY_BASE: (0.6, 0.85),
@@ -34,7 +34,7 @@ WORLD_TARGETS: dict[str, tuple[float | None, float]] = {
     disagreement.SHARED: (-np.inf, 0.9),
 }
 
-# A column of the table of kinds, and the quantity and the field that it shows.
+# Columns of the table of kinds, each with the quantity and the field that it shows.
 KINDS: dict[str, tuple[str, str]] = {
     "accuracy_member": (calibration.ACCURACY_ONE, "value"),
     "accuracy_mean": (calibration.ACCURACY_MEAN, "value"),
@@ -55,13 +55,13 @@ KINDS: dict[str, tuple[str, str]] = {
 
 
 class Evidence(NamedTuple):
-    """What one ensemble says of sampled responses and of labelled pairs."""
+    """One ensemble's rewards of sampled responses and margins of labelled pairs."""
 
     rewards: np.ndarray  # [P, R, K]
     margins: np.ndarray | None = None  # chosen less rejected [n, K], in Bradley-Terry's units
     untrained: np.ndarray | None = None  # rewards of its members before training [P, R, K]
     norm: np.ndarray | None = None  # squared norm of the features that its heads read [P, R]
-    std: np.ndarray | None = None  # of members that give one of their own [P, R, K]
+    std: np.ndarray | None = None  # the members' own, if they give one [P, R, K]
 
 
 def diagnosis_table(
@@ -75,10 +75,11 @@ def diagnosis_table(
     resamples: int = disagreement.RESAMPLES,
     progress: str | None = None,
 ) -> pd.DataFrame:
-    """The long table: ``COLUMNS``, first what is no ensemble's own (ensemble "").
+    """The long table with ``COLUMNS``; rows that belong to no ensemble (ensemble "") come first.
 
-    ``low`` and ``high`` are the 95% interval, ``noise`` what noise alone gives (constant sigma,
-    sampling, or perfect calibration) with its range, ``untrained`` the value before training.
+    ``low`` and ``high`` are the 95% interval, ``noise`` is the value that noise alone gives
+    (constant sigma, sampling, or perfect calibration) with its range, ``untrained`` that before
+    training.
 
     Args:
         ensembles: each one's draws, over which all its numbers are averaged.
@@ -87,8 +88,8 @@ def diagnosis_table(
         seed: of the study; each ensemble's streams depend on it and on the ensemble's name.
         base: the base model's margins [n].
         pair_prompts: which pairs share a prompt [n]; without it the bootstrap draws single pairs.
-        promised: the ensemble that has to keep the embedded world's promises, as has the world.
-        resamples: of the bootstraps over prompts; without any, intervals are nan.
+        promised: the ensemble that, like the world, has to keep the embedded world's promises.
+        resamples: of the bootstraps over prompts; with 0, intervals are nan.
         progress: names the work on a progress bar; None shows none.
     """
     rng = _generator(seed, "world")
@@ -137,7 +138,7 @@ def _measured(
     pair_prompts: np.ndarray | None,
     resamples: int,
 ) -> dict[str, Measured]:
-    """All that is measured of one draw of an ensemble."""
+    """All measurements of one draw of an ensemble."""
     found = {}
     if evidence.margins is not None:
         found = calibration.pair_measures(evidence.margins, rng, pair_prompts, resamples)
@@ -167,10 +168,10 @@ def by_frequency(
 
 
 def kinds_table(table: pd.DataFrame) -> pd.DataFrame:
-    """One row an ensemble of the long ``table``, with the columns of ``KINDS``; nan where unknown.
+    """One row per ensemble of the long ``table``, with the columns of ``KINDS``; nan if unknown.
 
     ``leave_one_out_beyond`` is the correlation given the feature norm and sigma before training, or
-    given the one of them that there is.
+    given whichever of them exists.
     """
     names = [name for name in dict.fromkeys(table["ensemble"]) if name != OF_ALL]
     rows = []
@@ -193,8 +194,8 @@ def by_judge(
 ) -> pd.DataFrame:
     """``kinds_table`` of the sampled responses by each of several judges, with the column judge.
 
-    A judge stands among the others' ensembles as a model of their scores. What needs no judge, on
-    labelled pairs, is left out. ``scores``: each judge's of the responses [P, R].
+    Each judge also has a row in the other judges' tables, as a model of their scores. Measures on
+    labelled pairs need no judge and are left out. ``scores``: each judge's scores [P, R].
     """
     plain = {name: [one._replace(margins=None) for one in of] for name, of in ensembles.items()}
     tables = []
@@ -215,7 +216,7 @@ def by_judge(
 
 
 def beyond(found: pd.DataFrame) -> str:
-    """The partial correlation that is given most, of one ensemble's rows by quantity."""
+    """The partial correlation given the most variables, from one ensemble's rows by quantity."""
     choices = (disagreement.GIVEN_BOTH, disagreement.GIVEN_BEFORE, disagreement.GIVEN_NORM)
     return next((name for name in choices if name in found.index), choices[0])
 

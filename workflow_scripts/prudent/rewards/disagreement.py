@@ -1,10 +1,10 @@
 """What an ensemble's rewards and their disagreement know of the true reward.
 
-P prompts, R responses of each, K members, B resamples of the prompts (``resampling``). Rewards are
-of free scale and offset, so a member's error is the residual of its least-squares line on the
-truth. A member's own error is part of the spread over all members, and large errors make large
-spreads even where sigma knows nothing. So sigma is held against the error of a member that is left
-out of it, and against the error of the mean, which in normal noise is independent of the spread.
+P prompts, R responses of each, K members, B resamples of the prompts (``resampling``). The scale
+and offset of rewards are free, so a member's error is the residual of its least-squares line on the
+truth. A member's own error is part of the spread over all members, so large errors make large
+spreads even if sigma knows nothing. Sigma is therefore compared with the error of a member that it
+leaves out, and with the error of the mean, which is independent of the spread in normal noise.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from prudent.rewards.resampling import (
 
 RESAMPLES = 1000  # of the prompts
 REPETITIONS = 100  # of the simulated noise
-CHUNK = 2**17  # observations of resamples at once: more would leave the processor's cache
+CHUNK = 2**17  # observations of resamples at once: more would not fit the processor's cache
 
 WITHIN_ONE = "within-prompt correlation with the truth: one member"
 WITHIN_LOWEST = "within-prompt correlation with the truth: lowest member"
@@ -48,7 +48,7 @@ BY_BEFORE = "share of sigma's ranks explained by sigma before training"
 SHARED = "error correlation between members"
 OWN_STD = "a member's own std and its error: rank correlation"
 
-# What constant sigma gives is worth knowing of these; of the others it says nothing.
+# The quantities for which the value under constant sigma is informative.
 OF_NOISE = (
     *(RATIO, LEAVE_ONE_OUT, GIVEN_NORM, GIVEN_BEFORE, GIVEN_BOTH),
     *(MEAN_ERROR, MEAN_REWARD, BY_NORM, BY_BEFORE),
@@ -56,17 +56,17 @@ OF_NOISE = (
 
 
 class Sample(NamedTuple):
-    """What an ensemble says of responses whose true reward is known."""
+    """An ensemble's rewards of responses whose true reward is known."""
 
     rewards: np.ndarray  # [P, R, K]
     truth: np.ndarray  # [P, R]
     norm: np.ndarray | None = None  # squared norm of the features [P, R]
     before: np.ndarray | None = None  # rewards of the untrained members [P, R, K]
-    std: np.ndarray | None = None  # of members that have one of their own [P, R, K]
+    std: np.ndarray | None = None  # the members' own, if they have one [P, R, K]
 
 
 def true_errors(rewards: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Errors [n, K] of rewards [n, K]: residuals of each one's least-squares line on truth [n]."""
+    """Errors [n, K] of rewards [n, K]: residuals of their least-squares lines on truth [n]."""
     centred = truth - truth.mean()
     deviation = rewards - rewards.mean(0)
     square = (centred**2).sum()
@@ -76,7 +76,7 @@ def true_errors(rewards: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 def prompt_correlations(rewards: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Pearson's correlation [P, K] of rewards [P, R, K] with truth [P, R] within each prompt; nan
-    where one of them does not vary."""
+    where either does not vary."""
     rewards = rewards - rewards.mean(1, keepdims=True)
     truth = (truth - truth.mean(1, keepdims=True))[:, :, None]
     scale = np.sqrt((rewards**2).sum(1) * (truth**2).sum(1))
@@ -92,19 +92,19 @@ def _within(rewards: np.ndarray, truth: np.ndarray, times: np.ndarray) -> np.nda
 
 
 def without_each(rewards: np.ndarray) -> np.ndarray:
-    """Sigma without each member [n, K] of rewards [n, K]: of the K - 1 others; needs K > 2."""
+    """For each member, sigma [n, K] of the K - 1 others, from rewards [n, K]; needs K > 2."""
     members = rewards.shape[1]
     others = [np.delete(rewards, k, axis=1).std(1, ddof=1) for k in range(members)]
     return np.stack(others, axis=1)
 
 
 def constant_sigma(rewards: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Members [P, R, K] that differ from their mean by noise alone, the same for all responses.
+    """Members [P, R, K] that differ from their mean only by noise of a constant sd.
 
-    Each has the mean's reward, its own offset, and normal noise of its own constant sd. That is
-    Grubbs' (1948) estimate s_k: the deviation of member k from the mean has the variance
+    Each member has the mean's reward, its own offset, and normal noise of its own constant sd. That
+    is Grubbs' (1948) estimate s_k: the deviation of member k from the mean has the variance
     s_k^2 (1 - 2 / K) + sum_j s_j^2 / K^2. Responses to one prompt share as much of a member's noise
-    as they do of its deviations, since what is shared widens the range of what noise gives.
+    as of its deviations, because shared noise widens the noise range.
     """
     members = rewards.shape[2]
     mean = rewards.mean(2, keepdims=True)
@@ -123,7 +123,7 @@ def constant_sigma(rewards: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def prompt_share(values: np.ndarray) -> float:
     """The share of the variance of values [P, R, K] that responses to one prompt have in common:
-    the intraclass correlation of a one-way analysis of variance, of all members together."""
+    the intraclass correlation of a one-way analysis of variance, over all members together."""
     responses = values.shape[1]
     if responses < 2 or len(values) < 2:
         return 0.0
@@ -136,8 +136,8 @@ def prompt_share(values: np.ndarray) -> float:
 def measures(sample: Sample, times: np.ndarray) -> dict[str, np.ndarray]:
     """Every statistic of an ensemble in each resample [B] of the prompts, ``times`` [B, P].
 
-    What needs a spread is nan for one member, and what leaves one out for two; what needs the norm
-    or the rewards before training is left out where they are not given.
+    Statistics of the spread are nan for one member, leave-one-out statistics also for two. Those
+    that need the norm or the rewards before training are left out if these are not given.
     """
     size = max(1, CHUNK // sample.truth.size)
     parts = [_measures(sample, times[at : at + size]) for at in range(0, len(times), size)]
@@ -200,7 +200,7 @@ def _left_out(
     weights: np.ndarray,
 ) -> dict[str, np.ndarray]:
     """Rank correlations [B] of sigma without each member [n, K] with its |error| [n, K], averaged
-    over members; and given the ranks of the norm, and sigma without it before training [n, K]."""
+    over members; also given the ranks of the norm, and of that sigma before training [n, K]."""
     found: dict[str, list[np.ndarray]] = {}
     for k in range(errors.shape[1]):
         variables = [ranks(sigmas[:, k], weights), ranks(errors[:, k], weights), *norm]
@@ -249,10 +249,10 @@ def diagnose(
     resamples: int = RESAMPLES,
     repetitions: int = REPETITIONS,
 ) -> dict[str, Measured]:
-    """What is known about one ensemble, each number beside its interval, noise and before training.
+    """Every statistic of one ensemble, with its interval, noise range and value before training.
 
-    Intervals are the 95% percentile bootstrap's over prompts; lines on the truth stay as they are,
-    and the lowest member the same. Noise is ``constant_sigma``; for a member's own std it is the
+    Intervals are 95% percentile bootstraps over prompts; the lines on the truth and the choice of
+    the lowest member stay fixed. Noise is ``constant_sigma``; for the members' own stds it is the
     same stds, each given to another response.
     """
     prompts = len(sample.truth)

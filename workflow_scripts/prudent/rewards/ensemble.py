@@ -1,7 +1,7 @@
 """Sequence classifiers as reward ensembles: K linear heads on one frozen backbone.
 
-Ten heads are ten labels of one sequence-classification model, so an ensemble of heads is an
-ordinary Hugging Face checkpoint, and a reward model is an ensemble of one.
+Ten heads are ten labels of one sequence-classification model. So an ensemble of heads is an
+ordinary Hugging Face checkpoint, and a reward model is an ensemble with one member.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class RewardEnsemble:
         batch_tokens: int = BATCH_TOKENS,
     ) -> None:
         self.model = model.eval().requires_grad_(False)
-        if model.config.pad_token_id is None:  # without it a model refuses more than one text
+        if model.config.pad_token_id is None:  # without it, models refuse batches of texts
             model.config.pad_token_id = tokenizer.pad_token_id
         self.tokenizer = _within(tokenizer, model)
         self.batch_tokens = batch_tokens
@@ -64,7 +64,7 @@ class RewardEnsemble:
         batch_tokens: int = BATCH_TOKENS,
         revision: str | None = None,
     ) -> RewardEnsemble:
-        """Loads a checkpoint; ``InputError`` if a weight of it is missing or it has no template."""
+        """Loads a checkpoint; ``InputError`` if it lacks a weight or a template."""
         return cls(*load_classifier(path, revision), batch_tokens)
 
     @property
@@ -78,7 +78,7 @@ class RewardEnsemble:
         return self.from_features(features)
 
     def from_features(self, features: torch.Tensor) -> Rewards:
-        """What the heads say of features [B, d] of this backbone."""
+        """The heads' rewards of features [B, d] of this backbone."""
         return Rewards(self.rewards(features), features=features)
 
     def rewards(self, features: torch.Tensor) -> torch.Tensor:
@@ -86,7 +86,7 @@ class RewardEnsemble:
         return self.finite(features @ self.weight.T + self.bias)
 
     def finite(self, rewards: torch.Tensor) -> torch.Tensor:
-        """Rewards [B, K] as they are; ``InputError`` unless they are finite."""
+        """Returns the rewards [B, K]; ``InputError`` unless they are finite."""
         if not rewards.isfinite().all():
             row, head = (~rewards.isfinite()).nonzero()[0].tolist()
             raise InputError(
@@ -97,7 +97,7 @@ class RewardEnsemble:
 
 
 def _within(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> PreTrainedTokenizerBase:
-    """The tokenizer, or a copy that cuts texts to what the model reads where it has no limit."""
+    """The tokenizer; if it has no length limit, a copy that cuts texts to the model's limit."""
     limit = positions(model.config.to_dict()) or MAX_LENGTH
     if tokenizer.model_max_length <= limit:
         return tokenizer
@@ -114,8 +114,8 @@ def mean_rewards(
 ) -> list[float]:
     """Each head's mean logit [K] over some texts, to be subtracted from its rewards.
 
-    A Bradley-Terry reward is defined only up to a constant, so without it the spread of members
-    also holds the spread of their arbitrary constants.
+    A Bradley-Terry reward is defined only up to a constant. Without this step, the spread of the
+    members includes the spread of their arbitrary constants.
     """
     linear = final_linear(model)[1]
     mean = extract(model, tokenizer, prompts, responses).mean(0)
@@ -126,9 +126,9 @@ def mean_rewards(
 def load_classifier(
     path: str | Path, revision: str | None = None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A trained sequence classifier with the tokenizer and the template by which it reads texts.
+    """A trained sequence classifier, and its tokenizer with the chat template.
 
-    ``InputError`` if a weight of it is missing, or the template, or if its parts do not fit.
+    ``InputError`` if a weight or the template is missing, or if the parts do not fit together.
     """
     tokenizer = load_tokenizer(path, revision)
     if tokenizer.chat_template is None:
@@ -144,7 +144,7 @@ def load_classifier(
 
 
 def reward_offsets(model: PreTrainedModel, heads: int) -> list[float]:
-    """What to subtract from each head's or member's logits, by ``config.reward_offsets``."""
+    """``config.reward_offsets``: what to subtract from each head's or member's logits."""
     offsets = getattr(model.config, "reward_offsets", None)
     if offsets is None:
         return [0.0] * heads
@@ -167,7 +167,7 @@ def finite_numbers(values: Any) -> bool:
 
 
 def _longest(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> int:
-    """The longest text that the tokenizer leaves; one without a limit takes the model's."""
+    """The tokenizer's length limit, or the model's if the tokenizer has none."""
     limit = tokenizer.model_max_length
     if limit == MAX_LENGTH:
         limit = tokenizer.model_max_length = positions(model.config.to_dict()) or MAX_LENGTH
@@ -183,7 +183,7 @@ class Heads:
     offsets: torch.Tensor
     losses: pd.DataFrame
     untrained: dict[str, torch.Tensor] | None = None
-    """As they began: weight [K, d], offsets [K], and what else a kind has."""
+    """The heads before training: weight [K, d], offsets [K], and any other tensors of the kind."""
 
 
 def save_ensemble(
@@ -197,8 +197,8 @@ def save_ensemble(
     """Writes the base model with its head replaced by K heads, as a checkpoint with K labels.
 
     ``config.reward_offsets`` holds what to subtract from the logits for centred rewards, and
-    ``config.reward_ensemble`` the kind. What the heads were before their training is written to
-    untrained.safetensors, and ``std``, what else a kind has for each head, to std.safetensors.
+    ``config.reward_ensemble`` the kind. The heads before training are written to
+    untrained.safetensors, and ``std``, a kind's other tensors per head, to std.safetensors.
     """
     name, linear = final_linear(base)
     count, width = heads.weight.shape
@@ -223,7 +223,7 @@ def save_ensemble(
 
 
 def _with_module(model: nn.Module, names: list[str], module: nn.Module) -> nn.Module:
-    """A model that has another module in that place, and shares all others with ``model``."""
+    """A model with another module in that place, which shares all others with ``model``."""
     if not names:
         return module
     copied = copy.copy(model)

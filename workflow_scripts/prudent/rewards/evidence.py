@@ -1,4 +1,4 @@
-"""What a diagnosis needs of ensembles: their rewards of sampled responses and of labelled pairs."""
+"""The input of a diagnosis: ensembles' rewards of sampled responses and of labelled pairs."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def evidence_of(
     pairs: pd.DataFrame,
     backbone: str | Path,
 ) -> Iterator[tuple[Rewards, Evidence]]:
-    """What each draw of an ensemble says of P x R responses and of n pairs.
+    """The rewards and the evidence of each draw of an ensemble, on P x R responses and n pairs.
 
     Args:
-        prompts, responses: P R texts each, prompt by prompt.
+        prompts, responses: P R texts each, ordered by prompt.
         per_prompt: R.
         pairs: columns prompt, chosen, rejected [n rows].
-        backbone: what reward models were trained from, for members before training.
+        backbone: the model that reward models start from, for members before training.
     """
     asked = pairs["prompt"].tolist()
     found = score_responses(models, prompts, responses)
@@ -57,10 +57,10 @@ def evidence_of(
 
 
 def drawn_anew(name: str, replicates: Sequence[Evidence]) -> dict[str, list[Evidence]]:
-    """What replicates of an ensemble say, under the names that tables give it.
+    """The evidence of an ensemble's replicates, under the names that tables use.
 
-    Each is an ensemble of its own, whose members share a base model. Their first members, one of
-    each, share nothing: they are an ensemble of independent members, where there are three.
+    Each replicate is an ensemble whose members share a base model. The first members of different
+    replicates share nothing; three or more of them form an ensemble of independent members.
     """
     found = {f"{name}, all drawn anew": list(replicates)}
     if len(replicates) >= 3:

@@ -1,4 +1,4 @@
-"""What enters a frozen reward model's final linear layer, computed in batches of like length."""
+"""The inputs of a frozen reward model's final linear layer, computed in batches of like length."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ TENSORS, TEXTS = ("chosen", "rejected", "probability"), ("id", "split")
 def batches_by_length(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
     """Row numbers, longest first, in batches of at most ``batch_tokens`` tokens after padding.
 
-    Rows of like length share a batch, so little is spent on padding; a row longer than the limit
-    is a batch of its own.
+    Rows of like length share a batch, which saves padding. A row longer than the limit forms its
+    own batch.
     """
     order = sorted(range(len(lengths)), key=lambda row: (-lengths[row], row))
     start = 0
@@ -52,8 +52,8 @@ def extract(
 ) -> torch.Tensor:
     """The features [n, d], float32 on the CPU, of n prompts with their responses.
 
-    In a decoder it is the last token's final state, in an encoder the pooled state: in both, the
-    model's logits are its final linear layer of these features (checked on the first batch).
+    For a decoder they are the last token's final state, for an encoder the pooled state. The final
+    linear layer maps them to the model's logits (checked on the first batch).
     ``progress`` names the work on a progress bar; None shows none.
     """
     prompts, responses = checked_texts(prompts, responses)
@@ -71,10 +71,10 @@ def extract_ids(
     progress: str | None = None,
     layer: tuple[str, nn.Linear] | None = None,
 ) -> torch.Tensor:
-    """``extract`` of texts that are token ids already, as ``encode`` gives them.
+    """``extract`` for token ids, as ``encode`` returns them.
 
-    ``responses`` are named where features are not finite. ``layer`` is the final linear layer with
-    its name, where it is not to be looked for.
+    The error for features that are not finite quotes ``responses``. ``layer`` is the final linear
+    layer with its name; it is looked up if not given.
     """
     was_training = model.training
     model.eval()
@@ -123,25 +123,25 @@ def _check(expected: torch.Tensor, logits: torch.Tensor, what: str, name: str) -
 
 @dataclass(frozen=True)
 class PairFeatures:
-    """Features of n pairs, with all that training heads on them takes."""
+    """Features of n pairs, with everything that training heads on them needs."""
 
     id: list[str]
     """The pairs' ids in the preferences."""
     split: list[str]
     """train or validation."""
     probability: torch.Tensor
-    """[n] float64: the stored label's under the gold labeller, NaN where the label was given."""
+    """[n] float64: of the stored label under the gold labeller; NaN where the label was given."""
     chosen: torch.Tensor
     """[n, d]"""
     rejected: torch.Tensor
     """[n, d]"""
 
     def of(self, split: str) -> torch.Tensor:
-        """Which pairs [n] (bool) are of a split."""
+        """Mask [n] (bool) of the pairs of a split."""
         return torch.tensor([name == split for name in self.split], dtype=torch.bool)
 
     def differences(self, split: str) -> torch.Tensor:
-        """Features of the chosen responses less those of the rejected ones, of a split [n, d]."""
+        """Features of the chosen less those of the rejected responses of a split [n, d]."""
         mask = self.of(split)
         return self.chosen[mask] - self.rejected[mask]
 
@@ -153,7 +153,7 @@ def pair_features(
     batch_tokens: int = BATCH_TOKENS,
     progress: str | None = None,
 ) -> PairFeatures:
-    """The features of pairs, a table of the schema "preferences"; ``progress`` as ``extract``."""
+    """The features of pairs of the schema "preferences"; ``progress`` as in ``extract``."""
     sides = {
         side: extract_ids(
             model,
@@ -182,7 +182,7 @@ def save_features(features: PairFeatures, path: str | Path) -> None:
 
 
 def load_features(path: str | Path, width: int) -> PairFeatures:
-    """What ``save_features`` wrote; ``InputError`` unless it is whole, finite and of this width."""
+    """Reads a file of ``save_features``; ``InputError`` unless complete, finite and this wide."""
     try:
         with safe_open(path, framework="pt") as file:
             found = {name: file.get_tensor(name) for name in file.keys()}
@@ -227,7 +227,7 @@ def _texts(value: str | None) -> list[str] | None:
 
 
 def check_sidecar(sidecar: Path, **inputs: Path) -> None:
-    """``InputError`` unless the features that a sidecar stands beside are of these inputs."""
+    """``InputError`` unless a sidecar says that its features were made from these inputs."""
     digests = read_json(sidecar).get("inputs")
     for name, path in inputs.items():
         if not isinstance(digests, dict) or digests.get(name) != file_digest(path):

@@ -1,4 +1,4 @@
-"""The training of K heads at once from cached features, each as if it were alone."""
+"""Trains K heads at once from cached features, each as if it were alone."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ def fit_heads(
     """Trains ``parameters`` [K, ...] in place and returns ensemble, head, step, loss, accuracy,
     split.
 
-    measure: from the numbers [K, b] of each head's training pairs, of ``size``, to its losses and
-    accuracies; the losses' sum is minimised (AdamW, cosine schedule). validate: the same of the
-    validation pairs, None if there are none. frozen: whether row 0 of the first parameter stays as
-    it is, and does not count for ``stop_loss``.
+    measure: maps the row numbers [K, b] of each head's training pairs, out of ``size``, to losses
+    and accuracies; the sum of the losses is minimised (AdamW, cosine schedule). validate: the same
+    on the validation pairs, None if there are none. frozen: whether row 0 of the first parameter
+    stays fixed and does not count for ``stop_loss``.
     """
     if not size:
         raise InputError(
@@ -102,12 +102,12 @@ def fit_heads(
 
 
 def fit_to_convergence(pairs: Tensor, sample: Tensor, ridge: float) -> Tensor:
-    """The weights [K, d] at which each head's loss is least, in float64.
+    """The weights [K, d] that minimise each head's loss, in float64.
 
-    That of head k is the sum of the Bradley-Terry losses of its pairs and ridge / 2 |w|^2, which
-    is strictly convex. pairs: differences of features [n, d], the chosen response's less the
-    rejected one's; sample: the numbers [K, n] of each head's pairs, some of them several times.
-    ``InputError`` where a head does not converge.
+    A head's loss is the sum of the Bradley-Terry losses of its pairs plus ridge / 2 |w|^2, and is
+    strictly convex. pairs: differences of features [n, d], the chosen response's less the rejected
+    one's; sample: the row numbers [K, n] of each head's pairs, possibly repeated. ``InputError``
+    where a head does not converge.
     """
     difference = pairs.double().numpy()
     weights = []
@@ -124,7 +124,7 @@ def fit_to_convergence(pairs: Tensor, sample: Tensor, ridge: float) -> Tensor:
             np.zeros(difference.shape[1]),
             jac=True,
             method="L-BFGS-B",
-            # The gradient, of sums over pairs, is what says that a head has converged.
+            # Only the gradient, a sum over pairs, decides whether a head has converged.
             options={"gtol": 1e-7 * max(times.sum(), 1), "ftol": 0.0, "maxiter": 10_000},
         )
         slope = np.abs(found.jac).max()
@@ -140,11 +140,11 @@ def fit_to_convergence(pairs: Tensor, sample: Tensor, ridge: float) -> Tensor:
 def constants(
     base: nn.Linear, frozen: bool, weight: Tensor, initial: Tensor, mean: Tensor | None
 ) -> tuple[Tensor | None, Tensor, Tensor]:
-    """What is added to heads' rewards: the bias [K], None where the base model's final layer has
-    none; what to subtract from the logits [K]; and what to subtract before training, bias and all.
+    """The constants of the heads' rewards: the bias [K] (None if the base model's final layer has
+    none), the offsets to subtract from the logits [K], and those before training, bias included.
 
-    weight, initial: the heads [K, d] after and before it. mean: of the features [d], on which
-    rewards are centred; None leaves them as they are. frozen: whether head 0 is the base model's.
+    weight, initial: the heads [K, d] after and before training. mean: of the features [d], on which
+    rewards are centred; None does not centre. frozen: whether head 0 is the base model's.
     """
     count = len(weight)
     bias = None
@@ -161,7 +161,7 @@ def constants(
 def measured(
     step: int, measure: Callable[[], Measured], validate: Callable[[], Measured] | None
 ) -> list[Record]:
-    """What there is to record at a step, of the training pairs, and of others if there are some."""
+    """The records of a step, of the training pairs and of any validation pairs."""
     found = [("train", measure())]
     found += [("validation", validate())] if validate is not None else []
     return [(step, split, *values) for split, values in found]
@@ -185,7 +185,7 @@ def loss_table(records: Sequence[Record], draw: int) -> pd.DataFrame:
 def resamples(
     settings: HeadFitting, count: int, size: int, seed: int, stage: str, draw: int
 ) -> Tensor:
-    """Pairs [K, size] that each head is trained on: all of them, or its own resample."""
+    """The pairs [K, size] that each head is trained on: all pairs, or its own resample."""
     if not settings.bootstrap:
         return torch.arange(size).expand(count, -1)
     return torch.stack(

@@ -1,4 +1,4 @@
-"""Accuracy, error and sigma by how frequent the rarest judgement of a response is in training.
+"""Accuracy, error and sigma by the frequency, in training, of a response's rarest judgement.
 
 P prompts, R responses of each, K members.
 """
@@ -20,9 +20,9 @@ COLUMNS = [
 
 
 def count_edges(counts: np.ndarray, bins: int = BINS) -> np.ndarray:
-    """The largest count of each bin of about as many responses; fewer bins where counts are tied.
+    """The largest count of each bin, for bins of about equal size; fewer bins if counts are tied.
 
-    nan in ``counts`` (any shape) is no judgement, and in no bin.
+    nan in ``counts`` (any shape) means no judgement, and belongs to no bin.
     """
     known = np.sort(counts[np.isfinite(counts)])
     if not len(known):
@@ -44,14 +44,14 @@ def frequency_table(
     bins: int = BINS,
     resamples: int = RESAMPLES,
 ) -> pd.DataFrame:
-    """One ensemble's ``COLUMNS``, a row a bin of the counts, the rarest first.
+    """One ensemble's ``COLUMNS``, one row per bin of the counts, the rarest first.
 
-    ``counts`` [P, R]: how often the rarest judgement word of a response stands in the training
-    pairs' responses, nan where it has none. n is the number of responses with a count from
+    ``counts`` [P, R]: how often the rarest judgement word of a response occurs in the training
+    pairs' responses, nan if it has none. n is the number of responses with a count from
     ``count_low`` to ``count_high``. A pair is two responses to one prompt whose truth [P, R]
-    differs, in the bin of the rarer one. Errors are root mean squares of the residuals of the line
-    on the truth: of one member (what leave-one-out sigma is held against) and of the mean; sigma is
-    its mean. Each has the 95% interval of a bootstrap over prompts.
+    differs; it is in the bin of the rarer one. Errors are root mean squares of the residuals of the
+    line on the truth, of one member (to compare with leave-one-out sigma) and of the mean. Sigma is
+    averaged. Each number has the 95% interval of a bootstrap over prompts.
     """
     members = rewards.shape[2]
     edges = count_edges(counts, bins)

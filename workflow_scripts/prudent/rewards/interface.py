@@ -1,4 +1,4 @@
-"""What a reward model says of responses, whatever kind of model it is."""
+"""The common interface of all kinds of reward models: their rewards of responses."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from prudent.errors import InputError
 
 
 class Unavailable(InputError):
-    """What is asked for is not there; the text says what has it."""
+    """The model does not have what a method asks for; the text says which kinds do."""
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class Rewards:
     std: Tensor | None = None
     """[B, K] each member's own standard deviation, where it has one."""
     features: Tensor | None = None
-    """[B, d] what the members' final linear layers read, where they share it."""
+    """[B, d] the input of the members' final linear layers, where they share it."""
     prompt: Tensor | None = None
-    """[B] which prompt a response belongs to, as whole numbers; whoever has the prompts sets it."""
+    """[B] integers: the prompt of each response. The caller that has the prompts sets it."""
 
     @property
     def members(self) -> int:
@@ -57,7 +57,7 @@ class Rewards:
         return self.mean.std(dim=1)
 
     def to(self, other: Tensor) -> Rewards:
-        """The same in another tensor's type and on its device."""
+        """The same rewards with another tensor's type and device."""
         parts = (self.mean, self.std, self.features)
         prompt = None if self.prompt is None else self.prompt.to(other.device)
         return Rewards(*(None if part is None else part.to(other) for part in parts), prompt)
@@ -78,13 +78,13 @@ RewardFunction = Callable[[list[str], list[str]], Any]
 
 
 def as_rewards(found: Any, responses: int) -> Rewards:
-    """What a reward function returned, as ``Rewards``; a table alone is the members' means.
+    """A reward function's result as ``Rewards``; a bare table holds the members' means.
 
-    Raises InputError where its shapes are not those of so many responses.
+    Raises InputError where its shapes do not fit the number of responses.
     """
     if not isinstance(found, Rewards):
         try:
-            # A copy by rows: sums go by the layout, and torch warns of what it may not write to.
+            # A copy by rows: sums depend on the layout, and torch warns of read-only arrays.
             rows = isinstance(found, np.ndarray | pd.DataFrame)
             table = torch.as_tensor(np.array(found, order="C") if rows else found)
         except (TypeError, ValueError, RuntimeError, OverflowError) as error:

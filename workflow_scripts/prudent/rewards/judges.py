@@ -20,7 +20,7 @@ Judge = Callable[[Sequence[Prompt], Sequence[str]], dict[str, np.ndarray]]
 
 
 def load_judge(name: str | Path, revision: str | None = None) -> Judge:
-    """The judge of that name: "world", or the folder or hub id of a reward model with one label.
+    """The judge with that name: "world", or the folder or hub id of a reward model with one label.
 
     The world's judge also says which texts are grammatical (as 0 or 1).
     """
@@ -54,8 +54,8 @@ def judge_world(prompts: Sequence[Prompt], responses: Sequence[str]) -> dict[str
 
 
 def judge_responses(responses: pd.DataFrame, judge: Judge) -> pd.DataFrame:
-    """Responses of the schema "responses", with the judge's score and what else it says."""
-    # A policy at a time: rewards of one batch depend on each other in their last bits.
+    """Responses of the schema "responses", with the judge's score and its other columns."""
+    # One policy at a time: the last bits of a reward depend on the rest of its batch.
     judged = [
         rows.assign(**judge(rows["prompt"].tolist(), rows["response"].tolist()))
         for _, rows in responses.groupby(["method", "seed"], sort=False)

@@ -1,4 +1,4 @@
-"""A Bayesian last layer: what the training pairs know of a linear reward on the features."""
+"""A Bayesian last layer: the precision that training pairs give a linear reward on features."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from prudent.rewards.models import final_linear, load_reward_model
 class LastLayer:
     """A linear reward's precision A = ridge I + sum of d d' over n training pairs.
 
-    d is the features of a pair's chosen response less those of the rejected one: the posterior
-    precision of ridge regression on pairs. That of Bradley-Terry's likelihood has each pair's
-    p (1 - p) before d d'. Zhang et al. (AdvPO, arXiv 2403.05171) sum over responses; RewardUQ
-    (arXiv 2602.24040) over pairs, as here.
+    d is the features of a pair's chosen response less those of the rejected one. A is the posterior
+    precision of ridge regression on pairs; Bradley-Terry's likelihood would weight d d' by the
+    pair's p (1 - p). Zhang et al. (AdvPO, arXiv 2403.05171) sum over responses; RewardUQ (arXiv
+    2602.24040) sums over pairs, as here.
     """
 
     def __init__(self, pairs: Tensor) -> None:
@@ -34,7 +34,7 @@ class LastLayer:
 
     @classmethod
     def load(cls, base: Path, features: Path, sidecar: Path) -> LastLayer:
-        """Of the training pairs' features by a base reward model; ``InputError`` for another's."""
+        """From the training pairs' features by ``base``; ``InputError`` for another's features."""
         check_sidecar(sidecar, base=base)
         width = final_linear(load_reward_model(base))[1].in_features
         return cls(load_features(features, width).differences("train"))

@@ -1,4 +1,4 @@
-"""One loader for every kind of reward ensemble: what the checkpoint says decides."""
+"""One loader for every kind of reward ensemble; the checkpoint names its kind."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ KINDS: dict[str, str] = {
     "adapters": "AdapterEnsemble",
     "dropout": "DropoutEnsemble",
 }
-"""The kinds of ensembles, by what ``reward_ensemble`` in a checkpoint's config.json says: the class
-in the kind's module, which is imported when one is loaded."""
+"""Maps each kind of ensemble, ``reward_ensemble`` in a checkpoint's config.json, to the class in
+the kind's module. The module is imported when a checkpoint is loaded."""
 
 
 def load_rewards(path: str | Path, revision: str | None = None) -> Any:
     """The reward ensemble in a checkpoint: a function ``(prompts, responses) -> Rewards``.
 
-    A checkpoint that says nothing of its kind is one of heads, as any sequence classifier is.
-    Raises InputError where it is of an unknown kind or cannot be loaded.
+    A checkpoint that names no kind is one of heads, as any sequence classifier is. Raises
+    InputError if its kind is unknown or it cannot be loaded.
     """
     look_for(path)
     try:
@@ -66,5 +66,5 @@ def train_function(kind: str) -> Callable[..., pd.DataFrame]:
 
 
 def kind_module(kind: str) -> Any:
-    """A kind's module, of those in ``prudent.rewards.settings.KINDS``."""
+    """The module of a kind in ``prudent.rewards.settings.KINDS``."""
     return import_module(f"prudent.rewards.kinds.{kind}")

@@ -10,7 +10,7 @@ def bradley_terry(margins: Tensor) -> Tensor:
     """Each head's Bradley-Terry loss [K]: the mean over the pairs of -log sigmoid(margin).
 
     ``margins`` [n, K] are chosen less rejected rewards. The paper adds the heads' losses
-    (2410.23726, Section 4: sum over k of l(theta_k)), so that each head's gradient is that of its
-    own loss alone.
+    (2410.23726, Section 4: sum over k of l(theta_k)), so each head's gradient comes from its own
+    loss alone.
     """
     return -F.logsigmoid(margins).mean(dim=0)

@@ -1,4 +1,4 @@
-"""What ensembles are made of: pairs, the models to start from, labels, and texts to centre on."""
+"""The material of ensembles: pairs, the models to start from, labels, and texts to centre on."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from prudent.tables import read_csv
 logger = logging.getLogger(__name__)
 
 LEAST_ACCURACY = 0.55
-"""On the validation pairs; a member below it has hardly learned anything."""
+"""Accuracy on the validation pairs below which a member has hardly learned anything."""
 
 CENTRING_PAIRS = 1000
-"""Training pairs on whose responses rewards are centred, where that takes forward passes. The mean
-of 2,000 rewards is known to 2% of their standard deviation."""
+"""Training pairs on whose responses rewards are centred, if that takes forward passes. The mean of
+2,000 rewards is known to 2% of their standard deviation."""
 
 
 class FrozenBase(NamedTuple):
@@ -38,12 +38,12 @@ class FrozenBase(NamedTuple):
     layer: nn.Linear
     """The model's final layer."""
     features: PairFeatures
-    """What that layer reads of the pairs."""
+    """That layer's inputs for the pairs."""
 
 
 @dataclass(frozen=True)
 class Material:
-    """What an ensemble is trained from; each kind takes what it needs."""
+    """Everything that an ensemble may be trained from; each kind takes what it needs."""
 
     preferences: pd.DataFrame
     """The schema "preferences"."""
@@ -58,7 +58,7 @@ class Material:
     members: tuple[Path, ...] = ()
     """Checkpoints of independent members, for the kinds that are made of them."""
     stored_labels: bool = False
-    """Whether each ensemble keeps the labels that are stored, as ensemble 0 does."""
+    """Whether every ensemble keeps the stored labels, as ensemble 0 does."""
 
     def base_model(self) -> Path:
         """The base reward model's checkpoint; ``InputError`` where there is none."""
@@ -67,7 +67,7 @@ class Material:
         return self.base
 
     def frozen_base(self) -> FrozenBase:
-        """The base model and its features; ``InputError`` where one of them is not given."""
+        """The base model and its features; ``InputError`` where either is not given."""
         path = self.base_model()
         if self.features is None:
             raise InputError("this kind of ensemble needs the pairs' features, and none are given")
@@ -79,13 +79,13 @@ class Material:
         return FrozenBase(model, load_tokenizer(path), layer, features)
 
     def labels(self, seed: int, ensemble: int, stage: str) -> pd.DataFrame:
-        """The preferences with the training pairs labelled as ``draw_labels`` says."""
+        """The preferences with the training pairs labelled by ``draw_labels``."""
         probability = torch.tensor(self.preferences["probability"].to_numpy(dtype=float))
         signs = draw_labels(self._known(probability), seed, ensemble, stage)
         return relabelled(self.preferences, signs)
 
     def _known(self, probability: torch.Tensor) -> torch.Tensor:
-        """Where labels are drawn from; nan for those that were given."""
+        """The probabilities that labels are drawn from; all nan with ``stored_labels``."""
         return torch.full_like(probability, torch.nan) if self.stored_labels else probability
 
     def member_losses(self, draw: int) -> pd.DataFrame:
@@ -126,8 +126,8 @@ def draw_labels(
     """Signs [n] of the pairs' differences for one ensemble: -1 where its fresh label disagrees.
 
     ``probability`` [n] is that of the stored label under the gold labeller, NaN where the label was
-    given. Ensemble 0 keeps the stored labels, which are a draw themselves; the others draw anew.
-    Independent members draw as ensembles do, each for itself.
+    given. Ensemble 0 keeps the stored labels, which are themselves a draw; the others draw anew.
+    Independent members each draw their own labels, as ensembles do.
     """
     signs = torch.ones(len(probability))
     if ensemble > 0:

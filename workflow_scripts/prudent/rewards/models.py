@@ -40,10 +40,10 @@ DROPOUT = re.compile(r"dropout|pdrop")
 def load_reward_model(
     checkpoint: str | Path, tokens: int = 0, revision: str | None = None
 ) -> PreTrainedModel:
-    """A trained sequence-classification model, on our device, for texts of so many tokens.
+    """A trained sequence-classification model, on our device, for texts of ``tokens`` tokens.
 
     ``InputError`` if a weight, such as the head's, is not in the checkpoint: a freshly initialised
-    head gives rewards that mean nothing.
+    head gives meaningless rewards.
     """
     model = load_model(
         AutoModelForSequenceClassification,
@@ -56,10 +56,10 @@ def load_reward_model(
 
 
 def _labels(checkpoint: str | Path, revision: str | None) -> dict[str, int]:
-    """How many heads the weights hold, where config.json does not say; transformers takes two."""
+    """The number of heads in the weights if config.json does not say; transformers assumes two."""
     try:
         config, _ = PreTrainedConfig.get_config_dict(checkpoint, revision=revision)
-    except Exception:  # of many classes; loading says which
+    except Exception:  # of many classes; loading will report it
         return {}
     if "num_labels" in config or "id2label" in config:
         return {}
@@ -76,8 +76,8 @@ def new_reward_model(
 ) -> PreTrainedModel:
     """A backbone with one label whose head is freshly initialised, for training.
 
-    Every dropout probability that its configuration names is ``dropout``, unless that is 0. Where
-    no module of the architecture drops hidden states, what enters the final layer is dropped.
+    Every dropout probability in its configuration is set to ``dropout``, unless that is 0. If no
+    module of the architecture drops hidden states, the inputs of the final layer are dropped.
     """
     torch.manual_seed(seed % 2**32)  # transformers' set_seed would import its trainer, and peft
     rates = dropout_rates(checkpoint, revision) if dropout else ()
@@ -113,7 +113,7 @@ def head_state(model: PreTrainedModel) -> dict[str, torch.Tensor]:
 
 @torch.no_grad()
 def _add_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Makes the tokenizer's padding the model's, with an embedding where it has become a token."""
+    """Gives the model the tokenizer's padding token, and an embedding row if the token is new."""
     model.config.pad_token_id = tokenizer.pad_token_id
     rows = model.get_input_embeddings().weight.shape[0]
     if tokenizer.pad_token_id == rows:
@@ -126,8 +126,7 @@ def backbone_with_head(
 ) -> PreTrainedModel:
     """A backbone with the parameters that ``head_state`` copied, on our device.
 
-    ``tokenizer`` is that of the ensemble. ``InputError`` where the parameters are not those of this
-    backbone.
+    ``tokenizer`` is the ensemble's. ``InputError`` where the parameters do not fit this backbone.
     """
     model = load_model(
         AutoModelForSequenceClassification,
@@ -162,9 +161,9 @@ def dropout_rates(checkpoint: str | Path, revision: str | None = None) -> list[s
 
 @torch.no_grad()
 def hidden_dropouts(model: PreTrainedModel) -> dict[str, int]:
-    """The modules that drop hidden states, with the width of these, in order of their call.
+    """The modules that drop hidden states, with the states' width, in the order of their calls.
 
-    Those that drop attention's probabilities are none of them, nor are functions that a model calls
+    Modules that drop attention probabilities are left out, and so are functions that a model calls
     without a module.
     """
     found: dict[str, int] = {}

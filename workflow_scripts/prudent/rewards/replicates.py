@@ -1,7 +1,7 @@
 """Whole replicates: pairs, labels, base model and ensemble, all drawn anew.
 
-Ensembles of heads share their base model, so what they say of each other holds *given the
-backbone*. What a method does when everything is drawn anew takes replicates.
+Ensembles of heads share their base model, so comparisons of them hold *given the backbone*. To know
+how a method does when everything is drawn anew takes replicates.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ def train_replicate(
     replicate: int,
     output: str | Path,
 ) -> pd.DataFrame:
-    """Trains and writes one ensemble of a kind with nothing but the backbone and the validation
-    pairs in common with others, and returns its losses, as ``ensemble`` the replicate's number.
+    """Trains and writes one ensemble that shares only the backbone and the validation pairs with
+    others, and returns its losses; the column ``ensemble`` is the replicate's number.
 
     Args:
         preferences: the schema "preferences", from which the replicate draws (``draw_anew``).

@@ -1,8 +1,8 @@
 """Statistics of many bootstrap resamples at once: of ranks, quantiles and correlations.
 
-A resample is how often each cluster is drawn. The clusters are prompts, whose responses share what
-the prompt has of its own. The first "resample" has each cluster once, so that the same code gives
-the estimate. B resamples, C clusters, n observations. Arrays of resamples of observations are
+A resample says how often each cluster is drawn. The clusters are prompts, because responses to one
+prompt are not independent. The first "resample" has each cluster once, so that the same code gives
+the estimate. B resamples, C clusters, n observations. Arrays over observations and resamples are
 [n, B], so that whole rows are moved and added.
 """
 
@@ -18,7 +18,7 @@ NAN = float("nan")
 
 
 class Measured(NamedTuple):
-    """A value with its 95% interval, what noise alone gives with its 95% range, and the value
+    """A value with its 95% interval, the value of noise alone with its 95% range, and the value
     before training; nan where there is none."""
 
     value: float
@@ -31,7 +31,7 @@ class Measured(NamedTuple):
 
 
 def once(clusters: int) -> np.ndarray:
-    """Each cluster once [1, C]: with these draws a statistic is the sample's own."""
+    """Each cluster once [1, C]; with these draws a statistic is that of the sample."""
     return np.ones((1, clusters))
 
 
@@ -73,7 +73,7 @@ def _running_sums(values: np.ndarray, block: int = 32) -> np.ndarray:
 
 
 def ranks(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Mid-ranks [n, B] of values [n], each of which is there ``weights`` [n, B] times.
+    """Mid-ranks [n, B] of values [n], each repeated ``weights`` [n, B] times.
 
     Equal values get the mean of their ranks, as in ``scipy.stats.rankdata``, less 1/2. One sort
     serves all resamples.
@@ -95,8 +95,8 @@ def ranks(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def correlations(variables: Sequence[np.ndarray], weights: np.ndarray) -> np.ndarray:
-    """Pearson's correlations [B, m, m] of m variables [n, B] with weights [n, B]; of ranks they are
-    Spearman's. nan where a variable does not vary."""
+    """Pearson's correlations [B, m, m] of m variables [n, B] with weights [n, B], or Spearman's if
+    the variables are ranks. nan where a variable does not vary."""
     total = weights.sum(0)
     centred = [x - np.einsum("nb,nb->b", x, weights) / total for x in variables]
     covariance = np.empty((len(total), len(centred), len(centred)))
@@ -116,10 +116,10 @@ def to_correlation(covariance: np.ndarray) -> np.ndarray:
 
 
 def partial(correlation: np.ndarray) -> np.ndarray:
-    """The correlation [B] of the first two of m variables given the others, from their [B, m, m].
+    """The correlation [B] of the first two of m variables given the others, from [B, m, m].
 
-    That is the correlation of their residuals after regression on the others. nan where the others
-    leave nothing of one of the two.
+    It is the correlation of their residuals after regression on the others, and nan where the
+    others explain one of the two completely.
     """
     own, cross = correlation[:, :2, :2], correlation[:, :2, 2:]
     unknown = ~np.isfinite(correlation).all((1, 2))
@@ -131,8 +131,8 @@ def partial(correlation: np.ndarray) -> np.ndarray:
 
 
 def quantiles(values: np.ndarray, weights: np.ndarray, levels: Sequence[float]) -> np.ndarray:
-    """Quantiles [B, levels] of values [n], each there ``weights`` [n, B] times: the least value
-    with at least that share of all at or below it."""
+    """Quantiles [B, levels] of values [n], each repeated ``weights`` [n, B] times: the least value
+    with at least that share of all values at or below it."""
     order = np.argsort(values, kind="stable")
     upto = _running_sums(weights[order])
     places = [(upto >= level * upto[-1] - 1e-9).argmax(0) for level in levels]

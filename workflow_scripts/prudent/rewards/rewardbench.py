@@ -3,10 +3,9 @@
 RewardBench (Lambert et al., arXiv 2403.13787) is 23 subsets of chosen/rejected pairs in four
 sections, and optionally four older preference sets (Prior). The rule is that of its leaderboard
 (allenai/reward-bench, analysis/get_benchmark_results.py). Other benchmarks of the same schema get
-the plain rule: every row counts the same inside a section, every section the same overall.
+the plain rule: rows have equal weights in a section, and sections have equal weights overall.
 
-All tables are read and written in long form; the rows of a benchmark are told apart by subset and
-id together.
+All tables are read and written in long form; subset and id together identify a benchmark's rows.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import pandas as pd
 
 from prudent.errors import InputError
 
-# Counts of the subsets as the leaderboard weighs them. math-prm has 447 rows and is up-weighted to
+# The leaderboard's weights of the subsets. math-prm has 447 rows and is up-weighted to
 # the 984 rows of the code subsets. The older constants file has the two xstest counts swapped; the
 # data holds 154 prompts to refuse and 250 to answer.
 SUBSET_COUNTS: dict[str, dict[str, int]] = {
@@ -53,7 +52,7 @@ SUBSET_COUNTS: dict[str, dict[str, int]] = {
         "hep-python": 164,
         "hep-rust": 164,
     },
-    # The prior sets count the same, whatever their size.
+    # The prior sets have equal weights, whatever their size.
     "Prior": {"anthropic_helpful": 1, "anthropic_hhh": 1, "shp": 1, "summarize": 1},
 }
 SECTION_WEIGHTS = {"Chat": 2, "Chat Hard": 2, "Safety": 2, "Reasoning": 2, "Prior": 1}
@@ -67,9 +66,9 @@ QUANTILES = {"q10": 0.10, "q25": 0.25, "q75": 0.75, "q90": 0.90}
 
 
 def subset_weights(section: str, subsets: Sequence[str], rows: Sequence[int]) -> np.ndarray:
-    """The weights of a section's subsets: the leaderboard's counts, or else the rows there are.
+    """The weights of a section's subsets: the leaderboard's counts, or else the number of rows.
 
-    Where the benchmark holds only part of a RewardBench subset, the subset keeps its weight.
+    If the benchmark holds only part of a RewardBench subset, the subset keeps its weight.
     """
     counts = SUBSET_COUNTS.get(section, {})
     if all(subset in counts for subset in subsets):
@@ -80,8 +79,7 @@ def subset_weights(section: str, subsets: Sequence[str], rows: Sequence[int]) ->
 def section_weights(sections: Sequence[str]) -> np.ndarray:
     """The weights of the sections in the overall score: 2, 2, 2, 2, 1 for RewardBench's.
 
-    A section that is missing, as the prior sets mostly are, is left out, so the four others are
-    averaged plainly.
+    Missing sections, usually the prior sets, are left out, so the four others have equal weights.
     """
     if all(section in SECTION_WEIGHTS for section in sections):
         return np.array([SECTION_WEIGHTS[section] for section in sections], dtype=float)
@@ -89,11 +87,11 @@ def section_weights(sections: Sequence[str]) -> np.ndarray:
 
 
 def rewards_by_row(scores: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The rewards of both sides, ``(chosen, rejected)``: one row a pair, one column a model.
+    """The rewards of both sides, ``(chosen, rejected)``: one row per pair, one column per model.
 
-    The rows' index is (section, subset, id), in the order of their first appearance; the columns'
-    is (ensemble, head), the base model being (-1, -1). ``InputError`` where a pair is scored twice
-    by one model, lacks a side or a model, or a reward is not finite.
+    The rows' index is (section, subset, id), in the order of their first appearance. The columns'
+    index is (ensemble, head); the base model is (-1, -1). ``InputError`` where a model scores a
+    pair twice, a pair lacks a side or a model, or a reward is not finite.
     """
     scores = scores.astype({name: str for name in [*ROW, "side"]})
     unknown = set(scores["side"]) - {"chosen", "rejected"}
@@ -209,8 +207,8 @@ def variance_rows(scores: pd.DataFrame) -> pd.DataFrame:
     Returns:
         section, subset, id, ensemble, and two variances over the ensemble's heads: ``accepted``, of
         the accepted response's reward, and ``difference``, of accepted minus rejected reward. The
-        second does not change when a constant is added to a head's rewards, which the
-        Bradley-Terry loss leaves free; the first does. nan with a single head.
+        Bradley-Terry loss leaves a constant in each head's rewards free; it changes the first
+        variance, but not the second. nan with a single head.
     """
     chosen, rejected = (member_rewards(side) for side in rewards_by_row(scores))
     parts = [
@@ -249,10 +247,10 @@ def variance_table(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def typical_row(scores: pd.DataFrame, ensemble: int = 0) -> dict[str, str]:
-    """The row on which the heads disagree as much as they typically do: section, subset and id.
+    """The row with a typical disagreement of the heads: section, subset and id.
 
-    That is the row with the (lower) median variance of the accepted response's reward; ties, and
-    the single head without a variance, go by name.
+    It has the (lower) median variance of the accepted response's reward. Ties, and a single head,
+    which has no variance, are resolved by name.
     """
     rows = variance_rows(scores)
     rows = rows[rows["ensemble"] == ensemble].sort_values(["accepted", *ROW], ignore_index=True)

@@ -24,7 +24,7 @@ def score_responses(
     batch_tokens: int = BATCH_TOKENS,
     progress: str | None = None,
 ) -> list[Rewards]:
-    """What each reward model says. A backbone that several share is run once."""
+    """Each model's rewards. A backbone that several models share is run once."""
     found: list[Rewards | None] = [None] * len(models)
     for number, first in enumerate(models):
         if found[number] is not None:
@@ -77,7 +77,7 @@ def score_pairs(
 
 
 def reward_table(responses: pd.DataFrame, models: Sequence[Any]) -> pd.DataFrame:
-    """The schema "rewards": what every head says of the responses of the schema "responses"."""
+    """The schema "rewards": every head's rewards of responses of the schema "responses"."""
     rewards = score_responses(
         models, responses["prompt"].tolist(), responses["response"].tolist(), progress="responses"
     )
@@ -85,7 +85,7 @@ def reward_table(responses: pd.DataFrame, models: Sequence[Any]) -> pd.DataFrame
 
 
 def long_table(keys: pd.DataFrame, rewards: Sequence[Rewards]) -> pd.DataFrame:
-    """``keys`` [n rows] repeated for each ensemble's rewards [n, K]: + ensemble, head, reward."""
+    """``keys`` [n rows], repeated for each ensemble's rewards [n, K], + ensemble, head, reward."""
     return pd.concat(
         [
             keys.assign(ensemble=ensemble, head=head, reward=table.mean[:, head].double().numpy())

@@ -24,55 +24,55 @@ class RewardSettings(Settings):
     today's date prints 26 Jul 2024."""
     max_length: Annotated[int, Field(ge=4)] = 64
     """Longest text in tokens. A longer one loses its beginning, the prompt's first. A response that
-    alone is longer is cut too, and training warns of it."""
+    is too long by itself is cut too, and training warns of it."""
     epochs: Positive = 1.0
     """Passes over the pairs (AdamW, cosine schedule to zero)."""
     batch_size: Count = 32
-    """Pairs a step."""
+    """Pairs per step."""
     learning_rate: Positive = 3e-4
     """Peak learning rate."""
     weight_decay: Nonnegative = 0.001
     """AdamW's weight decay."""
     stop_loss: Nonnegative = 0.3
-    """Stop when the mean training loss of the last 20 steps falls below it (2410.23726: 0.3); 0
+    """Stop when the mean training loss of the last 20 steps falls below this (2410.23726: 0.3); 0
     never stops."""
     bfloat16: Automatic = False
     """Compute in bfloat16 (weights and optimizer stay in float32). `auto` does where the GPU or the
     processor has instructions for it; elsewhere both `auto` and `true` compute in float32, and the
     log says so."""
     dropout: Share = 0.0
-    """Dropout in training, of everything that the architecture can drop."""
+    """Dropout in training, for everything that the architecture can drop."""
 
 
 class HeadFitting(Settings):
-    """What all that is trained from the base model's cached features shares."""
+    """Settings of everything that is trained from the base model's cached features."""
 
     order: Literal["shared", "own"] = "shared"
-    """Order of the data, one for all heads (the paper) or each its own."""
+    """Order of the data, one for all heads (the paper) or one per head."""
     bootstrap: bool = False
     """Whether each head sees its own resample of the pairs."""
     center: bool = True
     """Whether each head's rewards are centred on the training responses. A Bradley-Terry reward is
-    defined only up to a constant, so without it the spread of the heads also holds the spread of
+    defined only up to a constant; without centring, the spread of the heads includes the spread of
     their arbitrary constants."""
     epochs: Count = 10
     """Passes over the pairs (AdamW, cosine schedule to zero)."""
     batch_size: Count = 32
-    """Pairs a step."""
+    """Pairs per step."""
     learning_rate: Positive = 1e-3
     """Peak learning rate."""
     weight_decay: Nonnegative = 0.001
     """AdamW's weight decay."""
     stop_loss: Nonnegative = 0.2
-    """Stop after an epoch whose mean training loss per head is below it (the paper: 0.2); 0 never
+    """Stop after an epoch whose mean training loss per head is below this (the paper: 0.2); 0 never
     stops."""
 
 
 class HeadTraining(HeadFitting):
-    """What linear heads on the frozen base model share, whatever they give."""
+    """Settings that all linear heads on the frozen base model share."""
 
     first: Literal["fresh", "base"] = "fresh"
-    """Head 0, fresh as the others or the base model's own (the paper's section 4 says "9
+    """Head 0, fresh like the others or the base model's own (the paper's section 4 says "9
     additional", its appendix "10 heads")."""
     init_std: Nonnegative = 0.02
     """Standard deviation of a fresh head's weights (Hugging Face's default is 0.02)."""
@@ -84,8 +84,8 @@ class HeadSettings(HeadTraining):
     ridge: Positive | None = None
     """Trains each head to convergence instead (L-BFGS, float64), on the sum of its pairs' losses
     and half this number times the squared length of its weights; then `order`, `epochs`,
-    `batch_size`, `learning_rate`, `weight_decay` and `stop_loss` do nothing. The optimum is one, so
-    heads differ by their resamples alone. null is the paper's way, AdamW for some epochs."""
+    `batch_size`, `learning_rate`, `weight_decay` and `stop_loss` do nothing. The optimum is unique,
+    so heads differ only by their resamples. null is the paper's way, AdamW for some epochs."""
 
     def rules(self) -> Iterator[tuple[str, str]]:
         if self.ridge is not None and not self.bootstrap:
@@ -112,10 +112,10 @@ class MLPSettings(HeadFitting):
     """Small networks on the frozen base model, each held near its start (RewardUQ, 2602.24040)."""
 
     hidden: Annotated[list[Count], Field(min_length=1)] = [128, 128]
-    """Widths of the hidden layers, with ReLUs behind them."""
+    """Widths of the hidden layers, each followed by a ReLU."""
     pull: Nonnegative = 0.1
-    """Weight of the mean squared distance of a network's weights from where they began, which is
-    added to its loss."""
+    """Weight, in the loss, of the mean squared distance of a network's weights from their initial
+    values."""
 
 
 class LastLayerSettings(Settings):
@@ -124,7 +124,7 @@ class LastLayerSettings(Settings):
     Its likelihood is Bradley-Terry's, its prior is Gaussian around 0. The mode is that of `heads`
     with the same `ridge`, and the precision there is `ridge` I + the sum of p (1 - p) d d' over the
     training pairs, d the chosen response's features less the rejected one's and p the probability
-    that the mode gives the label. Nothing is left to chance but the draws.
+    that the mode gives the label. Only the draws are random.
     """
 
     ridge: Positive = 1.0
@@ -136,7 +136,7 @@ class LastLayerSettings(Settings):
 class MemberSettings(Settings):
     """Independent reward models: own head, data order, labels and training of the backbone.
 
-    All else is as in `reward`. The members go through each list in turn, and then begin again.
+    All else is as in `reward`. The members take the values of each list in turn, in cycles.
     """
 
     labels: Literal["own", "shared"] = "own"
@@ -148,10 +148,10 @@ class MemberSettings(Settings):
     epochs: Positive | None = None
     """Passes over the pairs; null takes those of `reward`."""
     start: Literal["backbone", "base"] = "backbone"
-    """What members start from: the backbone, each with a fresh head of its own, or the trained base
-    reward model with its head."""
+    """The model that members start from: the backbone, each with its own fresh head, or the trained
+    base reward model with its head."""
     per_job: Count = 1
-    """Members that one job trains: more, where one takes less time than a job's start."""
+    """Members that one job trains; more than one if training takes less time than a job's start."""
 
 
 class AdapterSettings(Settings):
@@ -165,19 +165,19 @@ class AdapterSettings(Settings):
     """Which model the adapters go into: the one that reward models start from, or the trained base
     reward model (as in 2401.16635)."""
     embeddings: bool = False
-    """Whether the token embeddings get an adapter too, besides the attention layers that peft
-    chooses for the architecture."""
+    """Whether the token embeddings also get an adapter, like the attention layers that peft chooses
+    for the architecture."""
     loss: Literal["members", "mean"] = "members"
     """Bradley-Terry loss of each member, or of the members' mean reward (UP-RLHF)."""
     diversity: Nonnegative = 0.0
     """Weight of UP-RLHF's diversity, the nuclear norm of the members' stacked A matrices over their
     Frobenius norm."""
     order: Literal["shared", "own"] = "own"
-    """Order of the data, one for all members or each its own; with `loss: mean` it is shared."""
+    """Order of the data, one for all members or one per member; with `loss: mean` it is shared."""
     epochs: Positive = 1.0
     """Passes over the pairs (AdamW, cosine schedule to zero)."""
     batch_size: Count = 32
-    """Pairs a step."""
+    """Pairs per step."""
     learning_rate: Positive = 2e-3
     """Peak learning rate."""
     weight_decay: Nonnegative = 0.001
@@ -194,12 +194,12 @@ class DropoutSettings(Settings):
 
 
 class WarmSettings(MemberSettings):
-    """One model, the average of the weights of several members (WARM, 2401.12187)."""
+    """One model that averages the weights of several members (WARM, 2401.12187)."""
 
     models: Annotated[int, Field(ge=2)] = 5
     """Models that are averaged."""
     start: Literal["backbone", "base"] = "base"
-    """What the models start from: the backbone, each with a fresh head of its own, or the trained
+    """The model that they start from: the backbone, each with its own fresh head, or the trained
     base reward model with its head."""
 
 
@@ -213,19 +213,19 @@ class SpreadSettings(Settings):
     ridge: Positive = 1.0
     """Ridge of the last layer."""
     center: Literal["none", "reference", "prompt"] = "none"
-    """What each member's reward, or the features, are taken less of, nothing (the papers), their
-    mean over responses of the reference policy, or their mean over the responses to the same
-    prompt, which is all that Bradley-Terry identifies. PPO has one response to a prompt, so the
-    last is for exact policies."""
+    """What is subtracted from each member's reward or from the features: nothing (the papers),
+    their mean over responses of the reference policy, or their mean over the responses to the same
+    prompt. Bradley-Terry identifies only differences within a prompt. PPO has one response per
+    prompt, so the last is for exact policies."""
     scale: Literal["none", "reference"] = "none"
     """Whether the spread is divided by its mean over responses of the reference policy."""
     low: Nonnegative | None = None
-    """Least spread; smaller ones become it."""
+    """Least spread; smaller ones are raised to it."""
     high: Positive | None = None
-    """Largest spread; larger ones become it."""
+    """Largest spread; larger ones are lowered to it."""
     shuffled: bool = False
-    """Whether each response is given the spread of another one of the batch, as a control. The
-    spreads are the same, and say nothing of their responses; each step draws a new order."""
+    """Whether each response is given the spread of another one in the batch, as a control. The
+    spreads stay the same, but say nothing about their responses; each step draws a new order."""
 
     def rules(self) -> Iterator[tuple[str, str]]:
         if self.low is not None and self.high is not None and self.low > self.high:

@@ -1,4 +1,4 @@
-"""How the spread of a response is taken: of what, centred, scaled, clipped, shuffled."""
+"""The spread of a response: its source, centring, scale, limits and shuffling."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def spread_of(
 
     Args:
         rewards: of B responses.
-        reference: gives the rewards of responses of the reference policy; asked for where the
+        reference: returns the rewards of the reference policy's responses; called only if the
             spread is centred on them or scaled by them.
         last_layer: of the features, for ``of: last_layer``.
-        stream: what ``shuffled`` draws its order from.
+        stream: the random stream for the order of ``shuffled``.
 
-    Raises Unavailable for fewer than two members, and for features, a last layer or prompts that
-    are not there; InputError where all members agree and the scale would be 0.
+    Raises Unavailable for fewer than two members, and if needed features, last layer or prompts are
+    missing; InputError where all members agree and the scale would be 0.
     """
     spread = _raw(rewards, settings, reference, last_layer)
     if settings.scale == "reference":
@@ -49,8 +49,8 @@ def spread_of(
 
 
 def centred(values: Tensor, rewards: Rewards, of: Tensor | None, center: str) -> Tensor:
-    """Values [B, n] less what ``center`` says: nothing, the mean of the reference's ``of`` [R, n],
-    or their mean over the responses to the same prompt."""
+    """Values [B, n], centred as ``center`` says: not at all, on the mean of the reference's ``of``
+    [R, n], or on their mean over the responses to the same prompt."""
     if center == "prompt":
         return values - _prompt_means(values, rewards.prompt)
     return values if of is None else values - of.to(values).mean(dim=0)

@@ -1,8 +1,8 @@
 """Chat templates: how a reward model's prompt and response become one text.
 
-The name stands in the configuration, the text is stored in the reward model's checkpoint. The
-continuation ends in EOS so that a decoder's last state is always taken at the same token, one that
-can look back at all others.
+The configuration has a template's name, the reward model's checkpoint its text. The continuation
+ends in EOS, so that a decoder's last state is always taken at the same token, one that can look
+back at all others.
 """
 
 from __future__ import annotations
@@ -25,30 +25,30 @@ TEMPLATES = {
 Render = Callable[[list[dict[str, str]]], str]
 
 DATE = datetime(2024, 7, 26)
-"""What day it is in every template that prints today's date, as Llama 3.1's does: a reward is not
-to change over night. It is the day on which that template falls back."""
+"""Today's date for every template that prints it, as Llama 3.1's does: a reward must not change
+overnight. It is also that template's own fallback."""
 
 MOST_TURNS = 100_000
-"""The largest number in a template, and the most turns of loops over numbers inside each other."""
+"""The largest number in a template, and the most iterations of nested loops over numbers."""
 
 
 def dated(template: str) -> str:
-    """A template in which it is always ``DATE``; one that does not ask for the date stays as it is.
+    """A template in which today is always ``DATE``; one that does not use the date is unchanged.
 
-    What transformers calls ``strftime_now`` becomes a macro that writes the parts of that day.
+    ``strftime_now`` of transformers becomes a macro that writes the parts of that date.
     """
     if "strftime_now" not in template:
         return template
     codes = ["%" + code for code in (*"aAbBcdeHIjmMpSuwxXyY", "-d", "-m")]
     parts = "".join(f" | replace('{code}', '{DATE.strftime(code)}')" for code in codes)
     macro = f"{{% macro strftime_now(form) %}}{{{{ form{parts} }}}}{{% endmacro %}}"
-    return f"{macro}\n{template}"  # a line break behind a block is no text
+    return f"{macro}\n{template}"  # a line break after a block is not rendered
 
 
 def without_end(template: str) -> str | None:
-    """Why rendering a template may take for ever or fill the memory; None for no reason seen.
+    """Why rendering a template may take forever or fill the memory; None if no reason is found.
 
-    Jinja's sandbox limits each ``range``, and neither loops inside each other nor ``'a' * 10**9``.
+    Jinja's sandbox limits each ``range``, but neither nested loops nor ``'a' * 10**9``.
     """
     import jinja2
 
@@ -62,13 +62,13 @@ def without_end(template: str) -> str | None:
                 return f"has the number {cut(text)}; expected at most {MOST_TURNS}"
         if _turns(environment.parse(template)) > MOST_TURNS:
             return f"has loops with more than {MOST_TURNS} turns, inside each other"
-    except jinja2.TemplateError:  # rendering says what is wrong
+    except jinja2.TemplateError:  # rendering will report it
         pass
     return None
 
 
 def _turns(node: Any, above: int = 1) -> int:
-    """The most turns of loops over ranges of constants, inside each other, below a node."""
+    """The most iterations of nested loops over constant ranges below a node."""
     from jinja2 import nodes
 
     most = above
@@ -83,11 +83,11 @@ def _turns(node: Any, above: int = 1) -> int:
 
 
 def fault(template: str, render: Render) -> str | None:
-    """What is wrong with a template, tried on probe pairs: None for nothing.
+    """What is wrong with a template, tried on probe pairs; None if nothing is.
 
     ``render`` turns a conversation into a text. A template that does not show the response would
-    give every response the same reward; it may show that of a short dialogue alone. One that
-    refuses longer dialogues, or a system message as Gemma's does, will say so of the data.
+    give every response the same reward; it may show it for short dialogues only. One that refuses
+    longer dialogues or, like Gemma's, a system message fails later, on the data.
     """
     if reason := without_end(template):
         return reason
@@ -110,7 +110,7 @@ def fault(template: str, render: Render) -> str | None:
 
 
 def _probe(system: bool, turns: int, response: str) -> list[dict[str, str]]:
-    """A dialogue of so many messages of the user's, the last one answered by the response."""
+    """A dialogue with ``turns`` user messages, the last one answered by the response."""
     dialogue = [{"role": "system", "content": "Be short."}] if system else []
     for turn in range(turns):
         dialogue += [
@@ -121,7 +121,7 @@ def _probe(system: bool, turns: int, response: str) -> list[dict[str, str]]:
 
 
 def plain_fault(template: str) -> str | None:
-    """The same for a template alone, without a tokenizer, as transformers would render it."""
+    """``fault`` of a template without a tokenizer, rendered as transformers would."""
     from transformers.utils.chat_template_utils import render_jinja_template
 
     special: dict[str, Any] = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}

@@ -19,16 +19,16 @@ if TYPE_CHECKING:
     import pandas as pd
     from transformers import PreTrainedTokenizerBase
 
-# The largest share of pairs whose two sides may be the same tokens: they teach nothing.
+# The largest share of pairs whose two sides may have equal tokens: such pairs teach nothing.
 MAX_EQUAL = 0.01
 
-# Around the number of a special token that a content spells, while the template renders it. Both
-# are characters that Unicode keeps for private use.
+# Enclose the number of a special token that a message spells, while the template is rendered. Both
+# are private-use characters of Unicode.
 MARK = "\ue000", "\ue001"
 MARKED = re.compile(f"{MARK[0]}([0-9]+){MARK[1]}")
 
 PAD = "<|pad|>"
-"""A padding token of its own, where a tokenizer has none."""
+"""A separate padding token, for tokenizers whose texts end in the padding token."""
 
 Message = dict[str, str]
 
@@ -38,15 +38,15 @@ Prompt = str | Sequence[Message]
 def reward_tokenizer(
     checkpoint: str | Path, template: str | None, max_length: int, revision: str | None = None
 ) -> PreTrainedTokenizerBase:
-    """The tokenizer of a reward model that is to be trained, with its chat template set.
+    """The tokenizer of a reward model to be trained, with its chat template set.
 
     ``template`` is a name of ``TEMPLATES``, a Jinja chat template, or None for the checkpoint's
-    own; ``InputError`` where it has none. Longer texts lose their beginning, the prompt's first,
-    and the response's where that alone is longer. Where texts end in the padding token, as in EOS
-    with the tokenizers of GPT-2 and others that pad with it, a token of its own becomes the
-    padding: a decoder is read at the last token that is none.
+    own; ``InputError`` where it has none. Longer texts lose their beginning, first the prompt's,
+    then the response's. If texts end in the padding token, as with GPT-2 and others that pad with
+    EOS, a separate token becomes the padding: a decoder is read at its last token that is not
+    padding.
     """
-    # What reads texts alone, as the world's judge does, needs no transformers.
+    # Users of this module that only read texts, such as the world's judge, need no transformers.
     from prudent.checkpoints import load_tokenizer
 
     tokenizer = load_tokenizer(checkpoint, revision, truncation_side="left", padding_side="right")
@@ -65,7 +65,7 @@ def reward_tokenizer(
 
 
 def reading(tokenizer: PreTrainedTokenizerBase) -> tuple[Any, ...]:
-    """What decides how a tokenizer reads a prompt and a response."""
+    """Everything that decides how a tokenizer reads a prompt and a response."""
     return (
         tokenizer.chat_template,
         tokenizer.model_max_length,
@@ -90,10 +90,10 @@ def encode(
     """Token ids of prompts with their responses, as the reward model reads them.
 
     The template decides the text; the tokenizer's own special tokens (such as [CLS]) are added
-    unless the template writes the BOS token itself. What a prompt or a response spells like a
-    special token stays text. A text of more than ``model_max_length`` tokens loses its beginning
-    behind BOS, whatever side the tokenizer was saved with; of a response that alone is longer the
-    end is left (see ``count_cut``). Never empty: an empty text is one EOS or padding token.
+    unless the template writes the BOS token itself. If a prompt or a response spells a special
+    token, it stays text. A text of more than ``model_max_length`` tokens loses its beginning after
+    BOS, whatever the tokenizer's truncation side; of a response that is too long by itself, the end
+    is kept (see ``count_cut``). Never empty: an empty text is one EOS or padding token.
     """
     conversations = [
         [*as_messages(prompt), {"role": "assistant", "content": response}]
@@ -101,7 +101,7 @@ def encode(
     ]
     if not conversations:
         return []
-    # The longest first, since some begin like others.
+    # The longest first, since one may be a prefix of another.
     special = dict(sorted(special_tokens(tokenizer).items(), key=lambda item: -len(item[0])))
     texts, bos = _render(tokenizer, _hidden(conversations, [*special])), _writes_bos(tokenizer)
     ids = _token_ids(tokenizer, texts, add_special_tokens=not bos, truncation=True)
@@ -120,8 +120,8 @@ def encode_pairs(
 ) -> dict[str, list[list[int]]]:
     """The token ids of both sides of pairs for training, chosen and rejected.
 
-    ``InputError`` where the model would see two equal sides in more than ``MAX_EQUAL`` of them, as
-    where the responses' difference is cut off.
+    ``InputError`` where the model would see equal sides in more than ``MAX_EQUAL`` of the pairs, as
+    happens when truncation removes the responses' difference.
     """
     prompts = pairs["prompt"].tolist()
     sides = {
@@ -140,8 +140,8 @@ def encode_pairs(
 def count_cut(
     tokenizer: PreTrainedTokenizerBase, ids: Sequence[Sequence[int]], responses: Sequence[str]
 ) -> int:
-    """How many responses are too long for ``model_max_length`` with an empty prompt, so that
-    ``ids``, what ``encode`` made of prompts with them, lack their beginning."""
+    """How many responses are too long for ``model_max_length`` even with an empty prompt, so that
+    ``ids``, the result of ``encode``, lack their beginning."""
     limit = tokenizer.model_max_length
     full = [text for row, text in zip(ids, responses, strict=True) if len(row) >= limit]
     if not full:
@@ -156,9 +156,9 @@ def count_cut(
 def _token_ids(
     tokenizer: PreTrainedTokenizerBase, texts: list[str], **options: bool
 ) -> list[list[int]]:
-    """Token ids of texts, of which truncation leaves the end."""
+    """Token ids of texts; truncation keeps the end."""
     side = tokenizer.truncation_side
-    tokenizer.truncation_side = "left"  # for this call: the tokenizer is the caller's
+    tokenizer.truncation_side = "left"  # for this call only: the tokenizer is the caller's
     try:
         return tokenizer(
             texts,
@@ -173,7 +173,7 @@ def _token_ids(
 
 
 def _hidden(conversations: list[list[Message]], special: Sequence[str]) -> list[list[Message]]:
-    """Dialogues with a mark in place of whatever their contents spell like a special token."""
+    """Dialogues with a mark in place of everything that spells a special token."""
     pattern = re.compile("|".join(map(re.escape, (MARK[0], *special))))
     if not any(pattern.search(m["content"]) for dialogue in conversations for m in dialogue):
         return conversations
@@ -191,9 +191,9 @@ def _with_spelt(
     special: Mapping[str, int],
     around: tuple[list[int], list[int]],
 ) -> list[int]:
-    """Token ids of a rendered text, cut on the left, in which marks stand for what is mere text.
+    """Token ids of a rendered text, cut on the left; its marks become plain text.
 
-    As a tokenizer does: special tokens first, and then the texts between them, each for itself.
+    Like a tokenizer, it splits at special tokens first, then tokenizes each text between them.
     """
     spelt = [MARK[0], *special]
     ids: list[int] = []
@@ -218,7 +218,7 @@ def _apply(tokenizer: PreTrainedTokenizerBase, conversations: Any) -> Any:
 def _render(tokenizer: PreTrainedTokenizerBase, conversations: list[list[Message]]) -> list[str]:
     try:
         return _apply(tokenizer, conversations)
-    except Exception:  # of one of them; which one?
+    except Exception:  # find out which one fails
         for number, conversation in enumerate(conversations):
             try:
                 _apply(tokenizer, conversation)
@@ -234,9 +234,9 @@ def _render(tokenizer: PreTrainedTokenizerBase, conversations: list[list[Message
 def checked_texts(
     prompts: Iterable[Any], responses: Iterable[Any]
 ) -> tuple[list[Prompt], list[str]]:
-    """Prompts and responses as two lists of one length; arrays and columns of tables will do.
+    """Prompts and responses, also from arrays or table columns, as two lists of one length.
 
-    ``InputError`` where one is not text, or where they are not as many.
+    ``InputError`` where one is not text, or the lengths differ.
     """
     named = {"prompts": as_list(prompts, "prompts"), "responses": text_list(responses, "responses")}
     for number, prompt in enumerate(named["prompts"]):
@@ -267,7 +267,7 @@ def as_messages(prompt: Prompt) -> list[Message]:
 
 
 def _writes_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether the template begins every text with BOS (asked with a conversation of no weight)."""
+    """Whether the template begins every text with BOS (tried on a short conversation)."""
     if tokenizer.bos_token in (None, tokenizer.eos_token):
         return False
     probe = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]

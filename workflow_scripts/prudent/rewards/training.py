@@ -4,9 +4,9 @@ Pairs are tokenized before they reach the trainer, by the same template and with
 truncation as at scoring time. Two defaults of RewardTrainer are switched off: activation
 checkpointing, which costs one more forward pass, and bfloat16, which is a setting here.
 
-Several processes (see ``training.launch``) share each batch, so the losses are those of one process
-within rounding; but where the last batch of an epoch, or of the validation pairs, is not full, they
-fill it with pairs of the first.
+Several processes (see ``training.launch``) share each batch, so the losses equal those of one
+process within rounding. But if the last batch of an epoch, or of the validation pairs, is not full,
+they fill it with pairs of the first.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 
 def check_processes(settings: RewardSettings, processes: int) -> None:
-    """Raises InputError unless so many processes can share a batch."""
+    """Raises InputError unless this many processes can share a batch."""
     if settings.batch_size % processes:
         raise InputError(
             f"reward.batch_size: {settings.batch_size} pairs cannot be shared by {processes} "
@@ -72,7 +72,7 @@ def train_reward_model(
 def start_reward_model(
     backbone: str | Path, settings: RewardSettings, stream: int
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A reward model before its training, its head drawn from ``stream``, and its tokenizer."""
+    """An untrained reward model, with a head drawn from ``stream``, and its tokenizer."""
     tokenizer = reward_tokenizer(
         backbone, settings.template, settings.max_length, settings.revision
     )
@@ -90,7 +90,7 @@ def fit_reward_model(
     evaluations: int = 4,
 ) -> pd.DataFrame:
     """Trains a started model in place on the pairs of ``split``; ``stream`` decides their order and
-    the dropout. It is evaluated ``evaluations`` times, the last one at the end.
+    the dropout. The model is evaluated ``evaluations`` times, the last time at the end.
 
     Returns the losses: step, loss, accuracy, split (train or validation).
     """
@@ -137,7 +137,7 @@ def fit_reward_model(
         trainer.remove_callback(PrinterCallback)
         trainer.train()
         if len(validation) and recorder.last("validation") < trainer.state.global_step:
-            trainer.evaluate()  # of a training that was stopped
+            trainer.evaluate()  # the training stopped early
         # Else the model would go on to compute in bfloat16 where that was its training's precision.
         trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     model.eval()
@@ -145,10 +145,10 @@ def fit_reward_model(
 
 
 def tokenized_pairs(tokenizer: PreTrainedTokenizerBase, pairs: pd.DataFrame) -> Dataset:
-    """Pairs as RewardTrainer takes them tokenized: chosen_ids, rejected_ids; and their length.
+    """Pairs in RewardTrainer's tokenized form: chosen_ids, rejected_ids; and their length.
 
-    Warns of responses that alone are too long, and lose their beginning; ``InputError`` as
-    ``encode_pairs``.
+    Warns of responses that are too long by themselves, and lose their beginning; ``InputError`` as
+    in ``encode_pairs``.
     """
     sides = encode_pairs(tokenizer, pairs)
     cut = sum(count_cut(tokenizer, ids, pairs[side].tolist()) for side, ids in sides.items())
@@ -169,7 +169,7 @@ def tokenized_pairs(tokenizer: PreTrainedTokenizerBase, pairs: pd.DataFrame) -> 
 
 
 def check_ends(ids: Iterable[Sequence[int]], tokenizer: PreTrainedTokenizerBase, name: str) -> None:
-    """``InputError`` where a text ends in the padding token, which the model would not read."""
+    """``InputError`` where a text ends in the padding token, which the model would skip."""
     if any(row[-1] == tokenizer.pad_token_id for row in ids):
         raise InputError(
             f"{name}: texts end in the token {quoted(tokenizer.pad_token)}, which is also the "

@@ -1,4 +1,4 @@
-"""The embedded world's benchmark: pairs in sections and subsets, as RewardBench has them."""
+"""The embedded world's benchmark: pairs in sections and subsets, as in RewardBench."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from prudent.world.reviews import ZIPF, continuations
 from prudent.world.reward import gold_reward
 from prudent.world.words import LEXICON, MOOD_SIGN, POLARITY
 
-# Section, and least and most gold margin, of each subset.
+# Section, least and greatest gold margin of each subset.
 SUBSETS = {
     "wide": ("Wide margin", 1.1, 2.0),
     "clear": ("Wide margin", 0.7, 1.1),
@@ -32,16 +32,16 @@ BE = ("is", "are", "was", "were", "feels", "feel", "seems", "seem")
 
 
 def benchmark(rows: int, rng: np.random.Generator, zipf: float = ZIPF) -> pd.DataFrame:
-    """Draws pairs of ten-word responses to a prompt of 2 to 8 words, ``rows`` over all subsets.
+    """Draws ``rows`` pairs of ten-word responses to prompts of 2 to 8 words, over all subsets.
 
-    Words are as frequent as in ``reviews`` with this exponent of Zipf's law.
+    Word frequencies are those of ``reviews`` with this exponent of Zipf's law.
 
     Columns as in ``schemas.SCHEMAS["benchmark"]``. The chosen response is the one with the higher
     ``gold_reward``, by a margin within its subset's ``SUBSETS``. wide, clear, close, narrow: two
-    continuations of a review. negation: one of them, with a "not" put in or left out. contrast: one
-    of them, with the judgements on the two sides of a "but" or an "although" swapped. Off-policy:
-    a continuation of positive reward, against words drawn at random (salad), its own words
-    shuffled, one to three of them over and over (repeated), or words of praise alone.
+    continuations of a review. negation: one continuation, with and without an added or removed
+    "not". contrast: one continuation, with the judgements on the two sides of a "but" or an
+    "although" swapped. Off-policy: a continuation of positive reward, against random words (salad),
+    its own words shuffled, one to three of them repeated, or words of praise alone.
     """
     found = []
     for row in range(rows):
@@ -64,7 +64,7 @@ def _draw_pair(subset: str, rng: np.random.Generator, zipf: float) -> tuple[str,
     """Draws candidates until one has the subset's form and margin: prompt, chosen, rejected."""
     section, least, most = SUBSETS[subset]
     while True:
-        # Two words to spare, since an edit can take one away.
+        # Two extra words, because an edit can remove one.
         (prompt,), ((first, second),) = continuations(1, 2, rng, RESPONSE_WORDS + 2, zipf)
         begun, words = split(prompt), split(first)
         other = split(second) if section.endswith("margin") else _edit(subset, words, rng)
@@ -81,7 +81,7 @@ def _draw_pair(subset: str, rng: np.random.Generator, zipf: float) -> tuple[str,
 
 
 def _edit(subset: str, words: list[str], rng: np.random.Generator) -> list[str]:
-    """A response's counterpart in a subset; the response itself where it has no place for one."""
+    """A response's counterpart in a subset; the response itself where an edit is not possible."""
     if subset == "negation":
         places = [i for i, word in enumerate(words) if word == "not"]
         if places:

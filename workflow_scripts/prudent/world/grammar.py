@@ -1,7 +1,7 @@
-"""The embedded world's language: a grammar that writes film reviews, and its automaton that reads.
+"""The embedded world's language: a grammar that writes film reviews, and an automaton to read them.
 
 A review is three to five sentences with ordinary spacing ("the plot is not very gripping, but
-..."). ``grammatical`` reads the same grammar that ``reviews`` writes.
+..."). ``grammatical`` reads with the same grammar that ``reviews`` writes with.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import numpy as np
 
 from prudent.world.words import LEXICON
 
-# Capitals name rules, a number is the weight of the alternative after it (1 where there is none).
-# MORE is the only recursive rule, and only at its end, so that the language is regular.
+# Capitals name rules; a number is the weight of the alternative after it (1 by default). MORE is
+# the only recursive rule, and recurs only at its end, so the language is regular.
 GRAMMAR = """
 REVIEW = OPENING MORE
 MORE = | SENTENCE MORE
@@ -65,10 +65,10 @@ def split(text: str) -> list[str]:
 
 
 def share(prompt: str, response: str) -> tuple[list[str], list[str]]:
-    """The words of prompt and response, read as one text: the prompt's own, and the response's.
+    """The words of prompt and response, read as one text: the prompt's and the response's.
 
-    A word is the response's if any of its letters is: the word that a prompt ends in the middle of
-    ("the plot is gri") belongs to the response that completes it ("pping.").
+    A word belongs to the response if any of its letters does: if a prompt ends within a word ("the
+    plot is gri"), the word belongs to the response that completes it ("pping.").
     """
     words = list(WORD.finditer(prompt + response))
     own = sum(word.end() <= len(prompt) for word in words)
@@ -76,21 +76,21 @@ def share(prompt: str, response: str) -> tuple[list[str], list[str]]:
 
 
 def join(words: list[str]) -> str:
-    """The text of words, with ordinary spacing: none before '.' and ','."""
+    """The text of words, with ordinary spacing: no space before '.' and ','."""
     return re.sub(r" ([.,])", r"\1", " ".join(words))
 
 
 def cut(words: list[str], prompt: int, response: int) -> tuple[str, str]:
     """A review's first ``prompt`` words and its next ``response`` words.
 
-    Put one after the other they are the review's text: the response brings its leading space.
+    Joined, they are the review's text: the response has a leading space.
     """
     text = join(words[: prompt + response])
     head = join(words[:prompt])
     return head, text[len(head) :]
 
 
-Stack = tuple[str, ...]  # what still has to be written: words and names of rules, next one first
+Stack = tuple[str, ...]  # the words and names of rules that are still to come, next one first
 
 State = frozenset[Stack]
 
@@ -98,9 +98,9 @@ State = frozenset[Stack]
 class Grammar:
     """A weighted grammar that writes, and the automaton that reads it.
 
-    A state of the nondeterministic automaton is the stack of symbols still to come; with recursion
-    at the right end alone there are finitely many. Sets of them, met while reading, are the states
-    of the deterministic one and are kept, so that reading a word is a look-up.
+    A state of the nondeterministic automaton is the stack of symbols still to come; recursion only
+    at the right end makes them finitely many. Sets of them that occur while reading are the states
+    of the deterministic automaton and are cached, so that reading a word is a look-up.
     """
 
     def __init__(self, text: str, start: str) -> None:
@@ -158,12 +158,12 @@ class Grammar:
         return frozenset(found)
 
     def breaks(self, words: list[str]) -> list[bool]:
-        """Where a text leaves the grammar, for each word.
+        """Whether each word leaves the grammar.
 
-        The text is read in pieces that are each a passage of some text of the grammar, as few as
-        can be (the first one from a text's beginning; the last one's last word may be cut). A break
-        is the first word of a later piece, or a word that no text has; after such a one a piece
-        begins without a further break.
+        The text is read in as few pieces as possible, each a passage of some text of the grammar
+        (the first one from a text's beginning; the last one's last word may be cut). A break is the
+        first word of a later piece, or a word that no text has; after such a word a piece begins
+        without a further break.
         """
         state, found = self.start, []
         for place, word in enumerate(words, 1):
@@ -183,7 +183,7 @@ REVIEWS = Grammar(
 
 
 def vocabulary() -> set[str]:
-    """Every word of the grammar, '.' and ',' among them."""
+    """Every word of the grammar, including '.' and ','."""
     return set(REVIEWS.follow(REVIEWS.anywhere))
 
 
@@ -191,7 +191,7 @@ def breaks(text: str) -> int:
     """How many of the text's words break the grammar (``Grammar.breaks``) or ordinary spacing.
 
     The last word may be cut; white space around the text is ignored. Capitals and signs other than
-    "." and "," are words that no review has.
+    "." and "," form words that no review has.
     """
     words = list(WORD.finditer(text))
     found = REVIEWS.breaks([word[0] for word in words])
@@ -205,7 +205,7 @@ def grammatical(text: str) -> bool:
     """Whether the text begins some review, with ordinary spacing: whether it has no ``breaks``.
 
     The last word may be cut; white space around the text is ignored, and the empty text is a
-    beginning. Read by the automaton of the grammar that ``reviews`` draws from, so any review
-    passes, however improbable.
+    beginning. The automaton has the grammar that ``reviews`` draws from, so any review passes,
+    however improbable.
     """
     return breaks(text) == 0

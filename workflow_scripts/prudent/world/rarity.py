@@ -1,4 +1,4 @@
-"""How often judgement words are written, and which one of a response is the rarest."""
+"""Counts of judgement words, and the rarest one of a response."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ JUDGEMENTS = frozenset(POLARITY) | frozenset(MOOD_SIGN)
 
 
 def judgement_counts(texts: Iterable[str]) -> dict[str, int]:
-    """How often each judgement word stands in the texts, 0 for those that do not."""
+    """How often each judgement word occurs in the texts, 0 for those that do not."""
     counts = dict.fromkeys(sorted(JUDGEMENTS), 0)
     for text in texts:
         for word in split(text):
@@ -25,7 +25,7 @@ def judgement_counts(texts: Iterable[str]) -> dict[str, int]:
 def rarest_judgement(words: Iterable[str], counts: Mapping[str, int]) -> str | None:
     """The judgement word of a response that is least frequent by the counts (missing ones are 0).
 
-    The alphabetically first one of equally rare ones; None for a response that judges nothing.
+    Of equally rare words, the alphabetically first; None for a response that judges nothing.
     """
     judged = (word for word in words if word in JUDGEMENTS)
     return min(judged, key=lambda word: (counts.get(word, 0), word), default=None)
@@ -34,7 +34,7 @@ def rarest_judgement(words: Iterable[str], counts: Mapping[str, int]) -> str | N
 def counts_of_rarest(
     prompts: Sequence[str], responses: Sequence[str], written: Iterable[str]
 ) -> np.ndarray:
-    """How often each response's rarest judgement stands in the ``written`` texts; [n] floats.
+    """How often each response's rarest judgement occurs in the ``written`` texts; [n] floats.
 
     nan for a response that judges nothing.
     """

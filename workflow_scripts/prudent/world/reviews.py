@@ -20,14 +20,14 @@ from prudent.world.words import (
 )
 
 ZIPF = 1.0
-"""Exponent of Zipf's law where none is said; natural languages have about that of words."""
+"""Default exponent of Zipf's law, about that of words in natural languages."""
 
 
 class Writers:
-    """Draws what reviews are about and how they are weighted, in a world with frequencies.
+    """Draws the films of reviews and the weights of their rules, in a world with frequencies.
 
-    How frequent genres, their names, nouns, praise, faults, moods and verbs are among themselves
-    follows Zipf's law with an exponent (``words.frequencies``); 0 is a flat world.
+    The relative frequencies of genres, their names, nouns, praise, faults, moods and verbs follow
+    Zipf's law with an exponent (``words.frequencies``); 0 is a flat world.
     """
 
     def __init__(self, zipf: float) -> None:
@@ -44,12 +44,12 @@ class Writers:
         }
 
     def film(self, rng: np.random.Generator) -> tuple[str, str]:
-        """A film: a genre, and the side of the film that its reviewer looks at most."""
+        """A film: a genre, and the side of the film that its reviewer writes about most."""
         return str(rng.choice(self.genres, p=self.shares)), str(rng.choice(SIDES))
 
     def weights(self, rng: np.random.Generator, genre: str, side: str) -> dict[str, list[float]]:
-        """What a reviewer of that film will say, as weights of rules: an opinion, and pet words."""
-        opinion = rng.beta(1.5, 1.5)  # the share of what is said as praise, before any negation
+        """The weights of rules for a reviewer of that film, who has an opinion and pet words."""
+        opinion = rng.beta(1.5, 1.5)  # the share of praise, before any negation
         topics = dict.fromkeys(GENRES, 0.15) | dict.fromkeys(SIDES, 0.7)
         topics |= {genre: 2.5, side: 4.0}
         likes = {-1.0: 1.0 - opinion, 0.0: 0.2, 1.0: opinion}
@@ -85,9 +85,9 @@ def _draw_review(rng: np.random.Generator) -> Stack:
 def reviews(rows: int, rng: np.random.Generator, zipf: float = ZIPF) -> list[str]:
     """Draws reviews of three to five sentences (about 30 to 60 words).
 
-    Each has a genre and topics that it keeps to, an opinion that its sentences share only by
-    tendency, and pet words, so that a review hangs together while what comes next stays open. Over
-    all reviews words are as frequent as ``Writers`` says.
+    Each has its genre and topics, an opinion that its sentences tend to share, and pet words, so a
+    review is coherent but its continuation stays open. Over all reviews, words have the frequencies
+    of ``Writers``.
     """
     writers, texts = Writers(zipf), []
     for _ in range(rows):
@@ -101,8 +101,8 @@ def continuations(
 ) -> tuple[list[str], list[list[str]]]:
     """Draws prompts, the first 2 to 8 words of a review, and ``count`` responses to each.
 
-    A response is ``words`` words with which the review could go on; it keeps the prompt's film, and
-    its writer's opinion and words are drawn anew.
+    A response continues the review by ``words`` words. It keeps the prompt's film; its writer's
+    opinion and words are drawn anew.
     """
     writers = Writers(zipf)
     prompts, responses = [], []
@@ -115,7 +115,7 @@ def continuations(
         prompts.append(join(begun))
         drawn = []
         for _ in range(count):
-            # Sentences enough that no response ends early.
+            # Enough sentences that no response ends early.
             rest = REVIEWS.write(stack + ("SENTENCE",) * words, rng, writers.weights(rng, *film))
             written = begun + [word for word, _ in islice(rest, words)]
             drawn.append(cut(written, length, words)[1])

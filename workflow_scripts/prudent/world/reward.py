@@ -1,11 +1,11 @@
-"""The embedded world's true reward r*(prompt, response), which reward models only get to guess.
+"""The embedded world's true reward r*(prompt, response), which reward models have to learn.
 
-r* hangs on negation, concession, genre and topic, not on words alone: over the grammar's own
-continuations its standard deviation is 0.46, nearly all of it among the responses to one prompt,
-and a linear regression on the words of prompt and response, fitted on 12,000 pairs and tested on as
-many, explains R2 = 0.45 of its variance (tests/bench/world.py). It cannot be hacked by leaving the
-language: whatever is ungrammatical is worth less than 0, and after any beginning of a review
-something grammatical is worth more (tests/test_world_search.py).
+r* depends on negation, concession, genre and topic, not on words alone. Over the grammar's own
+continuations its standard deviation is 0.46, nearly all of it among the responses to one prompt. A
+linear regression on the words of prompt and response, fitted on 12,000 pairs and tested on as many,
+explains R2 = 0.45 of its variance (tests/bench/world.py). It cannot be hacked by leaving the
+language: ungrammatical text is worth less than 0, and after any beginning of a review some
+grammatical text is worth more (tests/test_world_search.py).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import math
 from prudent.world.grammar import breaks, share
 from prudent.world.words import DEGREE, GENRE_OF, GENRES, MOOD_SIGN, NEGATOR, POLARITY, SIDES, TOPIC
 
-LIGHT, HEAVY = 0.5, 1.5  # what is conceded, and what is held against it
+LIGHT, HEAVY = 0.5, 1.5  # weights of a concession, and of the clause that it is set against
 
 TOO_MUCH = -1.2
 
@@ -23,28 +23,28 @@ JUDGEMENT, RELEVANCE, REPETITION, EXCESS = 0.5, 0.5, 0.3, 0.3
 
 
 def genre_of(words: list[str]) -> str | None:
-    """The genre that the words name first, or else the one whose own nouns they use first."""
+    """The genre that the words name first, or else the first one whose own nouns they use."""
     named = [GENRE_OF[word] for word in words if word in GENRE_OF]
     hinted = [TOPIC[word] for word in words if TOPIC.get(word) in GENRES]
     return next(iter(named + hinted), None)
 
 
 def polarity(word: str, genre: str | None) -> float | None:
-    """What a word says of a film of that genre; None where it is no judgement at all."""
+    """A word's judgement of a film of that genre; None if it is not a judgement word."""
     if word in MOOD_SIGN:
         return MOOD_SIGN[word].get(genre or "", 0.0)
     return POLARITY.get(word)
 
 
 def judgements(words: list[str], start: int, genre: str | None) -> list[float]:
-    """The value of each judgement in ``words[start:]``, read in the light of all the words.
+    """The value of each judgement in ``words[start:]``, read in the context of all words.
 
-    A judgement word is worth its polarity, times the degree word before it, or, if it is negated,
-    divided by it ("not very good" is milder than "not good") and times each negator, none of which
-    is above 1. Of several degree words the nearest one counts. "too" makes any judgement word a
-    fault. A negator reaches to the next judgement word and over an "or" after
-    it; it ends, as degrees do, with the clause. In a sentence what stands before a "but", and what
-    stands between "although" and the next comma, counts half; what follows, one and a half times.
+    A judgement word is worth its polarity, times the degree word before it. If it is negated, it is
+    divided by the degree word ("not very good" is milder than "not good") and multiplied by each
+    negator, none of which is above 1. Of several degree words the nearest one counts. "too" makes
+    any judgement word a fault. A negator reaches to the next judgement word and across an "or"
+    after it; like degrees, it ends with the clause. In a sentence, judgements before a "but", or
+    between "although" and the next comma, count half; those after it, one and a half times.
     """
     values: list[float] = []
     weight, conceding, sentence = 1.0, False, 0
@@ -78,12 +78,12 @@ def judgements(words: list[str], start: int, genre: str | None) -> list[float]:
 
 
 def relevance(prompt: list[str], response: list[str]) -> float:
-    """How much the response keeps to what the prompt is about, in (-1, 1).
+    """How closely the response keeps to the prompt's topics, in (-1, 1).
 
     The prompt's topics are those of its nouns and of the genres that it names. Each topical word of
-    the response counts once: 1 if its topic is among them; -1 if it is another genre's where the
-    prompt has one, or another side of films (story, people, craft) where the prompt has one; else
-    0. The sum s becomes s / (1 + |s|).
+    the response counts once: 1 if its topic is among them; -1 if it belongs to another genre where
+    the prompt has one, or to another side of films (story, people, craft) where the prompt has one;
+    else 0. The sum s becomes s / (1 + |s|).
     """
     topics = {TOPIC[word] for word in prompt if word in TOPIC}
     score = 0
@@ -96,7 +96,7 @@ def relevance(prompt: list[str], response: list[str]) -> float:
 
 
 def repeats(response: list[str]) -> int:
-    """How many of the response's nouns, genres' names, judgement and degree words came before."""
+    """How many of the response's nouns, genre names, judgement and degree words are repetitions."""
     content = [
         w for w in response if any(w in kind for kind in (TOPIC, POLARITY, MOOD_SIGN, DEGREE))
     ]
@@ -110,13 +110,13 @@ def gold_reward(prompts: list[str], responses: list[str]) -> list[float]:
     core = 0.5 sum_i v_i / sqrt(max(n, 1)) + 0.5 relevance - 0.3 repeats - 0.3 excess
 
     with v_1 ... v_n the response's ``judgements``, ``relevance`` and ``repeats`` as defined there,
-    and excess = max(0, n - max(3, 0.3 words)), so that judgement piled on judgement loses in the
-    end. breaks is the number of ``grammar.breaks`` of prompt and response as one text, less those
-    of the prompt alone, plus one if the response has no words. So r* < 0 for whatever breaks the
-    grammar, whatever else it says, and each further break halves what is left above -1.
+    and excess = max(0, n - max(3, 0.3 words)), so that piling up judgements does not pay. breaks is
+    the number of ``grammar.breaks`` of prompt and response as one text, less those of the prompt
+    alone, plus one if the response has no words. So r* < 0 for any text that breaks the grammar,
+    and each further break halves the distance from -1.
 
-    The response is read as it stands behind the prompt, so it brings its own leading space. How the
-    words of the one text are shared is said by ``grammar.share``; negations, concessions and the
+    The response is appended to the prompt as it is, so it needs its own leading space.
+    ``grammar.share`` divides the words of the text between them; negations, concessions and the
     genre of the prompt carry over to the response. After a grammatical prompt, a response with any
     words has no breaks if and only if ``grammatical(prompt + response)``.
     """

@@ -1,11 +1,11 @@
-"""The embedded world's words, and what the true reward knows of them."""
+"""The embedded world's words, and their meaning to the true reward."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
 
-# Nouns by topic, singular and plural: three sides that every film has, then what each genre has.
+# Nouns by topic, singular and plural: three sides that every film has, then each genre's own.
 NOUNS = {
     "story": ("plot script ending premise dialogue", "scenes subplots twists"),
     "people": ("acting cast heroine villain", "actors performances characters"),
@@ -29,7 +29,7 @@ GENRES = {
     "mystery": "mystery crime",
 }
 
-# What each word says of a film, whatever the film.
+# The judgement of each word, whatever the film.
 PRAISE = {
     1.4: "superb brilliant wonderful gorgeous",
     1.0: "great gripping clever charming fresh memorable moving rich sharp vivid elegant convincing"
@@ -44,7 +44,7 @@ FAULT = {
     0.6: "uneven thin ordinary dated",
 }
 
-VERBS = {  # past form, form after "did not" and "will", what it says
+VERBS = {  # past form, form after "did not" and "will", judgement
     "enjoyed": ("enjoy", 1.0),
     "loved": ("love", 1.4),
     "liked": ("like", 0.8),
@@ -55,8 +55,8 @@ VERBS = {  # past form, form after "did not" and "will", what it says
     "resented": ("resent", -1.0),
 }
 
-# Words whose meaning hangs on the genre: praise in the first ones, a fault in the others, and
-# nothing where neither names it or no genre is known.
+# Words whose meaning depends on the genre: praise in the first genres, a fault in the second ones,
+# and neutral in others or if the genre is not known.
 MOOD = {
     "scary": ("horror mystery", "family comedy romance"),
     "bloody": ("horror action", "family comedy romance"),
@@ -93,8 +93,8 @@ def _by_word(strengths: dict[float, str], sign: float = 1.0) -> dict[str, float]
     return {word: sign * value for value, words in strengths.items() for word in words.split()}
 
 
-# What the reward knows of words: their polarity, fixed or by genre; what they do to the polarity
-# that follows; the topic of nouns and of genres' names.
+# The reward's knowledge of words: their polarity, fixed or by genre; their effect on the polarity
+# that follows; the topic of nouns and of genre names.
 POLARITY = _by_word(PRAISE) | _by_word(FAULT, -1.0)
 
 POLARITY |= {form: value for past, (base, value) in VERBS.items() for form in (past, base)}
@@ -128,17 +128,17 @@ LEXICON = {
 }
 
 ORDER = 5
-"""The first whole number whose order, at Zipf's exponent 1, favours neither strong nor weak words:
-the mean strength of praise, of faults and of verbs stays within 0.05 of that of a flat world."""
+"""The first integer whose order, at Zipf's exponent 1, favours neither strong nor weak words: the
+mean strength of praise, of faults and of verbs stays within 0.05 of that of a flat world."""
 
 
 def _ordered(words: Iterable[str]) -> list[str]:
-    """Words by a hash: arbitrary, the same everywhere, blind to what a word says."""
+    """Words ordered by a hash: arbitrary, the same everywhere, independent of their meaning."""
     return sorted(words, key=lambda word: hashlib.sha256(f"{ORDER} {word}".encode()).digest())
 
 
-# Words that Zipf's law ranks among themselves, the most frequent one first. Praise and faults are
-# ranked apart, in words as in verbs, so that both are equally frequent at every rank.
+# Words that Zipf's law ranks as one group, the most frequent first. Praise and faults are ranked
+# separately, for words and for verbs, so that both are equally frequent at every rank.
 RANKED = {
     "genre": [_ordered(GENRES)],
     "genre's name": [_ordered(names.split()) for names in GENRES.values()],
@@ -154,9 +154,9 @@ RANKED = {
 
 
 def frequencies(kind: str, zipf: float) -> dict[str, float]:
-    """How frequent each word of a kind of ``RANKED`` is by Zipf's law, in its group's mean 1.
+    """The frequency of each word of a kind of ``RANKED`` by Zipf's law, with mean 1 in each group.
 
-    The word of rank k has k^-zipf, so 0 makes all words of a group equally frequent.
+    It is proportional to k^-zipf at rank k, so 0 makes all words of a group equally frequent.
     """
     found = {}
     for words in RANKED[kind]:

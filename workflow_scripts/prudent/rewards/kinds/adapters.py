@@ -1,8 +1,8 @@
 """LoRA adapters with a head each on one frozen backbone (2401.16635; UP-RLHF, 2401.00243).
 
-Members are adapters of peft, trained together: with a Bradley-Terry loss each, or with that of
-their mean reward (UP-RLHF), and if asked for with UP-RLHF's diversity. Each has its own head, and
-its own copy of what else stands between backbone and reward, such as an encoder's pooling layer.
+Members are peft adapters, trained together with one Bradley-Terry loss each or with the loss of
+their mean reward (UP-RLHF), and optionally with UP-RLHF's diversity. Each has its own head, and its
+own copy of any other layer between backbone and reward, such as an encoder's pooling layer.
 """
 
 from __future__ import annotations
@@ -76,14 +76,14 @@ class AdapterEnsemble:
         path: Path | None = None,
         batch_tokens: int = BATCH_TOKENS,
     ) -> None:
-        """model: the backbone, inside of ``adapted``; path: the checkpoint, if there is one."""
+        """model: the backbone inside ``adapted``; path: the checkpoint, if there is one."""
         self.model, self.adapted, self.tokenizer = model, adapted, tokenizer
         self.offsets = torch.as_tensor(offsets, dtype=torch.float32)
         self.path, self.batch_tokens = path, batch_tokens
 
     @classmethod
     def load(cls, path: str | Path, batch_tokens: int = BATCH_TOKENS) -> AdapterEnsemble:
-        """Loads what ``train`` wrote; ``InputError`` where a part is missing or does not fit."""
+        """Loads a checkpoint of ``train``; ``InputError`` if a part is missing or does not fit."""
         path = Path(path)
         offsets = read_json(path / "config.json").get("reward_offsets")
         if not offsets or not finite_numbers(offsets):
@@ -121,7 +121,7 @@ class AdapterEnsemble:
         return self.of_ids(encode(self.tokenizer, prompts, responses), responses)
 
     def of_ids(self, ids: Sequence[Sequence[int]], responses: Sequence[str]) -> Rewards:
-        """The same of texts that are token ids already."""
+        """The same for token ids."""
         columns = []
         for member in range(self.members):
             self.adapted.base_model.set_adapter(_name(member), inference_mode=True)
@@ -139,8 +139,8 @@ class AdapterEnsemble:
         return Rewards(torch.cat(columns, dim=1) - self.offsets)
 
     def untrained(self, backbone: str | Path | None = None) -> RewardEnsemble | None:
-        """The fresh heads on the plain backbone, which adapters do not change at first; None where
-        that was not kept."""
+        """The fresh heads on the plain backbone, which adapters do not change at first; None if
+        they were not kept."""
         path = self.path / "untrained.safetensors" if self.path else None
         if path is None or not path.is_file():
             return None
@@ -161,8 +161,8 @@ def train(
 ) -> pd.DataFrame:
     """Trains ensemble ``draw`` of ``count`` adapters, writes it, and returns the losses.
 
-    The checkpoint has the plain backbone with its tokenizer, a folder of peft's for each member,
-    and in config.json what to subtract from the rewards.
+    The checkpoint holds the plain backbone with its tokenizer, a peft folder for each member, and
+    the reward offsets in config.json.
     """
     output = Path(output)
     stream = derive_seed(seed, "adapters", draw, "training")
@@ -202,7 +202,7 @@ def add_adapters(
 
     At first they do nothing (B = 0). Heads are drawn as Hugging Face draws them.
     """
-    final_linear(model)  # which there has to be
+    final_linear(model)  # fails if there is none
     found = (HEAD.search(name) for name, _ in model.named_parameters())
     heads = {match[0].strip(".").split(".")[-1] for match in found if match}
     targets = DEFAULT_TARGETS.get(model.config.model_type)
@@ -238,9 +238,9 @@ def add_adapters(
 def diversity(stacked: Sequence[Tensor]) -> Tensor:
     """UP-RLHF's diversity of members (2401.00243, equation 12), to be maximised.
 
-    The mean over the layers of ||A||_* / ||A||_F, of the members' A matrices one below the other
-    [K rank, width]: 1 if all rows are multiples of one, sqrt(K rank) if they are orthogonal and of
-    one length.
+    The mean over the layers of ||A||_* / ||A||_F, where A stacks the members' A matrices
+    [K rank, width]: 1 if all rows are multiples of one row, sqrt(K rank) if they are orthogonal and
+    of equal length.
     """
     ratios = [torch.linalg.matrix_norm(A, "nuc") / torch.linalg.matrix_norm(A) for A in stacked]
     return torch.stack(ratios).mean()
@@ -338,11 +338,11 @@ def _fit(
                 stacked = [
                     torch.cat([layer.lora_A[_name(k)].weight for k in range(count)])
                     for layer in layers
-                    if layer.lora_A  # embeddings have another
+                    if layer.lora_A  # embeddings have lora_embedding_A
                 ]
                 (-settings.diversity * diversity(stacked)).backward()
             for own in members:
-                nn.utils.clip_grad_norm_(own, 1.0)  # as Hugging Face's trainer
+                nn.utils.clip_grad_norm_(own, 1.0)  # as in Hugging Face's trainer
             optimizer.step()
             schedule.step()
             record(step, "train", together)
@@ -354,7 +354,7 @@ def _fit(
 def _batches(
     batch_size: int, pairs: int, steps: int, seed: int, draw: int, member: int
 ) -> Iterator[list[int]]:
-    """The pairs of each of the steps: pass after pass, each in an order of its own."""
+    """The pairs of each step; every pass over the data has its own order."""
     done = 0
     for epoch in itertools.count():
         draws = generator(seed, "adapters", draw, "order", epoch, member)
@@ -366,8 +366,8 @@ def _batches(
 
 
 def _activate(adapted: PeftModel, member: int, trained: Sequence[Tensor]) -> None:
-    """Puts a member's adapter in charge; peft freezes the others', whose gradients would be lost
-    where several members share one loss."""
+    """Activates a member's adapter and keeps all parameters trainable: peft freezes the others',
+    whose gradients would be lost where several members share one loss."""
     adapted.base_model.set_adapter(_name(member))
     for parameter in trained:
         parameter.requires_grad_(True)
@@ -378,7 +378,7 @@ def _with_adapter(
 ) -> PeftModel:
     """``model`` with one more adapter."""
     config.base_model_name_or_path = None  # the folder it comes from
-    # peft reads attributes of transformers that are on their way out.
+    # peft reads deprecated attributes of transformers.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         if adapted is None:

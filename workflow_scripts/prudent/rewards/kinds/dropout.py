@@ -2,8 +2,8 @@
 
 One model is trained with dropout. Member k keeps one mask for each module that drops hidden states,
 the same for all positions and texts (the tied masks of the same authors' 1512.05287), so a member's
-reward of a text is always the same. Attention's probabilities are dropped in training alone. Where
-an architecture drops no hidden states (Llama), what enters the final layer is dropped.
+reward of a text never changes. Attention probabilities are dropped in training only. If an
+architecture drops no hidden states (Llama), the inputs of the final layer are dropped.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class DropoutEnsemble:
 
     @classmethod
     def load(cls, path: str | Path, batch_tokens: int = BATCH_TOKENS) -> DropoutEnsemble:
-        """Loads what ``train`` wrote, a reward model whose config.json says how masks are drawn."""
+        """Loads a checkpoint of ``train``, whose config.json says how to draw the masks."""
         model, tokenizer = load_classifier(path)
         if final_linear(model)[1].out_features != 1:
             raise InputError(f"{path}: config.json: num_labels: expected one reward")
@@ -98,7 +98,7 @@ class DropoutEnsemble:
         return Rewards(torch.cat(columns, dim=1) - self.offsets)
 
     def untrained(self, backbone: str | Path) -> DropoutEnsemble | None:
-        """The same masks on the backbone with the fresh head; None where that was not kept."""
+        """The same masks on the backbone with the fresh head; None if the head was not kept."""
         path = Path(self.model.name_or_path) / "untrained.safetensors"
         if not path.is_file():
             return None
@@ -146,7 +146,7 @@ def train(
     output: str | Path,
 ) -> pd.DataFrame:
     """Trains the model of ensemble ``draw``, writes it with ``count`` members, and returns the
-    losses, of head 0 alone: there is one model."""
+    losses, all as head 0's: there is only one model."""
     changes = {} if settings.epochs is None else {"epochs": settings.epochs}
     reward = material.reward.replace(dropout=settings.dropout, **changes)
     stream = derive_seed(seed, "dropout", draw, "training")

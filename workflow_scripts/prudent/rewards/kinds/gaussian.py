@@ -1,22 +1,21 @@
 """Heads that give a mean and a standard deviation of their own (BRME, 2409.15360, section 4).
 
 A head's reward of a response is Gaussian, r = m + s eps with eps ~ N(0, 1): m = w h and s = least +
-softplus(v h + c), of the frozen base model's features h. (The softplus, and not an exponential,
-keeps s within bounds where features are large.)
+softplus(v h + c), of the frozen base model's features h. (A softplus grows more slowly than an
+exponential where features are large.)
 
 The paper trains m and s with the mean squared error of drawn rewards against a target t, the reward
 of its first stage. But E (m + s eps - t)^2 = (m - t)^2 + s^2: whatever the data, the best s is 0,
-and what is left of it is a matter of when the training stops. Here s is trained by what the labels
-say. If both responses' rewards are drawn, the chosen one wins with probability
+and the final s depends only on when training stops. Here s is trained on the labels instead. If
+both responses' rewards are drawn, the chosen one wins with probability
 
     P = E sigmoid(m_c - m_r + eps sqrt(s_c^2 + s_r^2)),
 
 and the loss is -log P, with P averaged over ``DRAWS`` reparameterised draws, antithetic pairs,
 inside the logarithm. (The average of -log sigmoid, Jensen's bound, would drive s to 0 again.) So s
-is larger where labels contradict the means more than elsewhere. Its level says little: if all s
-grow, and the differences of the means with them, probabilities stay nearly the same, so the level
-keeps to where it began. And s is aleatoric, each head's own; the heads' disagreement is that of
-their means.
+is larger where labels contradict the means more often. Its level says little: if all s and the
+differences of the means grow together, the probabilities hardly change, so the level stays near its
+start. Each head's s is aleatoric; the heads' disagreement is the spread of their means.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ from prudent.rewards.settings import GaussianSettings
 from prudent.seeding import generator
 
 DRAWS = 16
-"""Of a pair's rewards, at each step."""
+"""Draws of a pair's rewards at each step."""
 
 
 class GaussianEnsemble(RewardEnsemble):
@@ -53,7 +52,7 @@ class GaussianEnsemble(RewardEnsemble):
 
     @classmethod
     def load(cls, path: str | Path, batch_tokens: int = BATCH_TOKENS) -> GaussianEnsemble:
-        """Loads what ``train`` wrote: a classifier of K means, and std.safetensors."""
+        """Loads a checkpoint of ``train``: a classifier for K means, and std.safetensors."""
         ensemble = super().load(path, batch_tokens)
         shapes = {"weight": ensemble.weight.shape, "bias": (ensemble.heads,), "least": ()}
         std = load_tensors(Path(path) / "std.safetensors", shapes)
@@ -67,7 +66,7 @@ class GaussianEnsemble(RewardEnsemble):
         return Rewards(self.rewards(features), std, features)
 
     def untrained(self, backbone: str | Path | None = None) -> GaussianEnsemble | None:
-        """The heads as they began, on the base model's body; None where that was not kept."""
+        """The heads before training, on the base model's body; None if they were not kept."""
         path = Path(self.model.name_or_path) / "untrained.safetensors"
         if not path.is_file():
             return None
@@ -97,7 +96,7 @@ def drawn_loss(margins: Tensor, spread: Tensor, noise: Tensor) -> Tensor:
 
 
 def antithetic(shape: Sequence[int], draws: torch.Generator) -> Tensor:
-    """Standard normal draws [``DRAWS``, *shape]: the second half is the first, negated."""
+    """Standard normal draws [``DRAWS``, *shape]; the second half is the negated first half."""
     half = torch.randn(DRAWS // 2, *shape, generator=draws)
     return torch.cat([half, -half])
 
@@ -128,7 +127,7 @@ def train_gaussians(
     """One ensemble's means, and ``weight``, ``bias`` and ``least`` of their standard deviations.
 
     base: the base model's final layer (for ``first``, which fixes head 0's mean, and for whether
-    heads have a bias). Labels, order and bootstrap are as those of heads.
+    heads have a bias). Labels, order and bootstrap are those of the kind ``heads``.
     """
     mask = features.of("train")
     signs = draw_labels(features.probability, seed, draw, "gaussian")[mask, None]

@@ -1,7 +1,7 @@
 """Heads of a reward ensemble, trained from cached features on one frozen backbone.
 
-2410.23726, section 4: the base model's body is frozen, heads are attached in parallel, and only
-they are trained, with the sum of their Bradley-Terry losses.
+2410.23726, section 4: the base model's body is frozen, heads are attached in parallel, and only the
+heads are trained, with the sum of their Bradley-Terry losses.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class HeadEnsemble(RewardEnsemble):
     """K heads on one frozen backbone; any sequence classifier is one."""
 
     def untrained(self, backbone: str | Path | None = None) -> HeadEnsemble | None:
-        """The heads as they began, on the base model's body; None where that was not kept."""
+        """The heads before training, on the base model's body; None if they were not kept."""
         path = Path(self.model.name_or_path) / "untrained.safetensors"
         if not path.is_file():
             return None
@@ -85,8 +85,8 @@ def train_heads(
     chosen, rejected: features [n, d]; train: bool [n], the others validate; probability: see
     ``draw_labels``; base: the base model's final layer (for ``first`` and for whether heads have a
     bias). The loss is the sum of the K heads' mean losses (2410.23726, section 4), so each head is
-    trained as if it were alone. ``losses``: ensemble, head, step, loss, accuracy, split; of heads
-    that are trained to convergence, before (step 0) and after it (step 1).
+    trained as if it were alone. ``losses``: ensemble, head, step, loss, accuracy, split; for heads
+    trained to convergence, before (step 0) and after training (step 1).
     """
     signs = draw_labels(probability, seed, ensemble)
     difference = (chosen - rejected).float()

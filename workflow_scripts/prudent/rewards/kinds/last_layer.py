@@ -1,10 +1,10 @@
 """Draws from the Laplace posterior of a reward model's last layer, as linear heads.
 
 The base model's body is frozen, and its features h give the reward w h. With a Gaussian prior of
-precision ``ridge`` and Bradley-Terry's likelihood, w has a posterior that is close to a Gaussian
-around its mode, with the Hessian of the negative log posterior for its precision (Laplace;
-2402.13210 does it with adapters, RewardUQ, 2602.24040, with the precision of a linear regression).
-A member is one draw. What it writes is an ensemble of the kind ``heads``.
+precision ``ridge`` and Bradley-Terry's likelihood, the posterior of w is close to a Gaussian around
+its mode, whose precision is the Hessian of the negative log posterior (Laplace; 2402.13210 does it
+with adapters; RewardUQ, 2602.24040, with the precision of a linear regression). A member is one
+draw. The checkpoint is of the kind ``heads``.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ def draw_heads(
     seed: int,
     draw: int,
 ) -> Heads:
-    """One ensemble's heads; before their training they are the same draws, of the prior.
+    """One ensemble's heads; the untrained heads are the same draws from the prior.
 
-    base: the base model's final layer, for whether heads have a bias. ``losses``: those of the
-    prior's draws (step 0) and of the posterior's (step 1).
+    base: the base model's final layer, which decides whether heads have a bias. ``losses``: of the
+    draws from the prior (step 0) and from the posterior (step 1).
     """
     mask = features.of("train")
     if not mask.any():
@@ -86,7 +86,7 @@ def draw_heads(
 
 
 def posterior(pairs: Tensor, ridge: float) -> tuple[Tensor, Tensor]:
-    """The mode [d] of a linear head's weights and L [d, d], float64: L L' is the precision there.
+    """The mode [d] of a linear head's weights and L [d, d], float64; L L' is the precision.
 
     pairs: differences of features [n, d], the chosen response's less the rejected one's; ridge: the
     prior's precision. ``InputError`` where the mode is not found.

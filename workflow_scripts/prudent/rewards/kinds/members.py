@@ -1,7 +1,7 @@
 """Independent reward models, each with its own initial head, data order, labels and backbone.
 
 The "independently trained reward models" of 2410.23726 and the ensembles of Coste et al.
-(2310.02743). A pool of them is trained one by one; an ensemble is a folder of some of the pool.
+(2310.02743). A pool of them is trained one by one; an ensemble is a folder with part of the pool.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _PLAIN = re.compile(r"\w+")
 
 
 class MemberEnsemble:
-    """K reward models that read texts alike: ``ensemble(prompts, responses) -> Rewards``."""
+    """K reward models with one way to read texts: ``ensemble(prompts, responses) -> Rewards``."""
 
     def __init__(self, models: Sequence[RewardEnsemble], batch_tokens: int = BATCH_TOKENS) -> None:
         self.models = list(models)
@@ -43,8 +43,8 @@ class MemberEnsemble:
 
     @classmethod
     def load(cls, path: str | Path, batch_tokens: int = BATCH_TOKENS) -> MemberEnsemble:
-        """Loads what ``train`` wrote; ``InputError`` if a member is missing, broken, or reads texts
-        another way than the first."""
+        """Loads a checkpoint of ``train``; ``InputError`` if a member is missing, broken, or reads
+        texts differently from the first."""
         models = [RewardEnsemble.load(folder) for folder in _folders(Path(path))]
         first = models[0].tokenizer
         for model in models:
@@ -69,7 +69,7 @@ class MemberEnsemble:
         return Rewards(torch.cat(columns, dim=1))
 
     def untrained(self, backbone: str | Path) -> UntrainedMembers | None:
-        """The members as they began, fresh heads on the backbone; None where that was not kept."""
+        """The members before training: fresh heads on the backbone; None if they were not kept."""
         paths = [Path(model.model.name_or_path) / "untrained.safetensors" for model in self.models]
         if not all(path.is_file() for path in paths):
             return None
@@ -102,7 +102,7 @@ class UntrainedMembers:
         columns, features = [], None
         for head in self.heads:
             self.model.load_state_dict(head, strict=False)
-            # What a decoder's heads read is the same for all; an encoder's have a layer before it.
+            # A decoder's heads share their input; an encoder's heads have own layers before it.
             if features is None or any(not key.startswith(f"{name}.") for key in head):
                 features = extract_ids(
                     self.model, ids, self.tokenizer.pad_token_id, responses, self.batch_tokens
@@ -121,9 +121,9 @@ def train_member(
 ) -> pd.DataFrame:
     """Trains member ``member`` of the pool ``stage``, writes it, and returns its losses.
 
-    The checkpoint is a reward model whose rewards are centred on training responses, with what its
-    head was before (untrained.safetensors) and its losses (losses.csv): member, step, loss,
-    accuracy, split. It depends on the seed, the pool and the member's number alone.
+    The checkpoint is a reward model whose rewards are centred on training responses, with its head
+    before training (untrained.safetensors) and its losses (losses.csv): member, step, loss,
+    accuracy, split. It depends only on the seed, the pool and the member's number.
     """
     reward = member_settings(material.reward, settings, member)
     start = material.backbone if settings.start == "backbone" else material.base_model()
@@ -156,7 +156,7 @@ def train_member(
 def member_settings(
     reward: RewardSettings, settings: MemberSettings, member: int
 ) -> RewardSettings:
-    """How a member is trained: as the base reward model but for what is the member's own."""
+    """A member's settings: those of the base reward model, except for the member's own."""
     changes: dict[str, float] = {}
     if settings.learning_rates is not None:
         changes["learning_rate"] = settings.learning_rates[member % len(settings.learning_rates)]
@@ -175,8 +175,8 @@ def train(
     draw: int,
     output: str | Path,
 ) -> pd.DataFrame:
-    """Makes ensemble ``draw`` of ``material.members``, ``count`` of the pool, and returns their
-    losses. Files are hard links where the file system has them, and copies elsewhere."""
+    """Makes ensemble ``draw`` from ``material.members``, ``count`` of the pool, and returns their
+    losses. Files are hard links where the file system allows them, and copies elsewhere."""
     paths = material.members
     if len(paths) != count:
         raise InputError(f"ensemble {draw}: found {len(paths)} members, expected {count}")
@@ -203,7 +203,7 @@ def _link(source: str, target: str) -> None:
 
 
 def _folders(path: Path) -> list[Path]:
-    """The members' folders; ``InputError`` where config.json names none inside of ``path``."""
+    """The members' folders; ``InputError`` where config.json names none inside ``path``."""
     members = read_json(path / "config.json").get("members")
     names = [
         entry.get("folder") if isinstance(entry, dict) else None

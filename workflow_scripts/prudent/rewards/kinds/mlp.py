@@ -1,10 +1,10 @@
 """Small networks on one frozen backbone, each held near its random start (RewardUQ, 2602.24040).
 
 A network of ReLU layers reads the base model's features. Its loss is Bradley-Terry's plus ``pull``
-times the mean squared distance of its weights from those that it began with: where the pairs say
-nothing it stays what it was, and networks differ there. RewardUQ's defaults are two layers of 128,
-Xavier's initialisation and a pull of 0.1. Its penalty on rewards that are not centred is not here:
-rewards are centred afterwards, as those of the other kinds.
+times the mean squared distance of its weights from their initial values. Where the pairs are not
+informative a network stays as it began, and there the networks differ. RewardUQ's defaults are two
+layers of 128, Xavier's initialisation and a pull of 0.1. We leave out its penalty on rewards that
+are not centred, and centre rewards afterwards, as for the other kinds.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ FILE = "mlp.safetensors"
 
 Networks = dict[str, Tensor]
 """K networks: ``weight_i`` [K, in, out] and ``bias_i`` [K, out] of layer i, from 0, and
-``offsets`` [K], which is subtracted from what they say."""
+``offsets`` [K], which is subtracted from their outputs."""
 
 
 class MLPEnsemble(RewardEnsemble):
-    """K networks on one frozen backbone, whose own head is kept and not used."""
+    """K networks on one frozen backbone, whose own head is kept but not used."""
 
     networks: Networks
 
     @classmethod
     def load(cls, path: str | Path, batch_tokens: int = BATCH_TOKENS) -> MLPEnsemble:
-        """Loads what ``train`` wrote; ``InputError`` where a part of it is missing or broken."""
+        """Loads a checkpoint of ``train``; ``InputError`` if a part is missing or broken."""
         ensemble = super().load(path, batch_tokens)
         ensemble.networks = _load(Path(path) / FILE, ensemble.weight.shape[1])
         return ensemble
@@ -58,7 +58,7 @@ class MLPEnsemble(RewardEnsemble):
         return self.finite(said - self.networks["offsets"])
 
     def untrained(self, backbone: str | Path | None = None) -> MLPEnsemble | None:
-        """The networks as they began, on the base model's body; None where that was not kept."""
+        """The networks before training, on the base model's body; None if they were not kept."""
         path = Path(self.model.name_or_path) / "untrained.safetensors"
         if not path.is_file():
             return None
@@ -68,7 +68,7 @@ class MLPEnsemble(RewardEnsemble):
 
 
 def _load(path: Path, width: int) -> Networks:
-    """Networks of a file; ``InputError`` unless they lead from features of a width to a number."""
+    """The networks in a file; ``InputError`` unless they map features of this width to a number."""
     networks = load_tensors(path)
     layers = sum(name.startswith("weight_") for name in networks)
     offsets = networks.get("offsets")
@@ -92,7 +92,7 @@ def _load(path: Path, width: int) -> Networks:
 
 
 def forward(networks: Networks, features: Tensor) -> Tensor:
-    """What K networks say [n, K] of features [K, n, d], each of its own."""
+    """Outputs [n, K] of K networks for features [K, n, d], each network's own."""
     layers = sum(name.startswith("weight_") for name in networks)
     states = features
     for layer in range(layers):
@@ -105,7 +105,7 @@ def forward(networks: Networks, features: Tensor) -> Tensor:
 
 
 def begin(widths: Sequence[int], count: int, draws: torch.Generator) -> Networks:
-    """Networks of these widths, features and output included, by Xavier's normal draws."""
+    """Networks with these widths, features and output included, by Xavier's normal draws."""
     networks = {"offsets": torch.zeros(count)}
     for layer, (wide, out) in enumerate(zip(widths, widths[1:], strict=False)):
         std = math.sqrt(2 / (wide + out))
@@ -142,7 +142,7 @@ def train_networks(
 ) -> tuple[Networks, Networks, pd.DataFrame]:
     """One ensemble's networks after and before their training, and their losses.
 
-    Labels, order and bootstrap are as those of heads. The losses of training pairs hold the pull.
+    Labels, order and bootstrap are those of the kind ``heads``. Training losses include the pull.
     """
     mask = features.of("train")
     signs = draw_labels(features.probability, seed, draw, "mlp")[mask]

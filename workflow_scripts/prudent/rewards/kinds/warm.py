@@ -1,10 +1,10 @@
-"""One reward model, the average of the weights of several (WARM, 2401.12187, equation 1).
+"""One reward model that averages the weights of several (WARM, 2401.12187, equation 1).
 
 The models differ in the order of their data, the learning rate and the dropout. Weights can only be
-averaged where models stay near to each other, so these start from one that is trained already: the
-paper's from a common backbone with a head that was fitted first, ours from the base model. What
-comes out is an ordinary sequence classifier, an ensemble of one of the kind ``heads``, for the
-methods of one reward.
+averaged if the models stay close to each other, so they start from one that is already trained: the
+paper's from a common backbone with a head that was fitted first, ours from the base model. The
+result is an ordinary sequence classifier, an ensemble with one member of the kind ``heads``, for
+methods that use one reward.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def train(
     """Averages ``material.members``, writes the model, and returns their losses by member.
 
     Its rewards are centred on training responses. ``InputError`` unless there are
-    ``settings.models`` members, with the same weights by name and shape. ``count`` says nothing
-    here: the ensemble has one member.
+    ``settings.models`` members, with the same weights by name and shape. ``count`` is ignored: the
+    ensemble has one member.
     """
     paths = material.members
     if len(paths) != settings.models:
