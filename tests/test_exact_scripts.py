@@ -206,8 +206,7 @@ def test_scores_are_what_each_model_says(files, scored):
 def test_fresh_heads_are_those_that_the_ensembles_stage_trains(files, scored):
     found = load_scores(scored.scores, P * N)
     pairs = load_features(files / "features.safetensors", found.features.shape[1])
-    settings = KINDS["heads"](**HEADS)
-    given = (files / "base", pairs, found.features, settings, K, SEED, 4)
+    given = (files / "base", pairs, found.features, HEADS, K, SEED, 4)
     fresh = list(fresh_heads(*given))
     for own, drawn in zip(fresh, found.draws, strict=False):
         torch.testing.assert_close(own.mean, drawn.mean, rtol=1e-4, atol=1e-5)

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -21,6 +21,7 @@ from prudent.policies.settings import SamplingSettings
 from prudent.policies.target_kl import Calibration
 from prudent.ppo.settings import TrainingSettings
 from prudent.tables import write_json, write_parquet
+from prudent.workflow import entry
 
 
 def script_args(tmp_path, **settings) -> train_policy.Args:
@@ -128,13 +129,7 @@ def test_the_script_killed_and_terminated_ends_with_the_same_policy(tmp_path, ob
     args = replace(args, objective=objective)
     train_policy.main(args)
     again = replace(args, policy=tmp_path / "again", training_log=tmp_path / "again.csv")
-    command = [sys.executable, train_policy.__file__]
-    for field in fields(again):
-        value = getattr(again, field.name)
-        if value is None:
-            continue
-        text = json.dumps(value) if isinstance(value, dict) else str(value)
-        command += [f"--{field.name.replace('_', '-')}", text]
+    command = [sys.executable, train_policy.__file__, *entry.to_command_line(again)]
 
     def stopped(number: int) -> tuple[int, str]:
         """Status and output of a process that is sent a signal after its first checkpoint."""
@@ -177,7 +172,7 @@ def test_after_an_edit_of_the_settings_the_script_starts_afresh(tmp_path, monkey
         with pytest.raises(Preempted):
             train_policy.main(args)
     assert len(list(args.checkpoints.iterdir())) == 1
-    train_policy.main(replace(args, settings=args.settings | {"learning_rate": 1e-4}))
+    train_policy.main(replace(args, settings=args.settings.replace(learning_rate=1e-4)))
     assert pd.read_csv(args.training_log)["step"].tolist() == [0, 1, 2]
     (first,) = args.checkpoints.iterdir()  # it may be another process's by now
     assert (first / "checkpoint.safetensors").is_file()
