@@ -11,6 +11,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,223 +20,12 @@ import pyarrow as pa
 from prudent.errors import InputError, cut, quoted
 
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
-RESPONSES = [
-    ("method", pa.string()),
-    ("seed", pa.int64()),
-    ("prompt", pa.string()),
-    ("response", pa.string()),
-    ("kl", pa.float64()),
-]
-
-SCHEMAS: dict[str, pa.Schema] = {
-    "texts": pa.schema([("text", pa.string()), ("source", pa.string()), ("split", pa.string())]),
-    "prompts": pa.schema(
-        [
-            ("prompt", pa.string()),
-            ("source", pa.string()),
-            ("split", pa.string()),
-            ("tokens", pa.int64()),
-        ]
-    ),
-    "preferences": pa.schema(
-        [
-            ("id", pa.string()),
-            ("prompt", MESSAGES),
-            ("chosen", pa.string()),
-            ("rejected", pa.string()),
-            ("source", pa.string()),
-            ("split", pa.string()),
-            ("probability", pa.float64()),
-        ]
-    ),
-    "benchmark": pa.schema(
-        [
-            ("prompt", MESSAGES),
-            ("chosen", pa.string()),
-            ("rejected", pa.string()),
-            ("subset", pa.string()),
-            ("section", pa.string()),
-            ("id", pa.string()),
-        ]
-    ),
-    # Policies' responses to the test prompts; the reference policy is method "reference", seed 0.
-    "responses": pa.schema(RESPONSES),
-    # What a judge says of them; other columns are the judge's own.
-    "judgements": pa.schema([*RESPONSES, ("score", pa.float64())]),
-    # What every head says of them.
-    "rewards": pa.schema(
-        [
-            ("method", pa.string()),
-            ("seed", pa.int64()),
-            ("prompt", pa.string()),
-            ("ensemble", pa.int64()),
-            ("head", pa.int64()),
-            ("reward", pa.float64()),
-        ]
-    ),
-    # Responses of the reference policy, prompt by prompt and as many to each.
-    "exact_samples": pa.schema(
-        [
-            ("prompt", pa.string()),
-            ("response", pa.string()),
-            ("log_probability", pa.float64()),
-        ]
-    ),
-    # Optimal policies; the head is -1 where none is the policy's own.
-    "exact_policies": pa.schema(
-        [
-            ("level", pa.string()),
-            ("replicate", pa.int64()),
-            ("head", pa.int64()),
-            ("method", pa.string()),
-            *(
-                (name, pa.float64())
-                for name in ("kl_target", "gain", "proxy_gain", "kl", "beta", "effective_size")
-            ),
-            ("first_half", pa.float64()),
-            ("second_half", pa.float64()),
-        ]
-    ),
-    # The optimal policies beside trained ones, of the same draws and members.
-    "exact_frontier": pa.schema(
-        [
-            ("method", pa.string()),
-            ("draw", pa.int64()),
-            ("head", pa.int64()),
-            *(
-                (name, pa.float64())
-                for name in ("kl_target", "gain", "proxy_gain", "kl", "beta", "effective_size")
-            ),
-        ]
-    ),
-    "scores": pa.schema(
-        [
-            ("id", pa.string()),
-            ("subset", pa.string()),
-            ("section", pa.string()),
-            ("side", pa.string()),
-            ("ensemble", pa.int64()),
-            ("head", pa.int64()),
-            ("reward", pa.float64()),
-        ]
-    ),
-}
-
-# Tables in CSV: their columns, whether a cell may be empty, and whether an interval may be open.
+WORD, WHOLE, REAL = pa.string(), pa.int64(), pa.float64()
+"""Types of columns in parquet."""
 TEXT, NUMBER, MAYBE, BOUND = "text", "number", "number or nothing", "number, inf or nothing"
-KINDS = {
-    "ensemble": TEXT,
-    **dict.fromkeys(("accuracy_member", "accuracy_mean", "within_member", "within_mean"), MAYBE),
-    **dict.fromkeys(("sigma_ratio", "sigma_ratio_noise", "leave_one_out"), BOUND),
-    **dict.fromkeys(("leave_one_out_untrained", "leave_one_out_noise"), MAYBE),
-    **dict.fromkeys(("leave_one_out_beyond", "error_correlation"), MAYBE),
-    **dict.fromkeys(("ece_mean", "ece_mean_noise"), MAYBE),
-    **dict.fromkeys(("ece_scaled", "ece_scaled_noise"), MAYBE),
-}
-"""What is said of an ensemble."""
-EXACT = {
-    **dict.fromkeys(("kl_target", "replicates", "below"), NUMBER),
-    **dict.fromkeys(("gain", "gain_low", "gain_high", "sd", "sd_low", "sd_high"), MAYBE),
-    **dict.fromkeys(("difference", "difference_low", "difference_high", "p"), MAYBE),
-    **dict.fromkeys(("ratio", "ratio_low", "ratio_high"), BOUND),
-    **dict.fromkeys(("below_share", "below_share_low", "below_share_high"), MAYBE),
-    **dict.fromkeys(("quantile05", "cvar10", "effective_size", "sampling_sd", "half_shift"), MAYBE),
-}
-"""What is said of a method's optimal policies."""
-
-CSV_SCHEMAS: dict[str, dict[str, str]] = {
-    "training_log": {
-        **dict.fromkeys(("step", "kl", "kl_k3", "proxy_reward", "ensemble_reward"), NUMBER),
-        **{"sigma": MAYBE, "judge_score": MAYBE},
-        **dict.fromkeys(("kl_coefficient", "score", "entropy", "clip_fraction"), NUMBER),
-        **dict.fromkeys(("policy_loss", "value_loss", "learning_rate", "tokens"), NUMBER),
-        "seconds": NUMBER,
-    },
-    "losses": {"step": NUMBER, "loss": NUMBER, "split": TEXT},
-    "head_losses": {
-        **dict.fromkeys(("ensemble", "head", "step", "loss", "accuracy"), NUMBER),
-        "split": TEXT,
-    },
-    "member_losses": {
-        **dict.fromkeys(("member", "step", "loss", "accuracy"), NUMBER),
-        "split": TEXT,
-    },
-    "policies": {
-        **dict.fromkeys(("method", "unit"), TEXT),
-        **dict.fromkeys(("seed", "ensemble", "head", "trial", "score"), NUMBER),
-        **dict.fromkeys(("score_se", "kl", "kl_se", "kl_target"), MAYBE),
-        **{"beta": NUMBER, "target": TEXT},
-    },
-    "summary": {
-        **dict.fromkeys(("method", "unit", "control"), TEXT),
-        **dict.fromkeys(("policies", "units", "score", "worse", "worse_low", "worse_high"), NUMBER),
-        **dict.fromkeys(("score_low", "score_high", "score_variance", "noise_variance"), MAYBE),
-        **dict.fromkeys(("quantile05", "cvar10"), NUMBER),
-        **dict.fromkeys(("kl", "kl_sd", "reference_score", "reference_se"), MAYBE),
-        **{"beta": NUMBER, "kl_target": MAYBE, "target": TEXT},
-    },
-    "tests": {
-        **dict.fromkeys(("method", "baseline", "unit", "quantity"), TEXT),
-        **dict.fromkeys(("pairs", "units"), NUMBER),
-        **dict.fromkeys(("estimate", "low", "high", "p", "p_holm"), BOUND),
-    },
-    "components": {
-        **dict.fromkeys(("method", "component"), TEXT),
-        "units": NUMBER,
-        **dict.fromkeys(("variance", "low", "high"), BOUND),
-        "share": MAYBE,
-    },
-    "calibration": {
-        "method": TEXT,
-        **dict.fromkeys(("kl_target", "evaluation", "beta", "exact_kl", "policies_kl"), NUMBER),
-        "policies_kl_se": MAYBE,
-        **dict.fromkeys(("pilot", "head", "pilot_beta", "kl"), NUMBER),
-        "kl_se": MAYBE,
-    },
-    "power": {
-        "comparison": TEXT,
-        **dict.fromkeys(("draws", "least_p"), NUMBER),
-        **dict.fromkeys(("ratio", "difference"), BOUND),
-    },
-    "exact_summary": {
-        **dict.fromkeys(("level", "method", "control"), TEXT),
-        **EXACT,
-    },
-    # The same of the draws of each ensemble.
-    "exact_kinds": {**dict.fromkeys(("ensemble", "method", "control"), TEXT), **EXACT},
-    "best_of": {
-        **dict.fromkeys(("level", "scorer"), TEXT),
-        **dict.fromkeys(("replicate", "n", "kl", "gain"), NUMBER),
-    },
-    # Of each ensemble of rewards; what is no ensemble's own has the ensemble "".
-    "diagnosis": {
-        **dict.fromkeys(("ensemble", "quantity"), TEXT),
-        **dict.fromkeys(("value", "low", "high", "noise", "noise_low", "noise_high"), BOUND),
-        **dict.fromkeys(("untrained", "promised_low", "promised_high"), BOUND),
-    },
-    "kinds": KINDS,
-    "kinds_by_judge": {"judge": TEXT, **KINDS},
-    "frequency": {
-        "ensemble": TEXT,
-        **dict.fromkeys(("bin", "count_low", "count_high", "n", "pairs"), NUMBER),
-        **dict.fromkeys(("accuracy_member", "accuracy_member_low", "accuracy_member_high"), MAYBE),
-        **dict.fromkeys(("accuracy_mean", "accuracy_mean_low", "accuracy_mean_high"), MAYBE),
-        **dict.fromkeys(("error_member", "error_member_low", "error_member_high"), MAYBE),
-        **dict.fromkeys(("error_mean", "error_mean_low", "error_mean_high"), MAYBE),
-        **dict.fromkeys(("sigma", "sigma_low", "sigma_high"), MAYBE),
-    },
-    "accuracy": {
-        **dict.fromkeys(("subset", "section", "level", "model"), TEXT),
-        **dict.fromkeys(("ensemble", "head", "accuracy", "se", "ties", "rows"), NUMBER),
-    },
-    "variance": {
-        **dict.fromkeys(("section", "subset", "side"), TEXT),
-        **dict.fromkeys(("ensemble", "rows"), NUMBER),
-        **dict.fromkeys(("mean", "median", "max", "q10", "q25", "q75", "q90"), MAYBE),
-    },
-}
-
-# --- Rows -----------------------------------------------------------------------------------------
+"""Kinds of columns in CSV: whether a cell may be empty, and whether an interval may be open."""
+OTHER = None
+"""Neither: a column that may be there or not."""
 
 
 @dataclass(frozen=True)
@@ -261,196 +51,305 @@ FINITE = (-sys.float_info.max, sys.float_info.max)
 NUMBERED = (-1.0, math.inf)
 """An ensemble's or head's number, where -1 is the base model or an ensemble's mean."""
 ROUNDING = 1e-9
-SPLIT = {"split": ("train", "validation")}
-UNIT = {"unit": ("member", "ensemble")}
-TARGET = {"target": ("fixed", "reached", "missed")}
-POLICY, PAIR, HEAD = ("method", "seed"), ("section", "subset", "id"), ("ensemble", "head")
 
-OF_KINDS = {
-    **dict.fromkeys(("accuracy_member", "accuracy_mean"), SHARE),
-    **dict.fromkeys(("within_member", "within_mean"), CORRELATION),
-    **dict.fromkeys(("leave_one_out_beyond", "error_correlation"), CORRELATION),
-    **dict.fromkeys(("sigma_ratio", "sigma_ratio_noise"), COUNT),
-}
-ROWS: dict[str, Rows] = {
-    "texts": Rows(key=(("text",),), words=SPLIT),
-    "prompts": Rows(
-        key=(("prompt",),), words={"split": ("train", "test")}, ranges={"tokens": COUNT}
-    ),
-    "preferences": Rows(
-        key=(("id",),),
-        words={"split": ("train", "validation", "judge", "spare")},
-        ranges={"probability": SHARE},
-    ),
-    "benchmark": Rows(key=(PAIR,)),
-    "responses": Rows(
-        key=(POLICY, ("prompt",)), ranges={"seed": COUNT, "kl": COUNT}, known=("kl",)
-    ),
-    "judgements": Rows(
-        key=(POLICY, ("prompt",)),
-        ranges={"seed": COUNT, "kl": COUNT, "score": FINITE, "grammatical": SHARE},
-        known=("kl", "score", "grammatical"),
-    ),
-    "rewards": Rows(
-        key=(POLICY, ("prompt",), HEAD),
-        ranges={"seed": COUNT, "ensemble": COUNT, "head": COUNT, "reward": FINITE},
-        known=("reward",),
-    ),
-    # A response may come twice.
-    "exact_samples": Rows(ranges={"log_probability": (-math.inf, 0.0)}),
-    "exact_policies": Rows(
-        key=(("level", "method", "kl_target", "replicate"),),
-        ranges={
-            **dict.fromkeys(("replicate", "kl_target", "kl", "beta", "effective_size"), COUNT),
-            "head": NUMBERED,
-        },
-    ),
-    "exact_frontier": Rows(
-        key=(("method", "draw", "head", "kl_target"),),
-        ranges={
-            **dict.fromkeys(("draw", "kl_target", "kl", "beta", "effective_size"), COUNT),
-            "head": NUMBERED,
-        },
-    ),
-    "components": Rows(
-        key=(("method", "component"),),
-        words={"component": ("ensemble", "member", "trial", "evaluation")},
-        ranges={
-            **dict.fromkeys(("units", "variance", "low", "high"), COUNT),
-            "share": SHARE,
-        },
-    ),
-    # Each evaluation has all pilots.
-    "calibration": Rows(
-        key=(("method", "evaluation"), ("pilot",)),
-        ranges=dict.fromkeys(
-            (
-                *("kl_target", "evaluation", "beta", "policies_kl", "policies_kl_se"),
-                *("pilot", "head", "pilot_beta", "kl", "kl_se", "exact_kl"),
-            ),
-            COUNT,
-        ),
-    ),
-    "exact_summary": Rows(
-        key=(("level", "kl_target", "method"),),
-        words={"control": ("no", "yes")},
-        ranges={
-            **dict.fromkeys(("kl_target", "replicates", "sd", "ratio", "below"), COUNT),
-            **dict.fromkeys(("below_share", "below_share_low", "below_share_high", "p"), SHARE),
-        },
-    ),
-    "exact_kinds": Rows(
-        key=(("ensemble", "kl_target", "method"),),
-        words={"control": ("no", "yes")},
-        ranges={
-            **dict.fromkeys(("kl_target", "replicates", "sd", "ratio", "below"), COUNT),
-            **dict.fromkeys(("below_share", "below_share_low", "below_share_high", "p"), SHARE),
-        },
-    ),
-    "best_of": Rows(
-        key=(("level", "scorer", "replicate", "n"),),
-        ranges=dict.fromkeys(("replicate", "n", "kl"), COUNT),
-    ),
-    "scores": Rows(
-        key=(PAIR, ("side",), HEAD),
-        words={"side": ("chosen", "rejected")},
-        ranges={"ensemble": NUMBERED, "head": NUMBERED, "reward": FINITE},
-        known=("reward",),
-    ),
-    "training_log": Rows(
-        key=(("step",),),
-        ranges={
-            **dict.fromkeys(("step", "sigma", "learning_rate", "tokens", "seconds"), COUNT),
-            "clip_fraction": SHARE,
-        },
-    ),
-    # A reference policy that is only read has no losses.
-    "losses": Rows(key=(("step", "split"),), words=SPLIT, ranges={"step": COUNT}, empty=True),
-    "head_losses": Rows(
-        key=((*HEAD, "step", "split"),),
-        words=SPLIT,
-        ranges={**dict.fromkeys((*HEAD, "step"), COUNT), "accuracy": SHARE},
-    ),
-    "member_losses": Rows(
-        key=(("member", "step", "split"),),
-        words=SPLIT,
-        ranges={**dict.fromkeys(("member", "step"), COUNT), "accuracy": SHARE},
-    ),
-    "policies": Rows(
-        key=(("method",), ("seed",)),
-        words=UNIT | TARGET,
-        ranges={
-            **dict.fromkeys(("beta", "kl_target"), COUNT),
-            **dict.fromkeys(("seed", *HEAD, "trial", "score_se", "kl", "kl_se"), COUNT),
-            "grammatical": SHARE,
-        },
-    ),
-    "summary": Rows(
-        key=(("method",),),
-        words=UNIT | TARGET | {"control": ("no", "yes")},
-        ranges={
-            **dict.fromkeys(("beta", "kl_target"), COUNT),
-            **dict.fromkeys(("policies", "units", "worse", "kl_sd", "reference_se"), COUNT),
-            **dict.fromkeys(("score_variance", "noise_variance", "score_sd"), COUNT),
-            **dict.fromkeys(("worse_share", "worse_low", "worse_high", "grammatical"), SHARE),
-        },
-    ),
-    "power": Rows(
-        key=(("comparison",),),
-        ranges={**dict.fromkeys(("draws", "ratio", "difference"), COUNT), "least_p": (0.0, 2.0)},
-        empty=True,
-    ),
-    # A single method is compared with none.
-    "tests": Rows(
-        key=(("method", "baseline"), ("quantity",)),
-        words=UNIT
-        | {
-            "quantity": (
-                *("score_difference", "variance_ratio", "elasticity", "corrected_ratio"),
-                *("brown_forsythe", "pitman_morgan"),
-                *("swap_test", "worse_difference", "kl_mismatch"),
-            )
-        },
-        ranges={"pairs": COUNT, "units": COUNT, "p": SHARE, "p_holm": SHARE},
-        empty=True,
-    ),
-    "diagnosis": Rows(key=(("ensemble", "quantity"),)),
-    "kinds": Rows(key=(("ensemble",),), ranges=OF_KINDS),
-    "kinds_by_judge": Rows(key=(("judge", "ensemble"),), ranges=OF_KINDS),
-    # A judge of no words gives no counts.
-    "frequency": Rows(
-        key=(("ensemble", "bin"),),
-        ranges={
-            **dict.fromkeys(("bin", "count_low", "count_high", "n", "pairs"), COUNT),
-            **{
-                f"{name}{end}": bounds
-                for names, bounds in (
-                    (("accuracy_member", "accuracy_mean"), SHARE),
-                    (("error_member", "error_mean", "sigma"), COUNT),
-                )
-                for name in names
-                for end in ("", "_low", "_high")
-            },
-        },
-        empty=True,
-    ),
-    "accuracy": Rows(
-        key=(("section", "subset", "level"), ("model", *HEAD)),
-        words={"level": ("subset", "section", "overall"), "model": ("base", "head", "mean")},
-        ranges={
-            **dict.fromkeys(HEAD, NUMBERED),
-            **dict.fromkeys(("se", "ties", "rows"), COUNT),
-            "accuracy": SHARE,
-        },
-    ),
-    "variance": Rows(
-        key=(("section", "subset"), ("side",), ("ensemble",)),
-        words={"side": ("accepted", "difference")},
-        ranges=dict.fromkeys(
-            ("ensemble", "rows", "mean", "median", "max", "q10", "q25", "q75", "q90"), COUNT
-        ),
-    ),
-}
+SCHEMAS: dict[str, pa.Schema] = {}
+"""Tables in parquet: their columns and types."""
+CSV_SCHEMAS: dict[str, dict[str, str]] = {}
+"""Tables in CSV: their columns and kinds."""
+ROWS: dict[str, Rows] = {}
+"""The rows of both."""
+
+
+def _table(name: str, key: str, *columns: tuple, known: str = "", empty: bool = False) -> None:
+    """Names a table. ``key``: the groups of ``Rows.key``, with commas between; each of ``columns``:
+    a type or kind, names, and the range or the words of these columns, if any."""
+    types: dict[str, Any] = {}
+    words: dict[str, tuple[str, ...]] = {}
+    ranges: dict[str, tuple[float, float]] = {}
+    for kind, names, *limits in columns:
+        for column in names.split():
+            if kind is not OTHER:
+                types[column] = kind
+            for limit in limits:
+                (words if isinstance(limit[0], str) else ranges)[column] = limit
+    if any(isinstance(kind, str) for kind in types.values()):
+        CSV_SCHEMAS[name] = types
+    else:
+        SCHEMAS[name] = pa.schema(list(types.items()))
+    groups = tuple(tuple(group.split()) for group in key.split(",") if group)
+    ROWS[name] = Rows(groups, words, ranges, tuple(known.split()), empty)
+
+
+def _with_interval(*names: str) -> str:
+    return " ".join(f"{name} {name}_low {name}_high" for name in names)
+
+
+# --- Data
+
+SPLIT = ("train", "validation")
+_table("texts", "text", (WORD, "text source"), (WORD, "split", SPLIT))
+_table(
+    *("prompts", "prompt"),
+    (WORD, "prompt source"),
+    (WORD, "split", ("train", "test")),
+    (WHOLE, "tokens", COUNT),
+)
+_table(
+    *("preferences", "id"),
+    (WORD, "id"),
+    (MESSAGES, "prompt"),
+    (WORD, "chosen rejected source"),
+    (WORD, "split", ("train", "validation", "judge", "spare")),
+    (REAL, "probability", SHARE),
+)
+PAIR, SIDES = "section subset id", ("chosen", "rejected")
+_table(
+    *("benchmark", PAIR),
+    (MESSAGES, "prompt"),
+    (WORD, "chosen rejected subset section id"),
+)
+
+# --- Rewards
+
+HEAD = "ensemble head"
+_table(
+    *("scores", f"{PAIR},side,{HEAD}"),
+    (WORD, "id subset section"),
+    (WORD, "side", SIDES),
+    (WHOLE, HEAD, NUMBERED),
+    (REAL, "reward", FINITE),
+    known="reward",
+)
+# A reference policy that is only read has no losses.
+_table(
+    *("losses", "step split"),
+    (NUMBER, "step", COUNT),
+    (NUMBER, "loss"),
+    (TEXT, "split", SPLIT),
+    empty=True,
+)
+for of, number in (("head", HEAD), ("member", "member")):
+    _table(
+        *(f"{of}_losses", f"{number} step split"),
+        (NUMBER, f"{number} step", COUNT),
+        (NUMBER, "loss"),
+        (NUMBER, "accuracy", SHARE),
+        (TEXT, "split", SPLIT),
+    )
+# Of each ensemble of rewards; what is no ensemble's own has the ensemble "".
+_table(
+    *("diagnosis", "ensemble quantity"),
+    (TEXT, "ensemble quantity"),
+    (BOUND, "value low high noise noise_low noise_high untrained promised_low promised_high"),
+)
+# What is said of an ensemble, and the same by several judges.
+OF_KIND = (
+    (TEXT, "ensemble"),
+    (MAYBE, "accuracy_member accuracy_mean", SHARE),
+    (MAYBE, "within_member within_mean", CORRELATION),
+    (BOUND, "sigma_ratio sigma_ratio_noise", COUNT),
+    (BOUND, "leave_one_out"),
+    (MAYBE, "leave_one_out_untrained leave_one_out_noise"),
+    (MAYBE, "leave_one_out_beyond error_correlation", CORRELATION),
+    (MAYBE, "ece_mean ece_mean_noise ece_scaled ece_scaled_noise"),
+)
+_table("kinds", "ensemble", *OF_KIND)
+_table("kinds_by_judge", "judge ensemble", (TEXT, "judge"), *OF_KIND)
+# A judge of no words gives no counts.
+_table(
+    *("frequency", "ensemble bin"),
+    (TEXT, "ensemble"),
+    (NUMBER, "bin count_low count_high n pairs", COUNT),
+    (MAYBE, _with_interval("accuracy_member", "accuracy_mean"), SHARE),
+    (MAYBE, _with_interval("error_member", "error_mean", "sigma"), COUNT),
+    empty=True,
+)
+_table(
+    *("accuracy", f"section subset level,model {HEAD}"),
+    (TEXT, "subset section"),
+    (TEXT, "level", ("subset", "section", "overall")),
+    (TEXT, "model", ("base", "head", "mean")),
+    (NUMBER, HEAD, NUMBERED),
+    (NUMBER, "accuracy", SHARE),
+    (NUMBER, "se ties rows", COUNT),
+)
+_table(
+    *("variance", "section subset,side,ensemble"),
+    (TEXT, "section subset"),
+    (TEXT, "side", ("accepted", "difference")),
+    (NUMBER, "ensemble rows", COUNT),
+    (MAYBE, "mean median max q10 q25 q75 q90", COUNT),
+)
+
+# --- Optimal policies
+
+# Responses of the reference policy, prompt by prompt and as many to each; one may come twice.
+_table(
+    *("exact_samples", ""),
+    (WORD, "prompt response"),
+    (REAL, "log_probability", (-math.inf, 0.0)),
+)
+# The head is -1 where none is the policy's own.
+_table(
+    *("exact_policies", "level method kl_target replicate"),
+    (WORD, "level"),
+    (WHOLE, "replicate", COUNT),
+    (WHOLE, "head", NUMBERED),
+    (WORD, "method"),
+    (REAL, "kl_target", COUNT),
+    (REAL, "gain proxy_gain"),
+    (REAL, "kl beta effective_size", COUNT),
+    (REAL, "first_half second_half"),
+)
+# The optimal policies beside trained ones, of the same draws and members.
+_table(
+    *("exact_frontier", "method draw head kl_target"),
+    (WORD, "method"),
+    (WHOLE, "draw", COUNT),
+    (WHOLE, "head", NUMBERED),
+    (REAL, "kl_target", COUNT),
+    (REAL, "gain proxy_gain"),
+    (REAL, "kl beta effective_size", COUNT),
+)
+# A method's optimal policies, by level, and those of the draws of each ensemble.
+for name, group in (("exact_summary", "level"), ("exact_kinds", "ensemble")):
+    _table(
+        *(name, f"{group} kl_target method"),
+        (TEXT, f"{group} method"),
+        (TEXT, "control", ("no", "yes")),
+        (NUMBER, "kl_target replicates below", COUNT),
+        (MAYBE, "gain gain_low gain_high"),
+        (MAYBE, "sd", COUNT),
+        (MAYBE, "sd_low sd_high difference difference_low difference_high"),
+        (MAYBE, "p", SHARE),
+        (BOUND, "ratio", COUNT),
+        (BOUND, "ratio_low ratio_high"),
+        (MAYBE, _with_interval("below_share"), SHARE),
+        (MAYBE, "quantile05 cvar10 effective_size sampling_sd half_shift"),
+    )
+_table(
+    *("best_of", "level scorer replicate n"),
+    (TEXT, "level scorer"),
+    (NUMBER, "replicate n kl", COUNT),
+    (NUMBER, "gain"),
+)
+
+# --- Trained policies
+
+# Each evaluation has all pilots.
+_table(
+    *("calibration", "method evaluation,pilot"),
+    (TEXT, "method"),
+    (NUMBER, "kl_target evaluation beta exact_kl policies_kl", COUNT),
+    (MAYBE, "policies_kl_se", COUNT),
+    (NUMBER, "pilot head pilot_beta kl", COUNT),
+    (MAYBE, "kl_se", COUNT),
+)
+_table(
+    *("training_log", "step"),
+    (NUMBER, "step", COUNT),
+    (NUMBER, "kl kl_k3 proxy_reward ensemble_reward"),
+    (MAYBE, "sigma", COUNT),
+    (MAYBE, "judge_score"),
+    (NUMBER, "kl_coefficient score entropy"),
+    (NUMBER, "clip_fraction", SHARE),
+    (NUMBER, "policy_loss value_loss"),
+    (NUMBER, "learning_rate tokens seconds", COUNT),
+)
+# Policies' responses to the test prompts; the reference policy is method "reference", seed 0.
+POLICY = "method seed"
+RESPONSES = (
+    (WORD, "method"),
+    (WHOLE, "seed", COUNT),
+    (WORD, "prompt response"),
+    (REAL, "kl", COUNT),
+)
+_table("responses", f"{POLICY},prompt", *RESPONSES, known="kl")
+# What a judge says of them; other columns are the judge's own.
+_table(
+    *("judgements", f"{POLICY},prompt", *RESPONSES),
+    (REAL, "score", FINITE),
+    (OTHER, "grammatical", SHARE),
+    known="kl score grammatical",
+)
+# What every head says of them.
+_table(
+    *("rewards", f"{POLICY},prompt,{HEAD}"),
+    (WORD, "method"),
+    (WHOLE, "seed", COUNT),
+    (WORD, "prompt"),
+    (WHOLE, HEAD, COUNT),
+    (REAL, "reward", FINITE),
+    known="reward",
+)
+
+# --- Statistics
+
+UNIT, TARGET = ("member", "ensemble"), ("fixed", "reached", "missed")
+_table(
+    *("policies", "method,seed"),
+    (TEXT, "method"),
+    (TEXT, "unit", UNIT),
+    (NUMBER, f"seed {HEAD} trial", COUNT),
+    (NUMBER, "score"),
+    (MAYBE, "score_se kl kl_se kl_target", COUNT),
+    (NUMBER, "beta", COUNT),
+    (TEXT, "target", TARGET),
+    (OTHER, "grammatical", SHARE),
+)
+_table(
+    *("summary", "method"),
+    (TEXT, "method"),
+    (TEXT, "unit", UNIT),
+    (TEXT, "control", ("no", "yes")),
+    (NUMBER, "policies units", COUNT),
+    (NUMBER, "score"),
+    (NUMBER, "worse", COUNT),
+    (NUMBER, "worse_low worse_high", SHARE),
+    (MAYBE, "score_low score_high"),
+    (MAYBE, "score_variance noise_variance", COUNT),
+    (NUMBER, "quantile05 cvar10"),
+    (MAYBE, "kl"),
+    (MAYBE, "kl_sd", COUNT),
+    (MAYBE, "reference_score"),
+    (MAYBE, "reference_se", COUNT),
+    (NUMBER, "beta", COUNT),
+    (MAYBE, "kl_target", COUNT),
+    (TEXT, "target", TARGET),
+    (OTHER, "score_sd", COUNT),
+    (OTHER, "worse_share grammatical", SHARE),
+)
+QUANTITIES = (
+    *("score_difference", "variance_ratio", "elasticity", "corrected_ratio", "brown_forsythe"),
+    *("pitman_morgan", "swap_test", "worse_difference", "kl_mismatch"),
+)
+# A single method is compared with none.
+_table(
+    *("tests", "method baseline,quantity"),
+    (TEXT, "method baseline"),
+    (TEXT, "unit", UNIT),
+    (TEXT, "quantity", QUANTITIES),
+    (NUMBER, "pairs units", COUNT),
+    (BOUND, "estimate low high"),
+    (BOUND, "p p_holm", SHARE),
+    empty=True,
+)
+_table(
+    *("components", "method component"),
+    (TEXT, "method"),
+    (TEXT, "component", ("ensemble", "member", "trial", "evaluation")),
+    (NUMBER, "units", COUNT),
+    (BOUND, "variance low high", COUNT),
+    (MAYBE, "share", SHARE),
+)
+_table(
+    *("power", "comparison"),
+    (TEXT, "comparison"),
+    (NUMBER, "draws", COUNT),
+    (NUMBER, "least_p", (0.0, 2.0)),
+    (BOUND, "ratio difference", COUNT),
+    empty=True,
+)
 
 
 def check_csv(frame: pd.DataFrame, schema: str, path: str | Path) -> None:
