@@ -35,6 +35,11 @@ class Table(NamedTuple):
     head: list[Cell]
     rows: list[list[Cell]]
 
+    @classmethod
+    def of(cls, rows: list[dict[Cell, Cell]]) -> Table:
+        """The table of rows whose cells have their column's head as a key; the same in all."""
+        return cls(list(rows[0]) if rows else [], [list(row.values()) for row in rows])
+
 
 def methods_table(summary: pd.DataFrame, tests: pd.DataFrame) -> Table:
     """The main table: one row per method."""
@@ -52,33 +57,31 @@ def methods_table(summary: pd.DataFrame, tests: pd.DataFrame) -> Table:
         low, high = (of("variance_ratio", method, side) for side in ("low", "high"))
         brown = Cell(p_value(of("brown_forsythe", method, "p")).removeprefix("= "))
         compared = np.isfinite(ratio)
-        rows.append(
-            [
-                Cell(name_of(method), colour=look[method].colour),
-                Cell(f"{row['policies']}", f"{row['units']} {row['unit']}{plural(row['units'])}"),
-                Cell(number(row["score"]), _range(row["score_low"], row["score_high"])),
-                Cell(number(row["score_variance"])),
-                Cell(number(ratio), _range(low, high)) if compared else Cell(NOTHING),
-                brown if compared else Cell(NOTHING),
-                Cell(f"{row['worse']}", f"{row['worse_low']:.0%} to {row['worse_high']:.0%}"),
-                Cell(number(row["kl"]), f"sd {number(row['kl_sd'], 2)}{_target(row)}"),
-                Cell(number(row["beta"]), "found" if row["target"] != "fixed" else ""),
-                *([Cell(f"{row['grammatical']:.0%}")] if "grammatical" in row else []),
-            ]
-        )
-    head = [
-        Cell("method"),
-        Cell("policies"),
-        Cell("mean score", "95% t interval"),
-        Cell("variance of scores"),
-        Cell("variance ratio", "baseline / method, 95% jackknife t"),
-        Cell("Brown-Forsythe p"),
-        Cell("worse than the reference", "95% Wilson"),
-        Cell("final KL"),
-        Cell("coefficient"),
-        *([Cell("grammatical")] if "grammatical" in summary else []),
-    ]
-    return Table(head, rows)
+        units = f"{row['units']} {row['unit']}{plural(row['units'])}"
+        worse = f"{row['worse_low']:.0%} to {row['worse_high']:.0%}"
+        cells = {
+            Cell("method"): Cell(name_of(method), colour=look[method].colour),
+            Cell("policies"): Cell(f"{row['policies']}", units),
+            Cell("mean score", "95% t interval"): Cell(
+                number(row["score"]), _range(row["score_low"], row["score_high"])
+            ),
+            Cell("variance of scores"): Cell(number(row["score_variance"])),
+            Cell("variance ratio", "baseline / method, 95% jackknife t"): (
+                Cell(number(ratio), _range(low, high)) if compared else Cell(NOTHING)
+            ),
+            Cell("Brown-Forsythe p"): brown if compared else Cell(NOTHING),
+            Cell("worse than the reference", "95% Wilson"): Cell(f"{row['worse']}", worse),
+            Cell("final KL"): Cell(
+                number(row["kl"]), f"sd {number(row['kl_sd'], 2)}{_target(row)}"
+            ),
+            Cell("coefficient"): Cell(
+                number(row["beta"]), "found" if row["target"] != "fixed" else ""
+            ),
+        }
+        if "grammatical" in row:
+            cells[Cell("grammatical")] = Cell(f"{row['grammatical']:.0%}")
+        rows.append(cells)
+    return Table.of(rows)
 
 
 def components_table(components: pd.DataFrame) -> Table:
@@ -125,45 +128,29 @@ def verdict_table(verdicts: Verdicts) -> Table:
     for method in verdicts.methods:
         for one in method.comparisons:
             first = one is method.comparisons[0]
-            rows.append(
-                [
-                    Cell(
-                        name_of(method.name) if first else "",
-                        one.policies,
-                        colour=look[method.name].colour if first else "",
-                    ),
-                    Cell(str(one.draws)),
-                    Cell(one.word, mark="all" if one.word == "reduces" else ""),
-                    _of_comparison(one.ratio),
-                    Cell(p_value(one.ratio.p).removeprefix("= ")),
-                    _of_comparison(one.difference),
-                    _beside(one, "sd"),
-                    Cell(
-                        f"{one.risk.worse:.0%}",
-                        f"{one.risk.worse_low:.0%} to {one.risk.worse_high:.0%}\n"
-                        f"baseline {one.baseline_risk.worse:.0%}",
-                    ),
-                    _beside(one, "quantile05"),
-                    _beside(one, "cvar10"),
-                    _order(one.first_order),
-                    _order(one.second_order),
-                ]
-            )
-    head = [
-        Cell("method", "policies"),
-        Cell("draws"),
-        Cell("variance", "verdict"),
-        Cell("variance ratio", "baseline / method"),
-        Cell("p", "permutation, Holm"),
-        Cell("difference of means", "to the baseline"),
-        Cell("sd"),
-        Cell("worse than the reference", "95% Wilson"),
-        Cell("5% quantile"),
-        Cell("mean of the lowest tenth", "CVaR"),
-        Cell("dominance", "first order"),
-        Cell("dominance", "second order"),
-    ]
-    return Table(head, rows)
+            name = name_of(method.name) if first else ""
+            colour = look[method.name].colour if first else ""
+            worse = f"{one.risk.worse_low:.0%} to {one.risk.worse_high:.0%}"
+            worse += f"\nbaseline {one.baseline_risk.worse:.0%}"
+            mark = "all" if one.word == "reduces" else ""
+            cells = {
+                Cell("method", "policies"): Cell(name, one.policies, colour=colour),
+                Cell("draws"): Cell(str(one.draws)),
+                Cell("variance", "verdict"): Cell(one.word, mark=mark),
+                Cell("variance ratio", "baseline / method"): _of_comparison(one.ratio),
+                Cell("p", "permutation, Holm"): Cell(p_value(one.ratio.p).removeprefix("= ")),
+                Cell("difference of means", "to the baseline"): _of_comparison(one.difference),
+                Cell("sd"): _beside(one, "sd"),
+                Cell("worse than the reference", "95% Wilson"): Cell(
+                    f"{one.risk.worse:.0%}", worse
+                ),
+                Cell("5% quantile"): _beside(one, "quantile05"),
+                Cell("mean of the lowest tenth", "CVaR"): _beside(one, "cvar10"),
+                Cell("dominance", "first order"): _order(one.first_order),
+                Cell("dominance", "second order"): _order(one.second_order),
+            }
+            rows.append(cells)
+    return Table.of(rows)
 
 
 def _of_comparison(found) -> Cell:
@@ -204,41 +191,25 @@ def exact_table(exact: pd.DataFrame) -> Table:
 
         name, note = name_of(row["method"]), "control" if row["control"] == "yes" else ""
         p = p_value(row["p"]).removeprefix("= ") if np.isfinite(row["p"]) else NOTHING
-        rows.append(
-            [
-                Cell(name, note, colour=look[row["method"]].colour),
-                Cell(f"{row['replicates']}"),
-                cell("gain"),
-                cell("sd"),
-                cell("difference"),
-                Cell(p),
-                cell("ratio", text=number),
-                Cell(
-                    f"{row['below']}",
-                    f"{row['below_share_low']:.0%} to {row['below_share_high']:.0%}",
-                ),
-                Cell(decimals(row["quantile05"]), f"CVaR {decimals(row['cvar10'])}"),
-                Cell(number(row["effective_size"], 2)),
-                Cell(
-                    decimals(row["sampling_sd"]),
-                    f"half {decimals(row['half_shift'])}" if np.isfinite(row["half_shift"]) else "",
-                ),
-            ]
-        )
-    head = [
-        Cell("method"),
-        Cell("ensembles"),
-        Cell("mean gain"),
-        Cell("sd of the gain"),
-        Cell("difference of gains", "to the baseline"),
-        Cell("p", "paired t"),
-        Cell("variance ratio", "baseline / method"),
-        Cell("worse than the reference"),
-        Cell("5% quantile", "mean of the lowest tenth"),
-        Cell("effective size"),
-        Cell("sampling", "sd; shift"),
-    ]
-    return Table(head, rows)
+        below = f"{row['below_share_low']:.0%} to {row['below_share_high']:.0%}"
+        half = f"half {decimals(row['half_shift'])}" if np.isfinite(row["half_shift"]) else ""
+        cells = {
+            Cell("method"): Cell(name, note, colour=look[row["method"]].colour),
+            Cell("ensembles"): Cell(f"{row['replicates']}"),
+            Cell("mean gain"): cell("gain"),
+            Cell("sd of the gain"): cell("sd"),
+            Cell("difference of gains", "to the baseline"): cell("difference"),
+            Cell("p", "paired t"): Cell(p),
+            Cell("variance ratio", "baseline / method"): cell("ratio", text=number),
+            Cell("worse than the reference"): Cell(f"{row['below']}", below),
+            Cell("5% quantile", "mean of the lowest tenth"): Cell(
+                decimals(row["quantile05"]), f"CVaR {decimals(row['cvar10'])}"
+            ),
+            Cell("effective size"): Cell(number(row["effective_size"], 2)),
+            Cell("sampling", "sd; shift"): Cell(decimals(row["sampling_sd"]), half),
+        }
+        rows.append(cells)
+    return Table.of(rows)
 
 
 def by_ensemble_table(exact: pd.DataFrame) -> Table:
@@ -282,25 +253,19 @@ def diagnosis_table(diagnosis: pd.DataFrame) -> Table:
                 target = f"at least {low:.3g}"
             elif np.isinf(low):
                 target = f"at most {high:.3g}"
-        rows.append(
-            [
-                Cell(str(row["quantity"])),
-                Cell(decimals(row["value"]), _range(row["low"], row["high"], decimals)),
-                Cell(decimals(row["noise"]), _range(row["noise_low"], row["noise_high"], decimals)),
-                Cell(decimals(row["untrained"])),
-                Cell(target),
-                Cell(inside, mark=mark),
-            ]
-        )
-    head = [
-        Cell("quantity"),
-        Cell("value", "95% interval"),
-        Cell("noise alone gives", "95% range"),
-        Cell("before training"),
-        Cell("promised"),
-        Cell("promise"),
-    ]
-    return Table(head, rows)
+        noise = _range(row["noise_low"], row["noise_high"], decimals)
+        cells = {
+            Cell("quantity"): Cell(str(row["quantity"])),
+            Cell("value", "95% interval"): Cell(
+                decimals(row["value"]), _range(row["low"], row["high"], decimals)
+            ),
+            Cell("noise alone gives", "95% range"): Cell(decimals(row["noise"]), noise),
+            Cell("before training"): Cell(decimals(row["untrained"])),
+            Cell("promised"): Cell(target),
+            Cell("promise"): Cell(inside, mark=mark),
+        }
+        rows.append(cells)
+    return Table.of(rows)
 
 
 def kinds_table(diagnosis: pd.DataFrame) -> Table:
@@ -322,35 +287,24 @@ def kinds_table(diagnosis: pd.DataFrame) -> Table:
                 notes.append(f"untrained {decimals(row['untrained'])}")
             return Cell(decimals(row["value"]), "\n".join(note for note in notes if note))
 
-        rows.append(
-            [
-                Cell(name_of(str(name))),
-                cell(calibration.ACCURACY_ONE),
-                cell(calibration.ACCURACY_MEAN),
-                cell(disagreement.WITHIN_ONE),
-                cell(disagreement.WITHIN_MEAN),
-                cell(disagreement.RATIO, "constant sigma"),
-                cell(disagreement.LEAVE_ONE_OUT, "constant sigma", untrained=True),
-                cell(beyond(found), "constant sigma"),
-                cell(disagreement.SHARED),
-                cell(calibration.ECE_MEAN, "calibrated"),
-                cell(calibration.ECE_SCALED, "calibrated"),
-            ]
-        )
-    head = [
-        Cell("ensemble"),
-        Cell("accuracy on pairs", "one member"),
-        Cell("accuracy on pairs", "mean"),
-        Cell("correlation with the truth", "within prompts, one member"),
-        Cell("correlation with the truth", "within prompts, mean"),
-        Cell("sigma", "90th over 10th percentile"),
-        Cell("sigma and the error", "leave one out"),
-        Cell("the same", "given the feature norm and sigma before training"),
-        Cell("error correlation", "between members"),
-        Cell("calibration error", "of the mean"),
-        Cell("calibration error", "after one temperature"),
-    ]
-    return Table(head, rows)
+        right, truth, error = "accuracy on pairs", "correlation with the truth", "calibration error"
+        given = "given the feature norm and sigma before training"
+        leave_one_out = cell(disagreement.LEAVE_ONE_OUT, "constant sigma", untrained=True)
+        cells = {
+            Cell("ensemble"): Cell(name_of(str(name))),
+            Cell(right, "one member"): cell(calibration.ACCURACY_ONE),
+            Cell(right, "mean"): cell(calibration.ACCURACY_MEAN),
+            Cell(truth, "within prompts, one member"): cell(disagreement.WITHIN_ONE),
+            Cell(truth, "within prompts, mean"): cell(disagreement.WITHIN_MEAN),
+            Cell("sigma", "90th over 10th percentile"): cell(disagreement.RATIO, "constant sigma"),
+            Cell("sigma and the error", "leave one out"): leave_one_out,
+            Cell("the same", given): cell(beyond(found), "constant sigma"),
+            Cell("error correlation", "between members"): cell(disagreement.SHARED),
+            Cell(error, "of the mean"): cell(calibration.ECE_MEAN, "calibrated"),
+            Cell(error, "after one temperature"): cell(calibration.ECE_SCALED, "calibrated"),
+        }
+        rows.append(cells)
+    return Table.of(rows)
 
 
 def frequency_table(frequency: pd.DataFrame) -> Table:
@@ -360,21 +314,24 @@ def frequency_table(frequency: pd.DataFrame) -> Table:
     for row in frequency[frequency["ensemble"] == first].to_dict("records"):
         low, high = row["count_low"], row["count_high"]
         counts = f"{low:g}" if low == high else f"{low:g} to {high:g}"
-        cells = [
-            Cell(decimals(row[name]), _range(row[f"{name}_low"], row[f"{name}_high"], decimals))
-            for name in ("accuracy_member", "accuracy_mean", "error_member", "error_mean", "sigma")
-        ]
-        rows.append([Cell(counts), Cell(f"{row['n']}", f"{row['pairs']} pairs"), *cells])
-    head = [
-        Cell("count of the rarest judgement"),
-        Cell("responses"),
-        Cell("accuracy", "one member"),
-        Cell("accuracy", "mean"),
-        Cell("rms error", "one member"),
-        Cell("rms error", "mean"),
-        Cell("mean sigma"),
-    ]
-    return Table(head, rows)
+        cells = {
+            Cell("count of the rarest judgement"): Cell(counts),
+            Cell("responses"): Cell(f"{row['n']}", f"{row['pairs']} pairs"),
+        }
+        for name, head in FREQUENCY.items():
+            interval = _range(row[f"{name}_low"], row[f"{name}_high"], decimals)
+            cells[head] = Cell(decimals(row[name]), interval)
+        rows.append(cells)
+    return Table.of(rows)
+
+
+FREQUENCY = {
+    "accuracy_member": Cell("accuracy", "one member"),
+    "accuracy_mean": Cell("accuracy", "mean"),
+    "error_member": Cell("rms error", "one member"),
+    "error_mean": Cell("rms error", "mean"),
+    "sigma": Cell("mean sigma"),
+}
 
 
 def accuracy_table(accuracy: pd.DataFrame) -> Table:
@@ -386,18 +343,18 @@ def accuracy_table(accuracy: pd.DataFrame) -> Table:
         heads = by_model["head"]
         base = by_model.get("base")
         mean = group[group["model"] == "mean"]
-        rows.append(
-            [
-                Cell("overall", mark="all") if section == "all" else Cell(str(section)),
-                Cell(str(group["rows"].max())),
-                Cell(_percent(base.mean()) if base is not None else NOTHING),
-                Cell(_percent(mean["accuracy"].mean())),
-                Cell(f"{_percent(heads.min())} to {_percent(heads.max())}"),
-                Cell(f"{mean['ties'].mean():g}"),
-            ]
-        )
-    names = "section", "pairs", "base model", "mean of the members", "single members"
-    return Table([*map(Cell, names), Cell("ties of the mean")], rows)
+        name = Cell("overall", mark="all") if section == "all" else Cell(str(section))
+        heads_range = f"{_percent(heads.min())} to {_percent(heads.max())}"
+        cells = {
+            Cell("section"): name,
+            Cell("pairs"): Cell(str(group["rows"].max())),
+            Cell("base model"): Cell(_percent(base.mean()) if base is not None else NOTHING),
+            Cell("mean of the members"): Cell(_percent(mean["accuracy"].mean())),
+            Cell("single members"): Cell(heads_range),
+            Cell("ties of the mean"): Cell(f"{mean['ties'].mean():g}"),
+        }
+        rows.append(cells)
+    return Table.of(rows)
 
 
 def variance_table(variance: pd.DataFrame) -> Table:
