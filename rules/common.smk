@@ -366,7 +366,6 @@ def features_of_pairs(used):
     return {
         "base": f"{R}/reward/base",
         "features": f"{R}/reward/features.safetensors",
-        "sidecar": f"{R}/reward/features.json",
     }
 
 

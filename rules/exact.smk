@@ -10,7 +10,7 @@ rule preregister:
     log:
         f"{R}/logs/preregister.log",
     benchmark:
-        f"{R}/benchmarks/preregister.tsv"
+        f"{R}/timings/preregister.tsv"
     # The first job, and no input of others: Snakemake would not see what else has changed of these.
     priority: 100
     conda:
@@ -43,7 +43,7 @@ rule sample_reference:
     log:
         f"{R}/logs/sample_reference.log",
     benchmark:
-        f"{R}/benchmarks/sample_reference.tsv"
+        f"{R}/timings/sample_reference.tsv"
     conda:
         ENVIRONMENT
     threads: 8
@@ -78,7 +78,7 @@ rule score_reference:
     log:
         f"{R}/logs/score_reference.log",
     benchmark:
-        f"{R}/benchmarks/score_reference.tsv"
+        f"{R}/timings/score_reference.tsv"
     conda:
         ENVIRONMENT
     threads: 8
@@ -113,7 +113,7 @@ rule exact_policies:
     log:
         f"{R}/logs/exact_policies.log",
     benchmark:
-        f"{R}/benchmarks/exact_policies.tsv"
+        f"{R}/timings/exact_policies.tsv"
     conda:
         ENVIRONMENT
     threads: 8
@@ -148,7 +148,7 @@ rule exact_kinds:
     log:
         f"{R}/logs/exact_kinds.log",
     benchmark:
-        f"{R}/benchmarks/exact_kinds.tsv"
+        f"{R}/timings/exact_kinds.tsv"
     conda:
         ENVIRONMENT
     threads: 8
@@ -184,7 +184,7 @@ rule exact_frontier:
     log:
         f"{R}/logs/exact_frontier.log",
     benchmark:
-        f"{R}/benchmarks/exact_frontier.tsv"
+        f"{R}/timings/exact_frontier.tsv"
     conda:
         ENVIRONMENT
     threads: 8

@@ -180,7 +180,7 @@ rule compare_methods:
     log:
         f"{R}/logs/compare_methods.log",
     benchmark:
-        f"{R}/benchmarks/compare_methods.tsv"
+        f"{R}/timings/compare_methods.tsv"
     conda:
         ENVIRONMENT
     resources:
@@ -215,7 +215,7 @@ rule verdict:
     log:
         f"{R}/logs/verdict.log",
     benchmark:
-        f"{R}/benchmarks/verdict.tsv"
+        f"{R}/timings/verdict.tsv"
     conda:
         ENVIRONMENT
     resources:
@@ -237,7 +237,7 @@ rule power:
     log:
         f"{R}/logs/power.log",
     benchmark:
-        f"{R}/benchmarks/power.tsv"
+        f"{R}/timings/power.tsv"
     conda:
         ENVIRONMENT
     resources:
@@ -267,7 +267,7 @@ rule plot_figure:
     log:
         f"{R}/logs/plot_figure/{{figure}}.log",
     benchmark:
-        f"{R}/benchmarks/plot_figure/{{figure}}.tsv"
+        f"{R}/timings/plot_figure/{{figure}}.tsv"
     conda:
         ENVIRONMENT
     resources:
@@ -305,7 +305,7 @@ rule write_page:
     log:
         f"{R}/logs/write_page.log",
     benchmark:
-        f"{R}/benchmarks/write_page.tsv"
+        f"{R}/timings/write_page.tsv"
     conda:
         ENVIRONMENT
     resources:

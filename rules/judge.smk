@@ -35,7 +35,7 @@ rule respond:
     log:
         f"{R}/logs/respond/{{method}}.log",
     benchmark:
-        f"{R}/benchmarks/respond/{{method}}.tsv"
+        f"{R}/timings/respond/{{method}}.tsv"
     conda:
         ENVIRONMENT
     resources:
@@ -67,7 +67,7 @@ use rule respond as respond_reference with:
     log:
         f"{R}/logs/respond/reference.log",
     benchmark:
-        f"{R}/benchmarks/respond/reference.tsv"
+        f"{R}/timings/respond/reference.tsv"
     params:
         method="reference",
         seeds=[0],
@@ -90,7 +90,7 @@ rule judge_responses:
     log:
         f"{R}/logs/judge_responses/{{answerer}}.log",
     benchmark:
-        f"{R}/benchmarks/judge_responses/{{answerer}}.tsv"
+        f"{R}/timings/judge_responses/{{answerer}}.tsv"
     conda:
         ENVIRONMENT
     resources:
@@ -116,7 +116,7 @@ rule reward_responses:
     log:
         f"{R}/logs/reward_responses/{{answerer}}.log",
     benchmark:
-        f"{R}/benchmarks/reward_responses/{{answerer}}.tsv"
+        f"{R}/timings/reward_responses/{{answerer}}.tsv"
     conda:
         ENVIRONMENT
     resources:

@@ -51,7 +51,7 @@ rule train_policy:
     log:
         f"{R}/logs/train_policy/{{method}}/seed{{seed}}.log",
     benchmark:
-        f"{R}/benchmarks/train_policy/{{method}}/seed{{seed}}.tsv"
+        f"{R}/timings/train_policy/{{method}}/seed{{seed}}.tsv"
     conda:
         ENVIRONMENT
     threads: policy_threads

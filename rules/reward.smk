@@ -37,7 +37,7 @@ rule compute_features:
         preferences=f"{R}/data/preferences.parquet",
     output:
         features=f"{R}/reward/features.safetensors",
-        sidecar=f"{R}/reward/features.json",
+        metadata=f"{R}/reward/features.json",
     log:
         f"{R}/logs/compute_features.log",
     cache: bool(CACHE)
@@ -93,7 +93,7 @@ rule train_ensemble:
     log:
         f"{R}/logs/train_ensemble/{{ensemble}}.log",
     benchmark:
-        f"{R}/benchmarks/train_ensemble/{{ensemble}}.tsv"
+        f"{R}/timings/train_ensemble/{{ensemble}}.tsv"
     conda:
         ENVIRONMENT
     resources:
@@ -125,7 +125,7 @@ use rule train_ensemble as train_pilots with:
     log:
         f"{R}/logs/train_pilots.log",
     benchmark:
-        f"{R}/benchmarks/train_pilots.tsv"
+        f"{R}/timings/train_pilots.tsv"
     params:
         kind=ENSEMBLE["kind"],
         size=ENSEMBLE["count"],
@@ -153,7 +153,7 @@ rule train_replicate:
     log:
         f"{R}/logs/train_replicate/{{replicate}}.log",
     benchmark:
-        f"{R}/benchmarks/train_replicate/{{replicate}}.tsv"
+        f"{R}/timings/train_replicate/{{replicate}}.tsv"
     conda:
         ENVIRONMENT
     resources:
@@ -195,7 +195,7 @@ rule diagnose_rewards:
     log:
         f"{R}/logs/diagnose_rewards.log",
     benchmark:
-        f"{R}/benchmarks/diagnose_rewards.tsv"
+        f"{R}/timings/diagnose_rewards.tsv"
     conda:
         ENVIRONMENT
     resources:

@@ -12,7 +12,7 @@ rule score_benchmark:
     log:
         f"{R}/logs/score_benchmark.log",
     benchmark:
-        f"{R}/benchmarks/score_benchmark.tsv"
+        f"{R}/timings/score_benchmark.tsv"
     conda:
         ENVIRONMENT
     threads: 8
@@ -47,7 +47,7 @@ rule tabulate_variance:
     log:
         f"{R}/logs/tabulate_variance.log",
     benchmark:
-        f"{R}/benchmarks/tabulate_variance.tsv"
+        f"{R}/timings/tabulate_variance.tsv"
     conda:
         ENVIRONMENT
     params:

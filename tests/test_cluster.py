@@ -117,13 +117,13 @@ def test_the_base_model_was_trained_in_as_many_processes_as_gpus(run, finished):
     pd.testing.assert_frame_equal(shared[train], alone[train], rtol=1e-5)
 
 
-def test_logs_and_benchmarks_came_back(run):
+def test_logs_and_timings_came_back(run):
     folder, _ = run
     results = folder / "results/tiny"
-    for part, count in (("logs", 53 - 1), ("benchmarks", 53 - 1 - 8)):
+    for part, count in (("logs", 53 - 1), ("timings", 53 - 1 - 8)):
         files = [path for path in (results / part).rglob("*") if path.is_file()]
         assert len(files) == count
-    for path in (results / "benchmarks").rglob("*.tsv"):
+    for path in (results / "timings").rglob("*.tsv"):
         header, values = path.read_text().splitlines()
         assert header.startswith("s\t") and float(values.split("\t")[0]) > 0
     assert "step 2 of 2" in (results / "logs/train_policy/vanilla/seed1.log").read_text()

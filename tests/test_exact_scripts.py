@@ -65,7 +65,6 @@ def files(tmp_path_factory) -> Path:
             draws=DRAWS,
             base=folder / "base",
             features=folder / "features.safetensors",
-            sidecar=folder / "features.json",
         )
     )
     for number in range(3):
@@ -241,7 +240,6 @@ def exact_args(folder: Path, output: Path, **changes) -> exact_policies.Args:
         "seed": SEED,
         "base": folder / "base",
         "features": folder / "features.safetensors",
-        "sidecar": folder / "features.json",
     }
     return exact_policies.Args(**given | changes)
 
@@ -283,7 +281,7 @@ def test_of_every_ensemble_that_is_checked_a_row_for_each_kl_and_method(files, s
     assert set(found.loc[found["control"] == "yes", "method"]) == {"shuffled"}
     counts = found.groupby("ensemble")["replicates"].unique().map(list).to_dict()
     assert counts == {"first": [DRAWS], "other": [3]}
-    plain = exact_args(files, tmp_path, base=None, features=None, sidecar=None)
+    plain = exact_args(files, tmp_path, base=None, features=None)
     exact_policies.main(plain)
     summary = read_csv(plain.summary, "exact_summary")
     given = summary[summary["level"] == "given the backbone"].reset_index(drop=True)
@@ -295,7 +293,7 @@ def test_of_every_ensemble_that_is_checked_a_row_for_each_kl_and_method(files, s
 def test_without_fresh_heads_the_draws_are_the_ensembles(files, scored, tmp_path):
     plain = replace(scored, base=None, replicates=[], scores=tmp_path / "scores.safetensors")
     score_reference.main(replace(plain, metadata=tmp_path / "scores.json"))
-    args = exact_args(files, tmp_path, scores=plain.scores, base=None, features=None, sidecar=None)
+    args = exact_args(files, tmp_path, scores=plain.scores, base=None, features=None)
     exact_policies.main(args)
     summary = read_csv(args.summary, "exact_summary")
     assert set(summary["level"]) == {"given the backbone"}
@@ -326,8 +324,7 @@ def test_a_last_layer_is_that_of_the_training_pairs(files, scored, tmp_path):
         "spread": SpreadSettings(of="last_layer", scale="reference"),
         **{"sampling": SAMPLING, "run_seed": 0, "seed": SEED},
     }
-    files_of = {"base": "base", "features": "features.safetensors", "sidecar": "features.json"}
-    files_of = {name: files / file for name, file in files_of.items()}
+    files_of = {"base": files / "base", "features": files / "features.safetensors"}
     train_policy.main(train_policy.Args(**given, **files_of))
     log = pd.read_csv(tmp_path / "log.csv")
     assert (log["distance"] > 0).all()

@@ -11,7 +11,7 @@ from prudent.errors import InputError
 from prudent.rewards.features import (
     PairFeatures,
     batches_by_length,
-    check_sidecar,
+    check_features,
     extract,
     load_features,
     save_features,
@@ -200,12 +200,11 @@ def test_features_that_are_cut_off_are_refused(tmp_path, keep):
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", "{}", '{"inputs": 5}', '{"inputs": {"base": "a"}}']
 )
-def test_a_sidecar_that_does_not_fit_is_refused(tmp_path, text):
+def test_features_with_metadata_of_another_model_are_refused(tmp_path, text):
     (tmp_path / "base").write_text("a model")
-    sidecar = tmp_path / "f.json"
-    sidecar.write_text(text)
+    (tmp_path / "f.json").write_text(text)
     with pytest.raises(InputError, match="f.json: "):
-        check_sidecar(sidecar, base=tmp_path / "base")
+        check_features(tmp_path / "f.safetensors", tmp_path / "base")
 
 
 def test_features_that_are_not_finite_are_named():

@@ -37,8 +37,10 @@ def test_features_and_heads_from_files(tmp_path):
     )
     preferences, base = tmp_path / "preferences.parquet", save_reward_model(tmp_path / "base")
     write_parquet(pairs, preferences, "preferences")
-    files = {"base": base, "features": tmp_path / "f.safetensors", "sidecar": tmp_path / "f.json"}
-    compute_features.main(compute_features.Args(**files, preferences=preferences, batch_tokens=30))
+    files = {"base": base, "features": tmp_path / "f.safetensors", "preferences": preferences}
+    compute_features.main(
+        compute_features.Args(**files, metadata=tmp_path / "f.json", batch_tokens=30)
+    )
 
     used = pairs[pairs["split"] != "judge"]
     features, model = load_features(files["features"], 16), RewardEnsemble.load(base)
@@ -51,7 +53,6 @@ def test_features_and_heads_from_files(tmp_path):
 
     args = train_ensemble.Args(
         **files,
-        preferences=preferences,
         ensemble=tmp_path / "ensemble",
         loss=tmp_path / "loss.csv",
         kind="heads",

@@ -61,7 +61,6 @@ class Args:
     seed: int  # of the study
     base: Path | None = None  # base reward model, of a last layer
     features: Path | None = None  # of the training pairs, by the base reward model
-    sidecar: Path | None = None  # what they are of
     code: str = ""  # digest of the code; another one starts afresh
     threads: int = 1  # of the CPU
 
@@ -75,7 +74,7 @@ def main(args: Args) -> None:
     (path,) = draws_of(args.pilots)
     last_layer, inputs = None, {}
     if args.features is not None:
-        last_layer = LastLayer.load(args.base, args.features, args.sidecar)
+        last_layer = LastLayer.load(args.base, args.features)
         inputs = {"features": args.features}
     settings = decided(PPOSettings(**dict(args.settings), **dict(args.sampling)))
     effective = {"method": args.method, **args.method_settings, "kl": args.kl}

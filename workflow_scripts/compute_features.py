@@ -14,7 +14,7 @@ class Args:
     base: Path  # checkpoint of the base reward model
     preferences: Path  # table of pairs
     features: Path  # written
-    sidecar: Path  # what they are of, written
+    metadata: Path  # settings, versions and digests, written
     batch_tokens: int  # tokens of a batch, padding included
     threads: int = 1  # of the CPU
 
@@ -40,7 +40,7 @@ def main(args: Args) -> None:
                 {"batch_tokens": args.batch_tokens}, base=args.base, preferences=args.preferences
             ),
         },
-        args.sidecar,
+        args.metadata,
     )
 
 

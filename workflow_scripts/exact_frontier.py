@@ -21,7 +21,6 @@ class Args:
     seed: int  # of the study
     base: Path | None = None  # base reward model, of a last layer
     features: Path | None = None  # of the pairs, by the base reward model
-    sidecar: Path | None = None  # what they are of
     threads: int = 1  # of the CPU
 
 
@@ -31,7 +30,7 @@ def main(args: Args) -> None:
     scores = load_scores(args.scores, len(table))
     last_layer = None
     if args.features is not None:
-        last_layer = LastLayer.load(args.base, args.features, args.sidecar)
+        last_layer = LastLayer.load(args.base, args.features)
     found = frontiers(
         methods_of(args.methods, objectives.load),
         scores.draws,

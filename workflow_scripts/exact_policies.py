@@ -9,7 +9,7 @@ import numpy as np
 from prudent.exact.evaluate import best_of_n, check_sizes, compare, levels_of, methods_of
 from prudent.exact.scores import fresh_heads, load_scores
 from prudent.exact.summary import summary_table
-from prudent.rewards.features import check_sidecar, load_features
+from prudent.rewards.features import check_features, load_features
 from prudent.rewards.last_layer import LastLayer
 from prudent.rewards.settings import HeadSettings
 from prudent.tables import read_table, write_csv, write_parquet
@@ -32,7 +32,6 @@ class Args:
     heads: HeadSettings | None = None  # where fresh heads are to be made
     base: Path | None = None  # base reward model, of fresh heads or a last layer
     features: Path | None = None  # of the pairs, by the base reward model
-    sidecar: Path | None = None  # what they are of
     threads: int = 1  # of the CPU
 
 
@@ -43,7 +42,7 @@ def main(args: Args) -> None:
     truth = scores.judge.reshape(-1, per_prompt)
     given, last_layer = scores.draws, None
     if args.features is not None:
-        check_sidecar(args.sidecar, base=args.base)
+        check_features(args.features, args.base)
         pairs = load_features(args.features, scores.features.shape[1])
         last_layer = LastLayer(pairs.differences("train"))
         if args.heads:

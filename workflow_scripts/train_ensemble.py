@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from prudent.precision import decided
-from prudent.rewards.features import check_sidecar
+from prudent.rewards.features import check_features
 from prudent.rewards.loading import draws_of, train_function
 from prudent.rewards.material import Material
 from prudent.rewards.settings import KINDS, RewardSettings
@@ -32,7 +32,6 @@ class Args:
     backbone: Path | None = None  # checkpoint that reward models start from, if it is local
     base: Path | None = None  # checkpoint of the base reward model
     features: Path | None = None  # of the pairs, by the base reward model
-    sidecar: Path | None = None  # what they are of
     members: list[Path] = field(default_factory=list)  # folders of all draws' reward models
     threads: int = 1  # of the CPU
 
@@ -43,8 +42,8 @@ def main(args: Args) -> None:
     if args.kind in TRAINED:
         reward = decided(reward)
         said["bfloat16"] = reward.bfloat16
-    if args.sidecar:
-        check_sidecar(args.sidecar, base=args.base)
+    if args.features:
+        check_features(args.features, args.base)
     material = Material(
         preferences=read_table(args.preferences, "preferences"),
         backbone=args.backbone or reward.checkpoint,

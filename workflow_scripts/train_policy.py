@@ -44,7 +44,6 @@ class Args:
     spread: SpreadSettings = SpreadSettings()  # how the method takes the spread
     base: Path | None = None  # base reward model, of a last layer
     features: Path | None = None  # of the training pairs, by the base reward model
-    sidecar: Path | None = None  # what they are of
     code: str = ""  # digest of the code; another one starts afresh
     threads: int = 1  # of the CPU
 
@@ -61,7 +60,7 @@ def main(args: Args) -> None:
         beta = read_calibration(args.calibration).beta
     last_layer, inputs = None, {}
     if args.features is not None:
-        last_layer = LastLayer.load(args.base, args.features, args.sidecar)
+        last_layer = LastLayer.load(args.base, args.features)
         inputs = {"features": args.features}
     effective = {
         "objective": args.objective,

@@ -163,7 +163,7 @@ def kinds() -> str:
 
 def seconds(name: str) -> str:
     """What the jobs of one draw took, their start included."""
-    benchmark = KINDS / f"benchmarks/train_ensemble/{name}.tsv"
+    benchmark = KINDS / f"timings/train_ensemble/{name}.tsv"
     if not benchmark.exists():  # the replicates'
         return "–"
     draws = len(draws_of(KINDS / f"reward/ensembles/{name}"))

@@ -142,6 +142,23 @@ def read(model: type[Settings], values: Any) -> Any:
 
 def complaint(error: ValidationError, model: type[Settings]) -> str:
     """One sentence on the first mistake: the key, what was found, what is expected."""
+    key, says = _fault(error, model)
+    return f"`{key}` {says}" if key else says
+
+
+def fault(model: type[Settings], values: dict[str, Any]) -> tuple[str, str] | None:
+    """The key of the first mistake in ``values``, and the rest of the sentence; None without one.
+
+    The key is empty where the sentence begins otherwise.
+    """
+    try:
+        model.model_validate(values)
+    except ValidationError as error:
+        return _fault(error, model)
+    return None
+
+
+def _fault(error: ValidationError, model: type[Settings]) -> tuple[str, str]:
     schema = schema_of(model)
     found = error.errors(include_url=False)
     # Unknown keys come first: a misspelt key is often also a missing one.
@@ -152,27 +169,27 @@ def complaint(error: ValidationError, model: type[Settings]) -> str:
         *owner, unknown = path
         known = list(form_at(schema, owner).get("properties", {}))
         where = f"`{key_of(owner)}`" if owner else "the configuration"
+        keys = _keys(where, known)
         if kind == "invalid_key":  # a number, null, or a word like `on`, which YAML takes for true
-            return f"a key in {where} is {shown(first['input'])}; {_keys(where, known)}"
-        return f"unknown key `{key_of(path)}`{suggest(str(unknown), known)}; {_keys(where, known)}"
+            return "", f"a key in {where} is {shown(first['input'])}; {keys}"
+        return "", f"unknown key `{key_of(path)}`{suggest(str(unknown), known)}; {keys}"
     if kind == "rule":
-        return f"`{key_of((*path, first['ctx']['key']))}` {first['ctx']['says']}"
+        return key_of((*path, first["ctx"]["key"])), first["ctx"]["says"]
     if kind == "missing":
-        return f"`{key_of(path)}` is missing; expected {expected(form_at(schema, path), schema)}"
+        return key_of(path), f"is missing; expected {expected(form_at(schema, path), schema)}"
     if path and path[-1] == "[key]":
         names = form_at(schema, path[:-2]).get("propertyNames", {}).get("enum")
-        owner = key_of(path[:-2])
-        name = quoted(first["input"])
+        owner, name = key_of(path[:-2]), quoted(first["input"])
         if names:
-            return f"unknown name {name} in `{owner}`; expected one of {listed(names)}"
-        return f"the name {name} in `{owner}` does not fit; expected {NAME_FORM}"
+            return "", f"unknown name {name} in `{owner}`; expected one of {listed(names)}"
+        return "", f"the name {name} in `{owner}` does not fit; expected {NAME_FORM}"
     form, value, hint = form_at(schema, path), first["input"], ""
     if isinstance(value, str):
         if "enum" in form:
             hint = suggest(value, [str(choice) for choice in form["enum"]])
         elif kind.endswith("_type") and _reads_as_number(value):
             hint = _number_hint(value)
-    return f"`{key_of(path)}` is {shown(value)}; expected {expected(form, schema)}{hint}"
+    return key_of(path), f"is {shown(value)}; expected {expected(form, schema)}{hint}"
 
 
 NAME_FORM = (

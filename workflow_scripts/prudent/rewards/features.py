@@ -226,12 +226,12 @@ def _texts(value: str | None) -> list[str] | None:
     return texts if plain else None
 
 
-def check_sidecar(sidecar: Path, **inputs: Path) -> None:
-    """``InputError`` unless a sidecar says that its features were made from these inputs."""
-    digests = read_json(sidecar).get("inputs")
-    for name, path in inputs.items():
-        if not isinstance(digests, dict) or digests.get(name) != file_digest(path):
-            raise InputError(
-                f"{sidecar}: the features beside it are of another {path}; delete them to have "
-                "them computed again"
-            )
+def check_features(features: Path, base: Path) -> None:
+    """``InputError`` unless the metadata beside features say that this base model made them."""
+    path = features.with_suffix(".json")
+    digests = read_json(path).get("inputs")
+    if not isinstance(digests, dict) or digests.get("base") != file_digest(base):
+        raise InputError(
+            f"{path}: the features beside it are of another {base}; delete them to have them "
+            "computed again"
+        )

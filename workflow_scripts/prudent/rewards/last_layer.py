@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from prudent.errors import InputError
-from prudent.rewards.features import check_sidecar, load_features
+from prudent.rewards.features import check_features, load_features
 from prudent.rewards.models import final_linear, load_reward_model
 
 
@@ -33,9 +33,9 @@ class LastLayer:
         self._factors: dict[float, Tensor] = {}
 
     @classmethod
-    def load(cls, base: Path, features: Path, sidecar: Path) -> LastLayer:
+    def load(cls, base: Path, features: Path) -> LastLayer:
         """From the training pairs' features by ``base``; ``InputError`` for another's features."""
-        check_sidecar(sidecar, base=base)
+        check_features(features, base)
         width = final_linear(load_reward_model(base))[1].in_features
         return cls(load_features(features, width).differences("train"))
 

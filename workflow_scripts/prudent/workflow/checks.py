@@ -65,7 +65,7 @@ PLACES = (
     *("data", "reference", "reward", "benchmark", "exact", "calibration"),
     *("policies", "responses", "judge"),
     "summary",
-    *("figures", "logs", "benchmarks"),
+    *("figures", "logs", "timings"),
 )
 """The folders of a scenario's results."""
 CACHED = (*PLACES[:4], "calibration")

@@ -19,7 +19,7 @@ from prudent.data.settings import (
     PromptSettings,
     TextSettings,
 )
-from prudent.errors import InputError, quoted
+from prudent.errors import quoted
 from prudent.policies.settings import ReferenceSettings, SamplingSettings
 from prudent.ppo.settings import TrainingSettings
 from prudent.rewards.settings import KINDS, ON_BASE, RewardSettings, SpreadSettings
@@ -31,6 +31,7 @@ from prudent.settings import (
     Seed,
     Settings,
     Text,
+    fault,
     listed,
     number_or,
     partial,
@@ -268,11 +269,8 @@ class Config(Settings):
                     f"prompt represent policies up to {most:.2f}; expected less, or more responses",
                 )
             own = method.ppo.model_dump(exclude_unset=True)
-            try:
-                PolicyTraining(**self.ppo.model_dump() | own)
-            except InputError as error:  # of keys that fit one by one
-                option, says = re.fullmatch(r"\w+: `(\w+)` (.*)", str(error), re.S).groups()
-                yield f"{key}.ppo.{option}", says
+            if found := fault(PolicyTraining, self.ppo.model_dump() | own):
+                yield f"{key}.ppo.{found[0]}", found[1]  # of keys that fit one by one
         for name, method in self.exact.methods.items():
             if name in self.methods:
                 yield (
@@ -479,11 +477,8 @@ def _keys(
                 f"{where}.{key}",
                 f"is not a key {what}{suggest(key, keys)}; expected one of {listed(keys)}",
             )
-    try:
-        parameters(**{key: value for key, value in extra.items() if key in keys})
-    except InputError as error:
-        key, says = re.fullmatch(r"\w+: `([^`]+)` (.*)", str(error), re.S).groups()
-        yield f"{where}.{key}", says
+    if found := fault(parameters, {key: extra[key] for key in extra if key in keys}):
+        yield f"{where}.{found[0]}", found[1]
 
 
 def to_dict(config: Config) -> dict[str, Any]:
