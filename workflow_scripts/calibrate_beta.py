@@ -69,8 +69,6 @@ def main(args: Args) -> None:
     table = read_table(args.prompts, "prompts")
     train_prompts = table.loc[table["split"] == "train", "prompt"].tolist()
     test_prompts = table.loc[table["split"] == "test", "prompt"].tolist()[: args.prompt_count]
-    table = read_table(args.samples, "exact_samples")
-    per_prompt = len(table) // table["prompt"].nunique()
     (path,) = draws_of(args.pilots)
     last_layer, inputs = None, {}
     if args.features is not None:
@@ -84,37 +82,10 @@ def main(args: Args) -> None:
     fingerprint = {"code": args.code, **sheet}
 
     method = methods_of({args.method: args.method_settings}, objectives.load)[args.method]
-    scores, rewards = load_scores(args.scores, len(table)), load_rewards(path)
-    asked, said = table["prompt"].tolist(), table["response"].tolist()
-    (of_pilots,) = score_responses([rewards], asked, said, progress="rewards of the pilots")
-    heads = [pilot % of_pilots.members for pilot in range(args.pilot_count)]
-    own = range(of_pilots.members) if method.own else [0]
-    pairs = [(draw, head) for head in own for draw in range(len(scores.draws))][:MOST]
-    given = (per_prompt, args.seed, last_layer)
-
-    def terms(method: Method) -> tuple[Terms, Terms]:
-        """Of the policies that may be compared, and of the pilots."""
-        return (
-            policy_terms(method, scores.draws, pairs, *given),
-            policy_terms(method, [of_pilots], [(0, head) for head in heads], *given),
-        )
-
-    try:
-        policies, pilots = terms(method)
-    except NoOptimum as error:
-        # Such a method begins where its member's reward alone would.
-        logger.warning("%s: %s; the search begins at vanilla's coefficient", args.method, error)
-        policies, pilots = terms(Method(vanilla, method.own))
-
-    recipe = PolicyRecipe(
-        args.reference,
-        train_prompts,
-        rewards,
-        method.objective,
-        settings,
-        method.spread,
-        last_layer,
-    )
+    rewards = load_rewards(path)
+    policies, pilots, heads = optima(args, method, rewards, last_layer)
+    given = (settings, method.spread, last_layer)
+    recipe = PolicyRecipe(args.reference, train_prompts, rewards, method.objective, *given)
     seed = derive_seed(args.seed, "pilots")  # no stream of the policies that are compared
     reference = load_causal_lm(args.reference)
 
@@ -129,37 +100,14 @@ def main(args: Args) -> None:
         )[1]
         return Estimate(kls.mean().item(), (kls.std() / len(kls) ** 0.5).item())
 
-    rows: list[dict[str, Any]] = []
-    estimates: dict[float, Estimate] = {}
-
-    def kl_of(beta: float) -> float:
-        """The estimated KL of the policies that are compared, at a coefficient."""
-        # A head of a larger scale needs a larger coefficient to end at the same KL: each pilot has
-        # its own, by which its optimal policy is as far as those of the policies are on average.
-        expected = kls_at(policies, beta).mean().item()
-        betas = betas_for(pilots, expected, beta).tolist()
-        found = trained.at(betas)
-        whole = estimates[beta] = mean_of([one.mean for one in found])
-        number = len(estimates) - 1
-        for pilot, (own, one) in enumerate(zip(betas, found, strict=True)):
-            row = {"method": args.method, "kl_target": args.kl, "evaluation": number, "beta": beta}
-            row |= {"exact_kl": expected, "policies_kl": whole.mean, "policies_kl_se": whole.se}
-            row |= {"pilot": pilot, "head": heads[pilot], "pilot_beta": own}
-            rows.append(row | {"kl": one.mean, "kl_se": one.se})
-        logger.info(
-            "evaluation %d: at %.4g the policies' KL is %.3f, to be %.3f",
-            *(number, beta, whole.mean, args.kl),
-        )
-        return whole.mean
-
     try:
         start = common_beta(policies, args.kl)
     except InputError as error:
         raise InputError(f"methods.{args.method}.beta.kl {error}") from None
     with variant(args.checkpoints, fingerprint) as checkpoints:
-        trained = Pilots(train, checkpoints)
-        search = find_beta(kl_of, args.kl, start, slope_at(policies, start))
-        best = estimates[search.betas[search.nearest]]
+        tried = Tried(args, policies, pilots, heads, Pilots(train, checkpoints))
+        search = find_beta(tried.kl_of, args.kl, start, slope_at(policies, start))
+        best = tried.estimates[search.betas[search.nearest]]
         reached = abs(best.mean / args.kl - 1) <= KL_TOLERANCE
         if not reached:
             logger.warning(
@@ -169,8 +117,72 @@ def main(args: Args) -> None:
             )
         se = best.se if args.pilot_count > 1 else None
         calibration = Calibration(search.beta, best.mean, se, args.kl, reached)
-        write_csv(pd.DataFrame(rows), args.table, "calibration")
+        write_csv(pd.DataFrame(tried.rows), args.table, "calibration")
         write_json({"found": calibration._asdict(), **sheet}, args.calibration)
+
+
+def optima(
+    args: Args, method: Method, rewards: Any, last_layer: LastLayer | None
+) -> tuple[Terms, Terms, list[int]]:
+    """The terms of the optimal policies: those that may be compared, and the pilots', whose heads
+    are the third."""
+    table = read_table(args.samples, "exact_samples")
+    per_prompt = len(table) // table["prompt"].nunique()
+    scores = load_scores(args.scores, len(table))
+    asked, said = table["prompt"].tolist(), table["response"].tolist()
+    (of_pilots,) = score_responses([rewards], asked, said, progress="rewards of the pilots")
+    heads = [pilot % of_pilots.members for pilot in range(args.pilot_count)]
+    own = range(of_pilots.members) if method.own else [0]
+    pairs = [(draw, head) for head in own for draw in range(len(scores.draws))][:MOST]
+    given = (per_prompt, args.seed, last_layer)
+
+    def terms(method: Method) -> tuple[Terms, Terms, list[int]]:
+        return (
+            policy_terms(method, scores.draws, pairs, *given),
+            policy_terms(method, [of_pilots], [(0, head) for head in heads], *given),
+            heads,
+        )
+
+    try:
+        return terms(method)
+    except NoOptimum as error:
+        # Such a method begins where its member's reward alone would.
+        logger.warning("%s: %s; the search begins at vanilla's coefficient", args.method, error)
+        return terms(Method(vanilla, method.own))
+
+
+class Tried:
+    """The coefficients that were tried: the estimated KLs of the policies that are compared, and a
+    row for each pilot."""
+
+    def __init__(
+        self, args: Args, policies: Terms, pilots: Terms, heads: list[int], trained: Pilots
+    ) -> None:
+        self.args, self.policies, self.pilots = args, policies, pilots
+        self.heads, self.trained = heads, trained
+        self.rows: list[dict[str, Any]] = []
+        self.estimates: dict[float, Estimate] = {}
+
+    def kl_of(self, beta: float) -> float:
+        """The estimated KL of the policies that are compared, at a coefficient."""
+        # A head of a larger scale needs a larger coefficient to end at the same KL: each pilot has
+        # its own, by which its optimal policy is as far as those of the policies are on average.
+        expected = kls_at(self.policies, beta).mean().item()
+        betas = betas_for(self.pilots, expected, beta).tolist()
+        found = self.trained.at(betas)
+        whole = self.estimates[beta] = mean_of([one.mean for one in found])
+        number, target = len(self.estimates) - 1, self.args.kl
+        for pilot, (own, one) in enumerate(zip(betas, found, strict=True)):
+            row = {"method": self.args.method, "kl_target": target, "evaluation": number}
+            row |= {"beta": beta, "exact_kl": expected}
+            row |= {"policies_kl": whole.mean, "policies_kl_se": whole.se}
+            row |= {"pilot": pilot, "head": self.heads[pilot], "pilot_beta": own}
+            self.rows.append(row | {"kl": one.mean, "kl_se": one.se})
+        logger.info(
+            "evaluation %d: at %.4g the policies' KL is %.3f, to be %.3f",
+            *(number, beta, whole.mean, target),
+        )
+        return whole.mean
 
 
 if __name__ == "__main__":

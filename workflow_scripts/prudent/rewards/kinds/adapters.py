@@ -265,22 +265,14 @@ def _fit(
     if not chosen:
         raise InputError("no pair of the preferences is in the split 'train': nothing to train on")
     check_ends(chosen, tokenizer, model.name_or_path)
-    members = [
-        [
-            parameter
-            for name, parameter in adapted.named_parameters()
-            if _name(member) in name.split(".")
-        ]
-        for member in range(count)
-    ]
+    members = [_parameters(adapted, member) for member in range(count)]
     trained = [parameter for own in members for parameter in own]
-    layers = [module for module in adapted.modules() if isinstance(module, LoraLayer)]
     optimizer = torch.optim.AdamW(
         trained, lr=settings.learning_rate, weight_decay=settings.weight_decay
     )
     steps = max(1, round(settings.epochs * len(chosen) / settings.batch_size))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    records: list[Record] = []
+    losses = _Losses(draw, steps)
     bfloat16 = decided(reward, model.device.type).bfloat16
 
     def margins(member: int, rows: list[int]) -> Tensor:
@@ -291,28 +283,11 @@ def _fit(
             rewards = model(**batch).logits[:, :1].float()
         return rewards[: len(rows)] - rewards[len(rows) :]
 
-    def record(step: int, split: str, found: Tensor) -> None:  # margins [n, K]
-        found = found.detach().cpu()
-        losses = bradley_terry(found)
-        if not losses.isfinite().all():
-            member = int((~losses.isfinite()).nonzero()[0])
-            raise InputError(
-                f"ensemble {draw}, step {step} of {steps}: the {split} loss of member {member} is "
-                f"{losses[member]}, expected a finite one; a smaller adapters.learning_rate may "
-                "help"
-            )
-        records.append((step, split, losses, (found > 0).float().mean(0)))
-        if split == "validation" or step % 50 == 0:
-            logger.info(
-                "ensemble %d, step %d of %d: mean %s loss %.4f",
-                *(draw, step, steps, split, losses.mean()),
-            )
-
     def validate(step: int) -> None:
         sides = [texts["validation"][f"{side}_ids"][:] for side in ("chosen", "rejected")]
         if sides[0]:
             one, other = (ensemble.of_ids(ids, [""] * len(ids)).mean for ids in sides)
-            record(step, "validation", one - other)
+            losses.record(step, "validation", one - other)
 
     own_order = settings.order == "own" and settings.loss == "members"
     batches = [
@@ -335,20 +310,57 @@ def _fit(
             if settings.loss == "mean":
                 bradley_terry(together.mean(1, keepdim=True)).sum().backward()
             if settings.diversity:
-                stacked = [
-                    torch.cat([layer.lora_A[_name(k)].weight for k in range(count)])
-                    for layer in layers
-                    if layer.lora_A  # embeddings have lora_embedding_A
-                ]
-                (-settings.diversity * diversity(stacked)).backward()
+                (-settings.diversity * diversity(_stacked(adapted, count))).backward()
             for own in members:
                 nn.utils.clip_grad_norm_(own, 1.0)  # as in Hugging Face's trainer
             optimizer.step()
             schedule.step()
-            record(step, "train", together)
+            losses.record(step, "train", together)
     model.eval()
     validate(steps)
-    return loss_table(records, draw)
+    return loss_table(losses.records, draw)
+
+
+class _Losses:
+    """The members' losses and accuracies during a training."""
+
+    def __init__(self, draw: int, steps: int) -> None:
+        self.draw, self.steps = draw, steps
+        self.records: list[Record] = []
+
+    def record(self, step: int, split: str, margins: Tensor) -> None:
+        """Keeps those of margins [n, K]; ``InputError`` where a loss is not finite."""
+        margins = margins.detach().cpu()
+        losses = bradley_terry(margins)
+        if not losses.isfinite().all():
+            member = int((~losses.isfinite()).nonzero()[0])
+            raise InputError(
+                f"ensemble {self.draw}, step {step} of {self.steps}: the {split} loss of member "
+                f"{member} is {losses[member]}, expected a finite one; a smaller "
+                "adapters.learning_rate may help"
+            )
+        self.records.append((step, split, losses, (margins > 0).float().mean(0)))
+        if split == "validation" or step % 50 == 0:
+            logger.info(
+                "ensemble %d, step %d of %d: mean %s loss %.4f",
+                *(self.draw, step, self.steps, split, losses.mean()),
+            )
+
+
+def _parameters(adapted: PeftModel, member: int) -> list[nn.Parameter]:
+    """A member's parameters."""
+    named = adapted.named_parameters()
+    return [parameter for name, parameter in named if _name(member) in name.split(".")]
+
+
+def _stacked(adapted: PeftModel, count: int) -> list[Tensor]:
+    """The members' A matrices of each layer, stacked; embeddings have none."""
+    layers = (module for module in adapted.modules() if isinstance(module, LoraLayer))
+    return [
+        torch.cat([layer.lora_A[_name(member)].weight for member in range(count)])
+        for layer in layers
+        if layer.lora_A
+    ]
 
 
 def _batches(
