@@ -9,11 +9,11 @@ from typing import Any
 import pandas as pd
 
 from prudent.data.given_labels import read_pairs, to_labelled_pair
+from prudent.data.rewardbench import SECTION_OF
 from prudent.data.rows import BadRow, check_unicode, not_text, shown
 from prudent.data.settings import BenchmarkSettings, LabelSettings
 from prudent.data.table import Card, Table, count, parse
 from prudent.errors import InputError, quoted
-from prudent.rewards.rewardbench import SECTION_OF
 from prudent.seeding import derive_seed
 
 # Names that tables use for totals, or that readers of tables treat as missing values.
