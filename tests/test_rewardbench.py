@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from prudent.data.rewardbench import SECTION_OF
 from prudent.errors import InputError
 from prudent.rewards import rewardbench
 
@@ -65,7 +66,7 @@ def test_a_missing_prior_is_left_out():
 def test_counts_are_those_of_the_benchmark():
     core = {k: sum(v.values()) for k, v in rewardbench.SUBSET_COUNTS.items() if k != "Prior"}
     assert core == {"Chat": 358, "Chat Hard": 456, "Safety": 740, "Reasoning": 1968}
-    assert len(rewardbench.SECTION_OF) == 23 + 4
+    assert len(SECTION_OF) == 23 + 4
     # 2,985 rows: math-prm counts 984 and holds 447.
     assert sum(core.values()) - 984 + 447 == 2985
     hep = [n for s, n in rewardbench.SUBSET_COUNTS["Reasoning"].items() if s.startswith("hep-")]
