@@ -2,7 +2,8 @@
 
 `make results-docs`, after `make run`, copies the pictures to scenarios/pictures and writes the
 parts of README.md, docs/results.md and docs/exact.md that stand between marks. `make results-docs
-SCENARIO=ensembles`, after that scenario's run, does so with docs/embedded-world.md.
+SCENARIO=ensembles`, after that scenario's run, does so with docs/embedded-world.md, and
+`SCENARIO=imdb_small` with docs/real-data.md.
 """
 
 from __future__ import annotations
@@ -126,8 +127,8 @@ BEYOND = (
 )
 
 
-def _beyond(name: str) -> str:
-    found = read_csv(KINDS / "reward/diagnosis.csv", "diagnosis")
+def _beyond(name: str, results: Path) -> str:
+    found = read_csv(results / "reward/diagnosis.csv", "diagnosis")
     found = found[found["ensemble"] == name].set_index("quantity")
     row = found.loc[beyond(found)]
     if pd.isna(row["value"]):
@@ -149,26 +150,26 @@ def _values(row: pd.Series, columns: tuple[str, ...]) -> str:
     return first + "".join(map(form.format, more))
 
 
-def kinds() -> str:
+def kinds(results: Path = KINDS) -> str:
     """What each ensemble's spread knows, and what a draw of it takes."""
-    found = read_csv(KINDS / "reward/kinds.csv", "kinds").set_index("ensemble")
+    found = read_csv(results / "reward/kinds.csv", "kinds").set_index("ensemble")
     rows = [
         [quantity, *(_values(found.loc[name], columns) for name in found.index)]
         for quantity, columns in ROWS.items()
     ]
-    rows.insert(-1, [BEYOND, *map(_beyond, found.index)])
-    rows.append(["seconds of a draw", *(seconds(name) for name in found.index)])
+    rows.insert(-1, [BEYOND, *(_beyond(name, results) for name in found.index)])
+    rows.append(["seconds of a draw", *(seconds(name, results) for name in found.index)])
     return table(["quantity", *found.index], rows)
 
 
-def seconds(name: str) -> str:
+def seconds(name: str, results: Path) -> str:
     """What the jobs of one draw took, their start included."""
-    benchmark = KINDS / f"timings/train_ensemble/{name}.tsv"
+    benchmark = results / f"timings/train_ensemble/{name}.tsv"
     if not benchmark.exists():  # the replicates'
         return "–"
-    draws = len(draws_of(KINDS / f"reward/ensembles/{name}"))
+    draws = len(draws_of(results / f"reward/ensembles/{name}"))
     spent = pd.read_csv(benchmark, sep="\t")["s"].sum()
-    for folder in (KINDS / f"reward/members/{name}").glob("*"):
+    for folder in (results / f"reward/members/{name}").glob("*"):
         # Jobs that are cached have no benchmark, but Snakemake knows when they began and ended.
         record = base64.urlsafe_b64encode(str(folder.relative_to(ROOT)).encode()).decode()
         told = json.loads((ROOT / ".snakemake/metadata" / record).read_text())
@@ -233,6 +234,9 @@ def main() -> None:
         parts = {"kinds": kinds(), "judges": kinds_by_judge(), "gains": kinds_gain()}
         written(ROOT / "docs/embedded-world.md", **parts)
         shutil.copyfile(KINDS / "figures/kinds.png", PICTURES / "kinds.png")
+        return
+    if sys.argv[1:] == ["imdb_small"]:
+        written(ROOT / "docs/real-data.md", kinds=kinds(ROOT / "results/imdb_small"))
         return
     trained = list(read_csv(RESULTS / "summary/summary.csv", "summary")["method"])
     written(ROOT / "README.md", verdict=sentences([*trained, FIRST]))
