@@ -1,4 +1,4 @@
-"""The page's sentences follow the numbers, whichever way they point."""
+"""The page: whole, safe, and readable."""
 
 import re
 import subprocess
@@ -8,17 +8,16 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
+from tiny_page import PARTS, make_tables
 from tiny_results import make_exact, make_verdicts
 
 from prudent.analysis.components import COLUMNS as COMPONENTS
-from prudent.analysis.findings import findings
 from prudent.analysis.sentences import headline
-from prudent.analysis.statistics import share_interval
 from prudent.errors import InputError
 from prudent.exact.evaluate import ANEW, GIVEN
 from prudent.figures import page
 from prudent.figures.inline import inline_svg
-from prudent.figures.page_tables import decimals, methods_table
+from prudent.figures.page_tables import decimals
 from prudent.figures.style import new_figure, save
 from prudent.rewards import calibration, disagreement, frequency
 from prudent.rewards.diagnosis import COLUMNS
@@ -26,121 +25,10 @@ from prudent.tables import read_csv
 from prudent.workflow.provenance import commit, machine, provenance, versions
 
 VOID = {"br", "meta"}
-PARTS = ("member", "evaluation")
 HOSTILE = (
     """<script src="http://a.b/x.js"></script>&amp;"'><img src=x onerror=alert(1)>"""
     "{{ 7919 * 7907 }}"
 )
-
-
-def make_tables(ratio=3.0, low=1.5, high=6.0, swap=0.01, mismatch=0.05, **changes):
-    """A summary and tests with given numbers; worse: counts of (method, baseline)."""
-    worse = changes.get("worse", (1, 4))
-    rows = []
-    for method, count, variance in (
-        ("vanilla", worse[1], 0.06),
-        ("variance_aware", worse[0], 0.06 / ratio),
-    ):
-        share = share_interval(np.arange(10) < count)
-        row = {"method": method, "unit": "member", "policies": 10, "units": 10, "score": 0.3}
-        row["control"] = "yes" if changes.get("control") and method != "vanilla" else "no"
-        row |= {"score_low": 0.2, "score_high": 0.4, "score_variance": variance}
-        row |= {"score_sd": variance**0.5, "noise_variance": 0.001, "worse": count}
-        row |= {"worse_share": share.estimate, "worse_low": share.low, "worse_high": share.high}
-        row |= {
-            "quantile05": 0.1,
-            "cvar10": 0.05,
-            "kl": 1.25,
-            "kl_sd": 0.1,
-            "reference_score": 0.19,
-            "reference_se": 0.02,
-        }
-        row |= {"beta": 0.5, "kl_target": 1.2, "target": changes.get("target", "fixed")}
-        rows.append(row)
-    nan = float("nan")
-    quantities = {
-        "score_difference": changes.get("difference", (-0.01, -0.1, 0.08, nan)),
-        "variance_ratio": (ratio, low, high, nan),
-        "elasticity": (changes.get("elasticity", nan), nan, nan, nan),
-        "corrected_ratio": changes.get("corrected", (nan, nan, nan, nan)),
-        "brown_forsythe": (nan, nan, nan, 0.02),
-        "pitman_morgan": (nan, nan, nan, 0.03),
-        "swap_test": (nan, nan, nan, swap),
-        "worse_difference": ((worse[0] - worse[1]) / 10, nan, nan, changes.get("mcnemar", 0.25)),
-        "kl_mismatch": (mismatch, nan, nan, nan),
-    }
-    common = {"method": "variance_aware", "baseline": "vanilla", "pairs": 10}
-    common |= {"unit": changes.get("unit", "member"), "units": changes.get("units", 10)}
-    tests = [
-        {**common, "quantity": name}
-        | dict(zip(("estimate", "low", "high", "p"), v, strict=True))
-        | {"p_holm": v[3]}
-        for name, v in quantities.items()
-    ]
-    return pd.DataFrame(rows), pd.DataFrame(tests)
-
-
-def sentences(**numbers):
-    """What is said of the method, as one text."""
-    (found,) = findings(*make_tables(**numbers)).values()
-    return " ".join(found)
-
-
-def test_the_ratio_at_one_kl_decides_where_it_is_known():
-    """A ratio that the KLs' difference explains is no finding."""
-    nan = float("nan")
-    text = sentences(elasticity=2.6, corrected=(1.9, 0.95, 3.8, nan))
-    assert "3.00, 1.90 at one KL (the optima's variance grows with KL^2.6) (95%" in text
-    assert "interval 0.950 to 3.80" in text and "not established, the interval includes 1" in text
-    text = sentences(elasticity=2.6, corrected=(2.9, 1.4, 5.8, nan))
-    assert "lower for variance aware, the interval excludes 1" in text
-
-
-def test_a_method_that_misses_its_kl_is_named():
-    assert "variance aware was to end at 1.20 and does not" in sentences(target="missed")
-    # Two methods that are both where they were to be may be a little further apart.
-    assert "8.0% apart: matched" in sentences(target="reached", mismatch=0.08)
-    assert "was to end" not in sentences() + sentences(target="fixed")
-    summary, tests = make_tables(target="missed")
-    cells = [cell.note for row in methods_table(summary, tests).rows for cell in row]
-    assert cells.count("sd 0.10\ntarget 1.20, missed") == 2
-    cells = [cell.note for row in methods_table(*make_tables(target="fixed")).rows for cell in row]
-    assert not any("target" in note for note in cells)
-
-
-def test_a_comparison_whose_unit_has_one_draw_says_so():
-    nan = float("nan")
-    numbers = {"low": nan, "high": nan, "difference": (-0.01, nan, nan, nan)}
-    text = sentences(**numbers, unit="ensemble", units=1)
-    assert text.count("no interval: 1 ensemble") == 2 and "not established" in text
-
-
-@pytest.mark.parametrize(
-    ("numbers", "said"),
-    [
-        ({}, "lower for variance aware, the interval excludes 1"),
-        ({"low": 0.9}, "not established, the interval includes 1"),
-        ({"swap": 0.2}, "excludes 1 but the permutation test does not confirm it"),
-        ({"mismatch": 0.3}, "30.0% apart: NOT matched"),
-        ({"mismatch": np.nan}, "not both positive, so not comparable"),
-        ({"ratio": 0.3, "low": 0.1, "high": 0.7}, "higher for variance aware, the interval"),
-        ({"ratio": 0.8, "low": 0.3, "high": 2.0}, "not established, the interval includes 1"),
-        ({"low": np.nan, "high": np.nan, "swap": np.nan}, "not established (paired"),
-        ({"ratio": np.nan, "low": np.nan, "high": np.nan}, "not comparable with 10 and 10"),
-        ({}, "5.0% apart: matched (5% of each other, or of one target, counts"),
-        ({}, "ratio vanilla over variance aware 3.00 (95% interval 1.50 to 6.00"),
-        ({}, "10 members, 10 pairs"),
-        ({}, "1 of 10 (2% to 40%) for variance aware, 4 of 10 (17% to 69%) for vanilla"),
-        ({}, "fewer for variance aware, not established (McNemar p = 0.25)"),
-        ({}, "5% of the variance of variance aware and 2% of that of vanilla"),
-        ({"worse": (9, 1), "mcnemar": 0.008}, "more for variance aware, established"),
-        ({"difference": (-0.2, -0.3, -0.1, np.nan)}, "lower, established"),
-        ({"difference": (0.2, 0.1, 0.3, np.nan)}, "higher, established"),
-        ({}, "a difference is not established"),
-    ],
-)
-def test_the_sentences_follow_the_numbers(numbers, said):
-    assert said in sentences(**numbers)
 
 
 class Checker(HTMLParser):
@@ -507,9 +395,6 @@ def test_without_policies_the_page_is_of_the_rewards(tmp_path):
     for part in ("diagnosis", "frequency-table", "accuracy", "variance", "kinds", "frequency"):
         assert html.count(f'id="{part}"') == 1 and f'<a href="#{part}">' in html
     assert ">Policies<" in render(*make_tables())
-
-
-# --- Where it comes from
 
 
 def test_the_page_says_where_it_comes_from():
