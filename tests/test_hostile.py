@@ -199,20 +199,20 @@ def test_every_argument_of_the_trainer(tmp_path):
         trial(f"prompts = [{what}]", "prompt", lambda: train(prompts=[value, "w3"]))
         for table in (value, [value], [value, value], [[value]] * 2, [[0.5, value]] * 2):
             trial(f"rewards {what}", "reward", lambda: train(lambda p, r: table))
-        for part in (value, torch.full((2,), math.nan), torch.ones(3), torch.ones(2, 1)):
-            good = torch.ones(2)
-            for signal in (
-                lambda: part,
-                lambda: Signal(part, good),
-                lambda: Signal(good, part),
-                lambda: Signal(good, good, weights=part),
-                lambda: Signal(good, good, penalty=torch.square, penalty_coefficient=part),
-            ):
-                trial(
-                    f"signal {what}",
-                    "objective",
-                    lambda: train(objective=lambda rewards, beta: signal()),
-                )
+    good = torch.ones(2)
+    for part in (*VALUES, torch.full((2,), math.nan), torch.ones(3), torch.ones(2, 1)):
+        for signal in (
+            lambda: part,
+            lambda: Signal(part, good),
+            lambda: Signal(good, part),
+            lambda: Signal(good, good, weights=part),
+            lambda: Signal(good, good, penalty=torch.square, penalty_coefficient=part),
+        ):
+            trial(
+                f"signal {shown(part)}",
+                "objective",
+                lambda: train(objective=lambda rewards, beta: signal()),
+            )
     trial.end("library, PPOTrainer", least=200)
 
 
