@@ -60,14 +60,15 @@ def test_one_reward_model(tmp_path, kind):
     np.testing.assert_array_equal(found.margins, [[0.5]] * 3)
 
 
-def test_small_floats_and_members_beyond_ten(tmp_path):
+def test_other_types_of_numbers_and_members_beyond_ten(tmp_path):
     records = [
         row | {f"{s}_{k}": float(k) for s in ("chosen", "rejected") for k in range(12)}
         for row in rows()
     ]
     table = pa.Table.from_pylist(records)
-    place = table.column_names.index("chosen_10")
-    table = table.set_column(place, "chosen_10", table["chosen_10"].cast(pa.float16()))
+    for name, kind in (("chosen_10", pa.float16()), ("chosen_3", pa.decimal128(4, 2))):
+        place = table.column_names.index(name)
+        table = table.set_column(place, name, table[name].cast(kind))
     pq.write_table(table, tmp_path / "scores.parquet")
     found = read_scores(tmp_path / "scores.parquet")
     np.testing.assert_array_equal(found.chosen_scores, [np.arange(12.0)] * 3)

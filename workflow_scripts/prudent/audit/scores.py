@@ -13,7 +13,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -200,7 +199,7 @@ def _from_text(cell: str) -> Any:
 def _score(value: Any, column: str) -> float:
     if value is None or value == "":
         raise BadRow("missing", column, "no value", "a finite number")
-    if isinstance(value, bool) or not isinstance(value, Real | Decimal):
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
         raise BadRow("not_a_number", column, shown(value), "a finite number")
     if not abs(value) <= LARGEST:  # nan is not, either
         expected = f"a finite number of at most {LARGEST:g} in size"
