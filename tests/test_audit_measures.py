@@ -140,14 +140,15 @@ def test_weighted_accuracy_is_that_of_the_benchmarks_rule(known):
 
 
 def test_weighted_accuracy_without_a_subset_in_a_resample():
-    """Subsets of one pair are in few resamples; their weight then goes to the other ones."""
-    margins = np.where(np.arange(12) % 3 > 0, 1.0, -1.0)[:, None]
-    subset, section = [f"s{i}" for i in range(12)], ["A"] * 6 + ["B"] * 6
+    """Subsets of one pair are in few resamples; their weight then goes to the other ones, as that
+    of a section without any pair does."""
+    margins = np.where(np.arange(12) % 3 < 2, 1.0, -1.0)[:, None]
+    subset, section = [f"s{i}" for i in range(12)], ["A"] * 2 + ["B"] * 10
     found = audit.weighted_accuracy(margins, np.arange(12), section, subset, rng(1), 60)
     drawn = []
     for rows in resampled_rows(np.arange(12), 60, rng(1)):
         kept = np.unique(rows)  # a subset's accuracy does not depend on how often it is drawn
-        parts = [margins[kept[inside], 0] > 0 for inside in (kept < 6, kept >= 6) if inside.any()]
+        parts = [margins[kept[inside], 0] > 0 for inside in (kept < 2, kept >= 2) if inside.any()]
         drawn.append(np.mean([part.mean() for part in parts]))
     check_draws(found, {audit.ACCURACY_WEIGHTED: drawn})
 
@@ -302,6 +303,9 @@ def test_measures_of_the_spread_in_resamples_are_those_of_the_drawn_prompts():
             )
     check_draws(found, drawn)
     assert [found[audit.BY_SPREAD.format(k)].n for k in range(1, 6)] == [24] * 5
+    unknown = {name for name, (measured, _) in found.items() if math.isnan(measured.noise)}
+    of_margin = {audit.AREA.format(large), audit.LESS.format(large, chance)}
+    assert unknown == of_margin | {audit.AREA.format(chance)}
 
 
 def test_a_spread_that_knows_the_error():
@@ -405,6 +409,13 @@ def test_the_effective_number_of_members(rho):
     expected = 8 / (1 + 7 * rho)
     assert found[audit.EFFECTIVE].measured.value == pytest.approx(expected, rel=0.05)
     assert found[audit.EFFECTIVE].measured.low <= expected <= found[audit.EFFECTIVE].measured.high
+
+
+def test_members_that_err_in_turn_are_no_more_than_they_are():
+    margins = np.where(np.arange(60)[:, None] % 4 == np.arange(4), -1.0, 1.0)
+    found = audit.member_measures(margins, np.arange(60), rng(), 20)
+    assert found[audit.SHARED].measured.value == pytest.approx(-1 / 3)
+    assert found[audit.EFFECTIVE].measured.value == 4
 
 
 def test_the_learning_curve_of_independent_members():
@@ -511,6 +522,9 @@ def test_the_table():
     row = parts["B", "q"].loc[audit.ACCURACY_MEAN]
     assert row["value"] == pytest.approx(right[inside].mean()) and row["n"] == inside.sum()
     assert row["low"] < row["value"] < row["high"]
+    longer = np.array(list(map(len, given.chosen))) - list(map(len, given.rejected))
+    row = parts["B", "q"].loc[audit.LONGER]
+    assert row["value"] == pytest.approx(((np.sign(longer) + 1) / 2)[inside].mean())
     prompts = np.arange(240) // 2
     tests = [
         audit.coin_flip(right[np.array(given.subset) == s], prompts[np.array(given.subset) == s])
@@ -529,6 +543,18 @@ def test_the_table_has_streams_of_its_seed():
     pd.testing.assert_frame_equal(first, again)
     assert first["value"][0] == other["value"][0]
     assert (first["low"] != other["low"])[:5].any()
+
+
+def test_parts_of_the_table_have_streams_of_their_own():
+    given = scores(60)
+    twice = Scores(
+        *(2 * of for of in (given.prompts, given.chosen, given.rejected)),
+        *(np.tile(of, (2, 1)) for of in (given.chosen_scores, given.rejected_scores)),
+        subset=["one"] * 60 + ["other"] * 60,
+    )
+    parts = by_part(audit.audit_table(twice, 0, resamples=10))
+    one, other = parts["all", "one"], parts["all", "other"]
+    assert (one["value"] == other["value"]).all() and (one["low"] != other["low"]).any()
 
 
 def test_pairs_of_one_prompt_are_one_observation_in_the_table():
