@@ -28,6 +28,11 @@ from prudent.world.words import (
 )
 
 
+@pytest.fixture(scope="module")
+def reviews() -> list[str]:
+    return draw_reviews(300, np.random.default_rng(0))
+
+
 def test_reviews_are_grammatical_and_so_are_their_beginnings(reviews):
     for review in reviews:
         assert grammatical(review)

@@ -5,7 +5,6 @@ import math
 
 import numpy as np
 import pytest
-from tiny_world import reward, values
 
 from prudent.world.grammar import (
     REVIEWS,
@@ -27,6 +26,15 @@ from prudent.world.words import (
     POLARITY,
     TOPIC,
 )
+
+
+def reward(prompt: str, response: str) -> float:
+    return gold_reward([prompt], [response])[0]
+
+
+def values(prompt: str, response: str) -> list[float]:
+    before, words = split(prompt), split(response)
+    return judgements(before + words, len(before), genre_of(before + words))
 
 
 def test_reward_is_the_documented_formula():
