@@ -1,5 +1,6 @@
 """Compare the rewards with the judge's on several responses of the reference to each prompt."""
 
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from prudent.seeding import generator
 from prudent.tables import read_table, write_csv, write_parquet
 from prudent.workflow import entry
 from prudent.world.rarity import counts_of_rarest
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -66,6 +69,7 @@ def main(args: Args) -> None:
     evidence, rewards = {}, []
     for name, path in zip(args.names, args.ensembles, strict=True):
         models = [load_rewards(draw) for draw in draws_of(path)]
+        logger.info("rewards of %s: %d draw(s)", name, len(models))
         start = args.base if name in args.from_base else backbone
         said = list(evidence_of(models, repeated, responses, count, pairs, start))
         evidence[name] = [of_draw for _, of_draw in said]
