@@ -140,7 +140,7 @@ def train_member(
         "train",
         reward,
         derive_seed(seed, stage, member, "training"),
-        evaluations=1,  # each takes as long as a fifth of the training
+        evaluations=1,  # a pool would spend much of its time on more
     )
     losses.insert(0, "member", member)
     model.config.reward_offsets = mean_rewards(model, tokenizer, *texts)
