@@ -52,6 +52,11 @@ class Scores:
         """The score of the chosen less that of the rejected response [n, K]."""
         return self.chosen_scores - self.rejected_scores
 
+    @property
+    def spread(self) -> np.ndarray:
+        """The standard deviation (ddof 1) of each pair's margin over two or more members [n]."""
+        return self.margins.std(1, ddof=1)
+
 
 def read_scores(path: str | Path) -> Scores:
     """The pairs and scores of a parquet, csv, jsonl or json file.
