@@ -316,7 +316,8 @@ rule write_page:
         seed=config["seed"],
         config_digest=config_digest(config),
         code=code_digest(
-            "write_page", loads=["prudent/figures/page.html", "prudent/figures/parts.html"]
+            "write_page",
+            loads=["prudent/figures/page.html", "prudent/figures/parts.html"],
         ),
     message:
         "Writing the page"
