@@ -9,6 +9,11 @@ from pathlib import Path
 
 from prudent.errors import InputError, tolerate_any_text
 
+ABOUT = """
+What the scores of a reward model or ensemble are worth: accuracy beside length, calibration, and
+whether the disagreement of the members knows of their errors.
+"""
+
 FILE = """
 FILE is a parquet, jsonl, json or csv file. One row is one labelled pair:
 
@@ -42,8 +47,7 @@ def parser() -> argparse.ArgumentParser:
     audit = commands.add_parser(
         "audit",
         help="what a reward model's or an ensemble's scores of labelled pairs are worth",
-        description="What the scores of a reward model or ensemble are worth: accuracy beside "
-        "length, calibration, and whether the members' disagreement knows of their errors.",
+        description=ABOUT,
         epilog=FILE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
