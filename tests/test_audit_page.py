@@ -19,7 +19,8 @@ def parts_of(scores, resamples=100):
 
 
 def said(scores, resamples=100):
-    return " ".join(summary(parts_of(scores, resamples)[ALL, ALL], scores.margins.shape[1]))
+    of, members = parts_of(scores, resamples)[ALL, ALL], scores.margins.shape[1]
+    return " ".join(summary(of, members, scores.different_prompts))
 
 
 def page(scores, facts=(("seed", "0"),), resamples=20):
@@ -65,7 +66,7 @@ def test_the_sentence_on_the_spread_follows_its_intervals(spread, expected):
 def test_the_sentence_on_length_follows_the_difference(length, expected):
     scores = make_scores(400, members=1, length=length)
     of = parts_of(scores)[ALL, ALL]
-    text = summary(of, 1)[0]
+    text = summary(of, 1, 400)[0]
     assert expected in text
     assert f"{100 * of[measures.ACCURACY_MEAN].value:.1f}% (95% interval " in text
 
@@ -95,9 +96,14 @@ def test_the_sentence_on_calibration():
     wrong = make_scores(60, members=1)
     wrong.chosen_scores[:] = -1.0
     assert "point the wrong way" in said(wrong, 10)
-    alone = make_scores(1, members=1)
-    assert "there is only one prompt" in said(alone, 10)
-    assert "(no interval)" in said(alone, 0)
+
+
+def test_few_prompts_say_nothing():
+    assert said(make_scores(1, members=1), 10).startswith("With 1 prompt nothing is said")
+    scores = make_scores(60)
+    scores.prompts[:] = scores.prompts[:19] * 3 + scores.prompts[:3]
+    assert said(scores, 10).startswith("With 19 prompts nothing is said here")
+    assert "(no interval)" in said(make_scores(20), 0)
 
 
 def test_the_sentence_on_the_members():

@@ -37,11 +37,12 @@ def audit(scores: Path, output: Path, seed: int = 0) -> list[str]:
     metadata = tables.metadata({"scores": Path(scores).name, "seed": seed}, scores=scores)
     facts = [
         ("scores", f"{Path(scores).name}, SHA-256 {metadata['inputs']['scores']}"),
-        ("pairs and members", f"{len(given.prompts)} and {members}"),
+        ("pairs", f"{len(given.prompts)}, of {given.different_prompts} prompts"),
+        ("members", str(members)),
         ("seed", str(seed)),
         ("versions", ", ".join(f"{name} {of}" for name, of in metadata["versions"].items())),
     ]
-    said = summary(parts[ALL, ALL], members)
+    said = summary(parts[ALL, ALL], members, given.different_prompts)
     numbers = {"summary": said, "pairs": len(given.prompts), "members": members}
     tables.write_json(numbers | {"table": _rows(table)} | metadata, output / NUMBERS)
     tables.write_text(render(given, parts, figures.drawings(given, parts), facts), output / PAGE)

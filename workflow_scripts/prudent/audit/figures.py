@@ -229,7 +229,9 @@ def _across(axes: Axes, row: Any, height: float, marker: str, colour: str) -> No
 
 def _percent_axis(axis: Any, label: Callable[[str], Any], text: str) -> None:
     """Marks an axis of shares in percent."""
-    axis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.3g}%"))
+    # The margins of an axis may reach beyond what a share can be.
+    shown = FuncFormatter(lambda share, _: f"{100 * share:.3g}%" if share < 1 + 1e-9 else "")
+    axis.set_major_formatter(shown)
     label(text)
 
 

@@ -81,7 +81,7 @@ def render(
     ]
     by, first, last = _ends(scores)
     return template(Path(__file__).with_name("page.html")).render(
-        sentences=summary(parts[ALL, ALL], members),
+        sentences=summary(parts[ALL, ALL], members, scores.different_prompts),
         figures=figures,
         table=part_table(parts),
         table_note=" ".join(TABLE_NOTE.split()),

@@ -6,16 +6,28 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from prudent.analysis.wording import MINUS, number, plural
+from prudent.analysis.wording import number, plural
 from prudent.audit import measures
 from prudent.figures.page_tables import between, decimals, percent
 
 Rows = Mapping[str, Any]
 """The rows of all pairs, by quantity."""
 
+ENOUGH = 20  # prompts: the bootstrap's intervals of fewer are too short to claim anything from
 
-def summary(of: Rows, members: int) -> list[str]:
-    """A sentence or two each on accuracy, calibration, the spread and the members."""
+
+def summary(of: Rows, members: int, prompts: int) -> list[str]:
+    """A sentence or two each on accuracy, calibration, the spread and the members.
+
+    Args:
+        of: the audit's rows of all pairs.
+        prompts: the number of different ones.
+    """
+    if prompts < ENOUGH:
+        return [
+            f"With {prompts} prompt{plural(prompts)} nothing is said here: at least {ENOUGH} are "
+            "needed for an interval that can be trusted. The numbers are in the tables."
+        ]
     said = [_accuracy(of, members), _calibration(of)]
     if members == 1:
         return [*said, "There is one member: nothing is known of disagreement."]
@@ -48,8 +60,6 @@ def _accuracy(of: Rows, members: int) -> str:
 
 
 def _calibration(of: Rows) -> str:
-    if measures.ECE not in of:
-        return "Calibration is not known: there is only one prompt."
     temperature, error = of[measures.TEMPERATURE].value, of[measures.ECE]
     if math.isinf(temperature):
         return (
@@ -127,4 +137,4 @@ def _shares(row: Any, called: str = "") -> str:
 
 
 def _points(row: Any) -> str:
-    return _value(row, text=lambda share: f"{100 * share + 0:.1f}".replace("-", MINUS))
+    return _value(row, text=lambda share: percent(share).removesuffix("%"))

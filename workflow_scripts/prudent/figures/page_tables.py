@@ -386,4 +386,4 @@ def between(low: float, high: float, text: Callable[[float], str] = number) -> s
 
 def percent(value: float) -> str:
     """A share, with one decimal."""
-    return f"{100 * value:.1f}%"
+    return f"{100 * value + 0:.1f}%".replace("-0.0%", "0.0%").replace("-", MINUS)
