@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from markupsafe import Markup
 
 from prudent.analysis.wording import number, p_value
 from prudent.audit import measures
@@ -20,6 +19,7 @@ from prudent.audit.scores import Scores
 from prudent.audit.sentences import summary
 from prudent.errors import cut
 from prudent.figures.inline import inline_svg
+from prudent.figures.page import Shown
 from prudent.figures.page_tables import NOTHING, Cell, Table, between, decimals, percent
 from prudent.figures.templates import template
 
@@ -42,15 +42,6 @@ The calibration error is on half of the prompts, after a temperature fitted on t
 the 95% range of a calibrated model. Areas are under the risk-coverage curve, the mean error rate
 over all shares of pairs kept: below 0 an order finds errors better than the other one.
 """
-
-
-class Shown(NamedTuple):
-    """A figure on the page."""
-
-    name: str
-    title: str
-    text: str
-    drawing: Markup
 
 
 class Sample(NamedTuple):
@@ -162,7 +153,7 @@ def _sample(scores: Scores, row: int) -> Sample:
     margins = scores.margins[row]
     mean = margins.mean()
     says = "right" if mean > 0 else "wrong" if mean < 0 else "tie"
-    spread = f"spread {number(scores.spread[row])}, " if len(margins) > 1 else ""
+    spread = f"spread {number(margins.std(ddof=1))}, mean " if len(margins) > 1 else ""
     names = (names[row] for names in (scores.section, scores.subset) if names is not None)
     where = ", ".join([f"row {row + 1}", *dict.fromkeys(names)])
     texts = [(turn["role"], turn["content"]) for turn in scores.prompts[row]]

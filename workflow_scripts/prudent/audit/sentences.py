@@ -40,14 +40,14 @@ def _accuracy(of: Rows, members: int) -> str:
     )
     who = "The scores prefer" if members == 1 else f"The mean of the {members} members prefers"
     says = {
-        "above": "the scores are right more often",
-        "below": "the scores are right less often",
-        "open": "it is not shown that the scores are right more often",
+        "above": "The scores are right more often",
+        "below": "The scores are right less often",
+        "open": "It is not shown that the scores are right more often",
     }[_side(beyond)]
     text = (
         f"{who} the chosen response in {_shares(mean, '95% interval ')} of {mean.n} "
         f"pair{plural(mean.n)}. To always prefer the longer response is right in "
-        f"{_shares(longer)}: {says} (difference {_points(beyond)} percentage points)."
+        f"{_shares(longer)}. {says}: the difference is {_points(beyond)} percentage points."
     )
     matched = of[measures.ACCURACY_MATCHED]
     if matched.n:
@@ -84,10 +84,10 @@ def _spread(of: Rows) -> str:
     chance = of[measures.LESS.format(measures.LOW_SPREAD, measures.RANDOM)]
     beyond = of[measures.LESS.format(measures.LARGE_RATIO, measures.LARGE_MARGIN)]
     first = {
-        "below": "The spread knows something of the errors: pairs that the members agree on are "
-        "wrong less often",
-        "above": "The spread points the wrong way: pairs that the members agree on are wrong more "
-        "often",
+        "below": "The spread knows something of the errors, and pairs that the members agree on "
+        "are wrong less often",
+        "above": "The spread points the wrong way, and pairs that the members agree on are wrong "
+        "more often",
         "open": "It is not shown that the spread knows anything of the errors",
     }[_side(chance)]
     second = {
@@ -99,8 +99,9 @@ def _spread(of: Rows) -> str:
         "told apart from |margin| alone",
     }[_side(beyond)]
     return (
-        f"{first} (area under the risk-coverage curve less that of a random order "
-        f"{_value(chance)}; below 0 is better). {second} (difference of areas {_value(beyond)})."
+        f"{first}: the area under the risk-coverage curve less that of a random order is "
+        f"{_value(chance)}, where below 0 is better. {second}, with a difference of areas of "
+        f"{_value(beyond)}."
     )
 
 
