@@ -315,7 +315,10 @@ rule write_page:
         scenario=config["scenario"],
         seed=config["seed"],
         config_digest=config_digest(config),
-        code=code_digest("write_page", loads=["prudent/figures/page.html"]),
+        code=code_digest(
+            "write_page",
+            loads=["prudent/figures/page.html", "prudent/figures/parts.html"],
+        ),
     message:
         "Writing the page"
     script:

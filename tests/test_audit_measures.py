@@ -62,6 +62,7 @@ def test_accuracy_by_hand():
             audit.ACCURACY_ONE: 5 / 10,
             audit.ACCURACY_MATCHED: 1 / 3,
             audit.LONGER: 1.5 / 5,
+            audit.BEYOND_LONGER: 0.5 / 5,
             audit.LENGTH: stats.spearmanr(margins.mean(1), [2, -21, 0, -2, -2]).statistic,
         }
     )
@@ -82,6 +83,7 @@ def test_accuracy_in_resamples_is_that_of_the_drawn_prompts():
         drawn[audit.ACCURACY_ONE].append((margins[rows] > 0).mean())
         drawn[audit.ACCURACY_MATCHED].append((mean[near] > 0).mean())
         drawn[audit.LONGER].append((longer > 0).mean() + (longer == 0).mean() / 2)
+        drawn[audit.BEYOND_LONGER].append((mean > 0).mean() - drawn[audit.LONGER][-1])
         drawn[audit.LENGTH].append(stats.spearmanr(mean, longer).statistic)
     check_draws(found, drawn)
 
@@ -249,6 +251,17 @@ def test_reliability():
 
 
 # --- Spread
+
+
+def test_a_risk_coverage_curve_and_its_area():
+    keys, wrong = np.array([2.0, 0.0, 1.0, 1.0, 3.0]), np.array([1.0, 0.0, 1.0, 0.0, 0.0])
+    curve = audit.risk_coverage(keys, wrong)
+    assert curve == pytest.approx([0, 0.25, 1 / 3, 0.5, 0.4])
+    assert audit.areas(keys, wrong, np.ones((5, 1))) == pytest.approx([curve.mean()])
+    tied = rng().integers(0, 9, size=200)
+    wrong = 1.0 * (rng(1).random(200) < 0.3)
+    found = audit.areas(tied, wrong, np.ones((200, 1)))
+    assert found == pytest.approx([audit.risk_coverage(tied, wrong).mean()])
 
 
 def test_areas_are_those_of_the_repeated_pairs():
@@ -509,7 +522,7 @@ def test_the_table():
     ]
     of_subset = {
         *(audit.ACCURACY_MEAN, audit.ACCURACY_ONE, audit.ACCURACY_MATCHED),
-        *(audit.LONGER, audit.LENGTH),
+        *(audit.LONGER, audit.BEYOND_LONGER, audit.LENGTH),
     }
     assert set(parts["A", "p"].index) == of_subset
     for part in (("all", "all"), ("B", "all")):

@@ -404,7 +404,11 @@ def test_a_figures_code_brings_back_what_it_draws(finished, edit, module, figure
 
 @pytest.mark.parametrize(
     "name",
-    ["workflow_scripts/prudent/figures/page.html", "rules/captions/fig6_variance.rst"],
+    [
+        "workflow_scripts/prudent/figures/page.html",
+        "workflow_scripts/prudent/figures/parts.html",
+        "rules/captions/fig6_variance.rst",
+    ],
 )
 def test_the_pages_words_bring_back_the_page_alone(finished, edit, name):
     edit(name, append("\nMore.\n"))

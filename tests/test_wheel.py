@@ -19,8 +19,12 @@ LIBRARY = ROOT / "workflow_scripts/prudent"
 EXTRAS = ("snakemake", "snakemake_executor_plugin_slurm", "matplotlib", "peft", "pytest")
 # Says which extra it needs; nothing imports it but the loader, by name.
 ADAPTERS = "prudent.rewards.kinds.adapters"
+# Draws with matplotlib; the audit's command imports it by name, and says which extra it needs.
+DRAWS = "prudent.audit.figures"
 # What only the pipeline needs.
 PIPELINE = ("workflow", "figures")
+# The audit's page has the tables, the style and the drawings of the pipeline's.
+PAGE_OF_AUDIT = {LIBRARY / "audit" / f"{name}.py" for name in ("figures", "page", "sentences")}
 
 
 def required(names: list[str]) -> set[str]:
@@ -107,7 +111,7 @@ import importlib, importlib.util
 for name in {EXTRAS}:
     assert importlib.util.find_spec(name) is None, name
 for name in {modules}:
-    if name != {ADAPTERS!r}:
+    if name not in {(ADAPTERS, DRAWS)}:
         importlib.import_module(name)
 from prudent.errors import InputError
 try:
@@ -116,18 +120,47 @@ except InputError as error:
     assert "adapters" in str(error) and "peft" in str(error)
 else:
     raise AssertionError("peft is not installed, and adapters do not say so")
+from pathlib import Path
+from prudent.audit.command import audit
+try:
+    audit(Path("scores.parquet"), Path("audit"))
+except InputError as error:
+    assert "matplotlib" in str(error) and "prudent[figures]" in str(error)
+else:
+    raise AssertionError("matplotlib is not installed, and the audit does not say so")
 import prudent
 print(prudent.__file__)
 """
     assert run(python, code, tmp_path).startswith(str(python.parents[1]))
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_wheel_has_the_command_and_its_pages_templates(python, tmp_path):
+    help_ = subprocess.run(
+        [python.with_name("prudent"), "audit", "--help"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert "score_chosen" in help_ and "audit.json" in help_
+    code = """
+from pathlib import Path
+import prudent
+from prudent.figures.templates import template
+for folder in ("audit", "figures"):
+    template(Path(prudent.__file__).parent / folder / "page.html")
+"""
+    run(python, code + "template(Path(prudent.__file__).parent / 'figures/parts.html')", tmp_path)
 
 
 def test_nothing_outside_the_pipeline_imports_it():
     for path in sorted(LIBRARY.rglob("*.py")):
         if path.relative_to(LIBRARY).parts[0] in PIPELINE:
             continue
+        allowed = "prudent.figures" if path in PAGE_OF_AUDIT else None
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            for part in PIPELINE:
-                assert not any(name.startswith(f"prudent.{part}") for name in names), path
+            for part in (f"prudent.{part}" for part in PIPELINE):
+                assert part == allowed or not any(name.startswith(part) for name in names), path

@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -50,6 +50,7 @@ ACCURACY_ONE = "accuracy: one member"
 ACCURACY_MATCHED = "accuracy: ensemble mean, at matched length"
 ACCURACY_WEIGHTED = "accuracy: ensemble mean, by the benchmark's weights"
 LONGER = "accuracy: the longer response"
+BEYOND_LONGER = "accuracy: ensemble mean less the longer response"
 LENGTH = "margin and difference in length: rank correlation"
 TEMPERATURE = "temperature"
 ECE = "expected calibration error, after one temperature"
@@ -134,8 +135,9 @@ def accuracy(
         lengths: of the chosen and the rejected response [n, 2], in any unit. Equal lengths count
             half for the rule. Lengths match if they differ by at most a fifth of the longer one.
 
-    The rank correlation is Spearman's, of the mean's margin with the difference in length, and nan
-    where either does not vary.
+    The mean's accuracy less the rule's is taken in the same resamples. The rank correlation is
+    Spearman's, of the mean's margin with the difference in length, and nan where either does not
+    vary.
     """
     clusters, mean = _clusters(prompts), margins.mean(1)
     longer = lengths[:, 0] - lengths[:, 1]
@@ -149,7 +151,9 @@ def accuracy(
         weights = times.T[clusters]
         table = correlations([ranks(mean, weights), ranks(longer, weights)], weights)
         found = _means(values, known, clusters, times)
-        return dict(zip(names, found.T, strict=True)) | {LENGTH: table[:, 0, 1]}
+        of = dict(zip(names, found.T, strict=True))
+        beyond = of[ACCURACY_MEAN] - of[LONGER]
+        return of | {BEYOND_LONGER: beyond, LENGTH: table[:, 0, 1]}
 
     drawn = _resampled(of_draws, clusters, len(margins), rng, resamples)
     counts = dict(zip(names, known.sum(0).tolist(), strict=True))
@@ -319,8 +323,20 @@ def areas(keys: np.ndarray, wrong: np.ndarray, weights: np.ndarray) -> np.ndarra
     return (errors + (before - risk * upto[:-1]) * passed).sum(0) / upto[-1]
 
 
-def _orders(mean: np.ndarray, spread: np.ndarray) -> dict[str, np.ndarray]:
-    """The keys [n] of each order, the least of which comes first."""
+def risk_coverage(keys: np.ndarray, wrong: np.ndarray) -> np.ndarray:
+    """The share of ``wrong`` [n] among the first 1, 2, ..., n pairs when pairs are kept from the
+    least key [n] on; pairs of one key come in random order, and the share is the expected one.
+
+    Its mean is ``areas``.
+    """
+    values, group, size = np.unique(keys, return_inverse=True, return_counts=True)
+    risk = np.bincount(group, wrong, minlength=len(values)) / size
+    return np.cumsum(np.repeat(risk, size)) / np.arange(1, len(keys) + 1)
+
+
+def orders(mean: np.ndarray, spread: np.ndarray) -> dict[str, np.ndarray]:
+    """The keys [n] of each order of pairs by their mean margin [n] and spread [n], the least of
+    which comes first."""
     size = np.abs(mean)
     with np.errstate(divide="ignore", invalid="ignore"):
         sure = np.where(size > 0, size / spread, 0)
@@ -369,7 +385,7 @@ def spread_measures(
     def of_draws(times: np.ndarray) -> dict[str, np.ndarray]:
         weights = times.T[clusters]
         rate = wrong @ weights / weights.sum(0)
-        of = {key: areas(by, wrong, weights) for key, by in _orders(mean, spread).items()}
+        of = {key: areas(by, wrong, weights) for key, by in orders(mean, spread).items()}
         shares = _means(right, member, clusters, times)
         return dict(zip(fifths, shares.T, strict=True)) | _areas(of, rate)
 
@@ -382,7 +398,7 @@ def spread_measures(
             shares = (1 - wrong) @ member[order] / sizes
         of = {
             key: areas(by, wrong, np.ones((len(wrong), 1)))
-            for key, by in _orders(mean, spread[order]).items()
+            for key, by in orders(mean, spread[order]).items()
         }
         found = _areas(of, wrong.mean(keepdims=True)) | dict(zip(fifths, shares, strict=True))
         for name, value in found.items():
@@ -528,6 +544,14 @@ def audit_table(scores: Scores, seed: int, resamples: int = RESAMPLES) -> pd.Dat
     for table, p in zip(tables, holm(tests), strict=True):
         table.loc[table["quantity"] == ACCURACY_MEAN, "p"] = p
     return pd.concat(tables, ignore_index=True)
+
+
+def by_part(table: pd.DataFrame) -> dict[tuple[str, str], dict[str, Any]]:
+    """The rows of an audit's table by section and subset, and then by quantity."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in table.itertuples(index=False):
+        found.setdefault((row.section, row.subset), {})[row.quantity] = row
+    return found
 
 
 def _parts(pairs: _Pairs, scores: Scores) -> Iterator[tuple[str, str, np.ndarray]]:

@@ -20,6 +20,7 @@ import numpy as np
 
 from prudent.data.benchmark import NOT_NAMES
 from prudent.data.files import Columns, read_file
+from prudent.data.preferences import prompt_key
 from prudent.data.rewardbench import SECTION_OF
 from prudent.data.rows import BadRow, Message, check_unicode, not_text, shown, to_pair
 from prudent.data.settings import SIDES, ending
@@ -51,6 +52,16 @@ class Scores:
     def margins(self) -> np.ndarray:
         """The score of the chosen less that of the rejected response [n, K]."""
         return self.chosen_scores - self.rejected_scores
+
+    @property
+    def different_prompts(self) -> int:
+        """The number of prompts, each counted once."""
+        return len(set(map(prompt_key, self.prompts)))
+
+    @property
+    def spread(self) -> np.ndarray:
+        """The standard deviation (ddof 1) of each pair's margin over two or more members [n]."""
+        return self.margins.std(1, ddof=1)
 
 
 def read_scores(path: str | Path) -> Scores:

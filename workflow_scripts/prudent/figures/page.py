@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import jinja2
 import pandas as pd
 from markupsafe import Markup
 
@@ -34,6 +33,7 @@ from prudent.figures.page_tables import (
     variance_table,
     verdict_table,
 )
+from prudent.figures.templates import template
 
 
 class Figure(NamedTuple):
@@ -207,7 +207,7 @@ def render(
         anchor = f"section-{len(sections)}"
         sections.append(Section(anchor, title, parts.get(title, ()), shown.get(title, ())))
     sections.append(Section("provenance", "Where this comes from"))
-    return _template().render(
+    return template(Path(__file__).with_name("page.html")).render(
         lead=lead,
         sections=sections,
         boxes=_boxes(verdict, trained),
@@ -272,19 +272,6 @@ def _by_ensemble(exact: pd.DataFrame | None) -> list[Part]:
         Part(by_ensemble_table(part), f"ensembles-{n}", f"By every ensemble, KL {number(kl)}", note)
         for n, (kl, part) in enumerate(exact.groupby("kl_target", sort=False))
     ]
-
-
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters["name"] = name_of
-    return environment.get_template("page.html")
 
 
 def _shown(figure: Figure) -> Shown:

@@ -63,11 +63,11 @@ def methods_table(summary: pd.DataFrame, tests: pd.DataFrame) -> Table:
             Cell("method"): Cell(name_of(method), colour=look[method].colour),
             Cell("policies"): Cell(f"{row['policies']}", units),
             Cell("mean score", "95% t interval"): Cell(
-                number(row["score"]), _range(row["score_low"], row["score_high"])
+                number(row["score"]), between(row["score_low"], row["score_high"])
             ),
             Cell("variance of scores"): Cell(number(row["score_variance"])),
             Cell("variance ratio", "baseline / method, 95% jackknife t"): (
-                Cell(number(ratio), _range(low, high)) if compared else Cell(NOTHING)
+                Cell(number(ratio), between(low, high)) if compared else Cell(NOTHING)
             ),
             Cell("Brown-Forsythe p"): brown if compared else Cell(NOTHING),
             Cell("worse than the reference", "95% Wilson"): Cell(f"{row['worse']}", worse),
@@ -158,7 +158,7 @@ def _of_comparison(found) -> Cell:
     estimate, low, high = (
         np.nan if value is None else value for value in (found.estimate, found.low, found.high)
     )
-    return Cell(number(estimate), _range(low, high))
+    return Cell(number(estimate), between(low, high))
 
 
 def _beside(one: Comparison, quantity: str) -> Cell:
@@ -187,7 +187,7 @@ def exact_table(exact: pd.DataFrame) -> Table:
         def cell(name: str, of=row, text: Callable[[float], str] = decimals) -> Cell:
             if not np.isfinite(of[name]):
                 return Cell(NOTHING)
-            return Cell(text(of[name]), _range(of[f"{name}_low"], of[f"{name}_high"], text))
+            return Cell(text(of[name]), between(of[f"{name}_low"], of[f"{name}_high"], text))
 
         name, note = name_of(row["method"]), "control" if row["control"] == "yes" else ""
         p = p_value(row["p"]).removeprefix("= ") if np.isfinite(row["p"]) else NOTHING
@@ -226,7 +226,7 @@ def by_ensemble_table(exact: pd.DataFrame) -> Table:
             of = found.loc[method]
             note = f"sd {decimals(of['sd'])}" if np.isfinite(of["sd"]) else ""
             if np.isfinite(of["ratio"]):
-                ratio = _range(of["ratio_low"], of["ratio_high"], number)
+                ratio = between(of["ratio_low"], of["ratio_high"], number)
                 note = f"variance ratio {number(of['ratio'])}\n{ratio}"
             row.append(Cell(decimals(of["gain"]), note))
         rows.append(row)
@@ -253,11 +253,11 @@ def diagnosis_table(diagnosis: pd.DataFrame) -> Table:
                 target = f"at least {low:.3g}"
             elif np.isinf(low):
                 target = f"at most {high:.3g}"
-        noise = _range(row["noise_low"], row["noise_high"], decimals)
+        noise = between(row["noise_low"], row["noise_high"], decimals)
         cells = {
             Cell("quantity"): Cell(str(row["quantity"])),
             Cell("value", "95% interval"): Cell(
-                decimals(row["value"]), _range(row["low"], row["high"], decimals)
+                decimals(row["value"]), between(row["low"], row["high"], decimals)
             ),
             Cell("noise alone gives", "95% range"): Cell(decimals(row["noise"]), noise),
             Cell("before training"): Cell(decimals(row["untrained"])),
@@ -280,7 +280,7 @@ def kinds_table(diagnosis: pd.DataFrame) -> Table:
             if quantity not in of.index or np.isnan(of.loc[quantity, "value"]):
                 return Cell(NOTHING)
             row = of.loc[quantity]
-            notes = [_range(row["low"], row["high"], decimals)]
+            notes = [between(row["low"], row["high"], decimals)]
             if noise:
                 notes.append(f"{noise} {decimals(row['noise'])}")
             if untrained and not np.isnan(row["untrained"]):
@@ -319,7 +319,7 @@ def frequency_table(frequency: pd.DataFrame) -> Table:
             Cell("responses"): Cell(f"{row['n']}", f"{row['pairs']} pairs"),
         }
         for name, head in FREQUENCY.items():
-            interval = _range(row[f"{name}_low"], row[f"{name}_high"], decimals)
+            interval = between(row[f"{name}_low"], row[f"{name}_high"], decimals)
             cells[head] = Cell(decimals(row[name]), interval)
         rows.append(cells)
     return Table.of(rows)
@@ -344,12 +344,12 @@ def accuracy_table(accuracy: pd.DataFrame) -> Table:
         base = by_model.get("base")
         mean = group[group["model"] == "mean"]
         name = Cell("overall", mark="all") if section == "all" else Cell(str(section))
-        heads_range = f"{_percent(heads.min())} to {_percent(heads.max())}"
+        heads_range = f"{percent(heads.min())} to {percent(heads.max())}"
         cells = {
             Cell("section"): name,
             Cell("pairs"): Cell(str(group["rows"].max())),
-            Cell("base model"): Cell(_percent(base.mean()) if base is not None else NOTHING),
-            Cell("mean of the members"): Cell(_percent(mean["accuracy"].mean())),
+            Cell("base model"): Cell(percent(base.mean()) if base is not None else NOTHING),
+            Cell("mean of the members"): Cell(percent(mean["accuracy"].mean())),
             Cell("single members"): Cell(heads_range),
             Cell("ties of the mean"): Cell(f"{mean['ties'].mean():g}"),
         }
@@ -377,11 +377,13 @@ def decimals(value: float) -> str:
     return f"{value + 0:.3f}".replace("-0.000", "0.000").replace("-", MINUS)
 
 
-def _range(low: float, high: float, text: Callable[[float], str] = number) -> str:
+def between(low: float, high: float, text: Callable[[float], str] = number) -> str:
+    """An interval, or nothing where it is not known."""
     if not (np.isfinite(low) and np.isfinite(high)):
         return ""
     return f"{text(low)} to {text(high)}"
 
 
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f}%"
+def percent(value: float) -> str:
+    """A share, with one decimal."""
+    return f"{100 * value + 0:.1f}%".replace("-0.0%", "0.0%").replace("-", MINUS)

@@ -6,6 +6,7 @@ No figure uses pyplot's global state, so they can be drawn from anywhere, also i
 from __future__ import annotations
 
 import functools
+import io
 import textwrap
 import warnings
 from collections.abc import Callable, Sequence
@@ -69,12 +70,22 @@ def off_target(method: str, missed: Sequence[str], before: str = "\n") -> str:
 
 def save(figure: Figure, *paths: str | Path) -> None:
     """Writes a figure as PNG (150 dpi), PDF or SVG, by each name's ending, reproducibly."""
+    for path in map(Path, paths):
+        with tables.atomic_path(path) as temporary:
+            _write(figure, temporary, path.suffix.removeprefix("."))
+
+
+def svg_text(figure: Figure) -> str:
+    """The text of a figure's SVG file."""
+    text = io.StringIO()
+    _write(figure, text, "svg")
+    return text.getvalue()
+
+
+def _write(figure: Figure, target: Path | io.StringIO, form: str) -> None:
     with mpl.rc_context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # a text in another script
-        for path in map(Path, paths):
-            form = path.suffix.removeprefix(".")
-            with tables.atomic_path(path) as temporary:
-                figure.savefig(temporary, format=form, metadata=UNDATED[form])
+        figure.savefig(target, format=form, metadata=UNDATED[form])
 
 
 def is_heavy(points: int) -> bool:

@@ -1,0 +1,182 @@
+"""The page of an audit: sentences, figures, a table of the parts, and a browser of samples.
+
+One HTML file without scripts, links or pictures from outside, as the summary page of a scenario.
+The template ``page.html`` has the layout, and escapes all texts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from prudent.analysis.wording import number, p_value
+from prudent.audit import measures
+from prudent.audit.measures import ALL
+from prudent.audit.scores import Scores
+from prudent.audit.sentences import summary
+from prudent.errors import cut
+from prudent.figures.inline import inline_svg
+from prudent.figures.page import Shown
+from prudent.figures.page_tables import NOTHING, Cell, Table, between, decimals, percent
+from prudent.figures.templates import template
+
+SAMPLES = 30  # at each end of the order
+LONGEST = 600  # characters of a text
+
+CAPTIONS = {
+    "accuracy": ("Accuracy", "By section and subset."),
+    "reliability": ("Calibration", "After one temperature, fitted on other prompts."),
+    "risk-coverage": ("Risk and coverage", "How well an order finds the errors."),
+    "spread": ("Accuracy by spread", "The spread is the members' standard deviation of a margin."),
+    "members": ("Learning curve", "The accuracy of the mean of some members."),
+}
+
+TABLE_NOTE = """
+Right: pairs with the chosen response ahead; ties are wrong, but count half for length. Brackets and
+small numbers are 95% bootstrap intervals over prompts. Matched lengths differ by at most a fifth of
+the longer one, in characters. p is that of a coin flip, after Holm's adjustment over the subsets.
+The calibration error is on half of the prompts, after a temperature fitted on the others; chance is
+the 95% range of a calibrated model. Areas are under the risk-coverage curve, the mean error rate
+over all shares of pairs kept: below 0 an order finds errors better than the other one.
+"""
+
+
+class Sample(NamedTuple):
+    """A pair in the browser: texts are cut."""
+
+    title: str
+    texts: list[tuple[str, str]]  # who speaks, and what
+    table: Table
+
+
+def render(
+    scores: Scores,
+    parts: Mapping[tuple[str, str], Mapping[str, Any]],
+    drawings: Mapping[str, str],
+    facts: Sequence[tuple[str, str]],
+) -> str:
+    """The whole page as HTML.
+
+    Args:
+        parts: the audit's rows (``measures.by_part``).
+        drawings: the text of each figure's SVG file, by the figure's name.
+        facts: names and values of what the page comes from.
+    """
+    members = scores.margins.shape[1]
+    figures = [
+        Shown(name, *CAPTIONS[name], inline_svg(text, name, CAPTIONS[name][0]))
+        for name, text in drawings.items()
+    ]
+    by, first, last = _ends(scores)
+    return template(Path(__file__).with_name("page.html")).render(
+        sentences=summary(parts[ALL, ALL], members, scores.different_prompts),
+        figures=figures,
+        table=part_table(parts),
+        table_note=" ".join(TABLE_NOTE.split()),
+        by=by,
+        browser=[
+            (f"Largest {by}", "largest", [_sample(scores, i) for i in first]),
+            (f"Smallest {by}", "smallest", [_sample(scores, i) for i in last]),
+        ],
+        longest=LONGEST,
+        facts=facts,
+    )
+
+
+def part_table(parts: Mapping[tuple[str, str], Mapping[str, Any]]) -> Table:
+    """One row per section and subset; what is measured nowhere has no column."""
+    ratio = measures.LESS.format(measures.LARGE_RATIO, measures.LARGE_MARGIN)
+    columns = {
+        Cell("right"): (measures.ACCURACY_MEAN, percent),
+        Cell("right", "by the benchmark's weights"): (measures.ACCURACY_WEIGHTED, percent),
+        Cell("right", "at matched length"): (measures.ACCURACY_MATCHED, percent),
+        Cell("longer is right"): (measures.LONGER, percent),
+        Cell("right", "less longer is right"): (measures.BEYOND_LONGER, percent),
+        Cell("calibration error", "chance"): (measures.ECE, decimals),
+        Cell("area, low spread", "less random order"): (
+            measures.LESS.format(measures.LOW_SPREAD, measures.RANDOM),
+            decimals,
+        ),
+        Cell("area, |margin| / spread", "less |margin| alone"): (ratio, decimals),
+        Cell("effective members"): (measures.EFFECTIVE, number),
+    }
+    known = {name for of in parts.values() for name in of}
+    shown = {head: of for head, of in columns.items() if of[0] in known}
+    tested = any(subset != ALL for _, subset in parts)
+    rows = []
+    for part, of in parts.items():
+        accuracy = of[measures.ACCURACY_MEAN]
+        cells = {Cell("part"): _part_cell(part), Cell("pairs"): Cell(str(accuracy.n))}
+        for head, (name, text) in shown.items():
+            cells[head] = _cell(of.get(name), text)
+        if tested:
+            p = accuracy.p
+            shown_p = p_value(p).removeprefix("= ") if np.isfinite(p) else NOTHING
+            cells[Cell("p", "coin flip, Holm")] = Cell(shown_p)
+        rows.append(cells)
+    return Table.of(rows)
+
+
+def _part_cell(part: tuple[str, str]) -> Cell:
+    section, subset = part
+    if subset != ALL:
+        return Cell(subset, "" if section == ALL else section)
+    return Cell("all pairs" if section == ALL else section, mark="all")
+
+
+def _cell(row: Any, text: Any) -> Cell:
+    """A value with its interval, and below it what chance gives a calibrated model."""
+    if row is None or np.isnan(row.value):
+        return Cell(NOTHING)
+    notes = [between(row.low, row.high, text)]
+    if row.quantity == measures.ECE:
+        notes.append(f"chance {between(row.noise_low, row.noise_high, text)}")
+    if row.quantity == measures.ACCURACY_MATCHED:
+        notes.append(f"{row.n} pairs")
+    return Cell(text(row.value), "\n".join(note for note in notes if note))
+
+
+def _ends(scores: Scores) -> tuple[str, np.ndarray, np.ndarray]:
+    """What the pairs are sorted by, and the rows at both ends, the most extreme first."""
+    single = scores.margins.shape[1] == 1
+    key = np.abs(scores.margins[:, 0]) if single else scores.spread
+    order = np.argsort(-key, kind="stable")
+    large = order[: min(SAMPLES, -(-len(order) // 2))]
+    return "|margin|" if single else "spread", large, order[len(large) :][::-1][:SAMPLES]
+
+
+def _sample(scores: Scores, row: int) -> Sample:
+    """The pair in a row (from 0) of the file."""
+    margins = scores.margins[row]
+    mean = margins.mean()
+    says = "right" if mean > 0 else "wrong" if mean < 0 else "tie"
+    spread = f"spread {number(margins.std(ddof=1))}, mean " if len(margins) > 1 else ""
+    names = (names[row] for names in (scores.section, scores.subset) if names is not None)
+    where = ", ".join([f"row {row + 1}", *dict.fromkeys(names)])
+    texts = [(turn["role"], turn["content"]) for turn in scores.prompts[row]]
+    texts += [("chosen", scores.chosen[row]), ("rejected", scores.rejected[row])]
+    lines = {
+        "chosen": scores.chosen_scores[row],
+        "rejected": scores.rejected_scores[row],
+        "margin": margins,
+    }
+    head = [Cell("score"), Cell("mean"), *(Cell(f"member {k}") for k in range(len(margins)))]
+    if len(margins) == 1:
+        head = [Cell("score"), Cell("")]
+    rows = [
+        [Cell(name), *(Cell(number(score)) for score in _with_mean(of))]
+        for name, of in lines.items()
+    ]
+    return Sample(
+        f"{spread}margin {number(mean)}: {says} ({where})",
+        [(who, cut(text, LONGEST)) for who, text in texts],
+        Table(head, rows),
+    )
+
+
+def _with_mean(values: np.ndarray) -> list[float]:
+    """The members' mean and they themselves; one member alone."""
+    return [float(values.mean()), *map(float, values)] if len(values) > 1 else [float(values[0])]
