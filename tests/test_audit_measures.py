@@ -118,6 +118,23 @@ def test_a_reward_of_length_is_seen():
     assert found[audit.ACCURACY_MATCHED].n == 0
 
 
+@pytest.mark.parametrize("side", [0, 1])
+def test_a_share_of_0_or_1_has_wilsons_interval_over_prompts(side):
+    draw, sign = rng(), 2 * side - 1
+    margins, prompts = sign * (1 + draw.random((40, 2))), np.repeat(np.arange(20), 2)
+    lengths = 10 + sign * np.array([[1, 0]] * 40)
+    wilson = pytest.approx(share_interval([side] * 20))
+    found = audit.accuracy(margins, prompts, lengths, rng(), 100)
+    found |= audit.spread_measures(margins, prompts, rng(), 100, 2)
+    found |= audit.member_measures(margins, prompts, rng(), 100)
+    names = (audit.ACCURACY_MEAN, audit.ACCURACY_ONE, audit.LONGER, audit.TEAM.format(2))
+    for name in names:
+        assert found[name].measured[:3] == wilson
+    fifth = found[audit.BY_SPREAD.format(1)].measured
+    assert fifth.low < 0.7 * side + 0.3 and fifth.high > 0.3 * side and fifth.low < fifth.high
+    assert found[audit.ACCURACY_MATCHED].n == 40
+
+
 @pytest.mark.parametrize("known", [True, False])
 def test_weighted_accuracy_is_that_of_the_benchmarks_rule(known):
     margins, prompts, _ = ensemble(300, members=2)
@@ -404,8 +421,9 @@ def test_members_in_resamples_are_those_of_the_drawn_prompts():
 def test_identical_members_are_one():
     margins = np.repeat(calibrated(300), 6, axis=1)
     found = audit.member_measures(margins, np.arange(300), rng(), 50)
-    for name in (audit.AGREEMENT, audit.SHARED, audit.EFFECTIVE):
+    for name in (audit.SHARED, audit.EFFECTIVE):
         assert found[name].measured[:3] == pytest.approx((1, 1, 1))
+    assert found[audit.AGREEMENT].measured[:3] == pytest.approx(share_interval([1] * 300))
     curve = {found[audit.TEAM.format(m)].measured.value for m in (1, 2, 5, 6)}
     assert len(curve) == 1
 

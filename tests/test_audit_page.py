@@ -58,7 +58,7 @@ def test_the_sentence_on_the_spread_follows_its_intervals(spread, expected):
 @pytest.mark.parametrize(
     ("length", "expected"),
     [
-        (0.5, "in 100.0% (100.0% to 100.0%). The scores are right less often"),
+        (0.5, "in 100.0% (99.0% to 100.0%). The scores are right less often"),
         (0.0, " The scores are right more often"),
         (0.28, " It is not shown that the scores are right more often"),
     ],

@@ -4,7 +4,8 @@ n pairs, K members, C prompts, B resamples of the prompts (``resampling``): pair
 one observation. A margin is the score of the chosen less that of the rejected response; a pair is
 right if its margin is above 0, so ties are wrong. ``prompts`` [n] says which pairs share a prompt.
 
-Each measurement has its 95% percentile interval from the resamples. Bins, temperature, random
+Each measurement has its 95% percentile interval from the resamples (a share of 0 or 1, in which
+they do not vary, has Wilson's). Bins, temperature, random
 subsets of members and the members' scales are those of the sample in all of them.
 """
 
@@ -121,6 +122,20 @@ def _resampled(
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
+def _counted(
+    drawn: np.ndarray, values: np.ndarray, prompts: np.ndarray, noise: Sequence[float] = ()
+) -> Counted:
+    """A share in the sample and in resamples [1 + B], and the pairs' values [n] that it is of.
+
+    Resamples of values that are all 0 or all 1 do not vary; those have Wilson's interval, in which
+    each prompt counts as one pair.
+    """
+    found = interval(drawn)
+    if found[1] == found[2] in (0, 1):
+        found = share_interval(values, prompts)
+    return Counted(Measured(*found, *noise), len(values))
+
+
 def accuracy(
     margins: np.ndarray,
     prompts: np.ndarray,
@@ -156,10 +171,12 @@ def accuracy(
         return of | {BEYOND_LONGER: beyond, LENGTH: table[:, 0, 1]}
 
     drawn = _resampled(of_draws, clusters, len(margins), rng, resamples)
-    counts = dict(zip(names, known.sum(0).tolist(), strict=True))
-    return {
-        name: Counted(Measured(*interval(of)), counts.get(name, len(margins)))
-        for name, of in drawn.items()
+    found = {
+        name: _counted(drawn.pop(name), of[there], clusters[there])
+        for name, of, there in zip(names, values.T, known.T, strict=True)
+    }
+    return found | {
+        name: Counted(Measured(*interval(of)), len(margins)) for name, of in drawn.items()
     }
 
 
@@ -404,11 +421,14 @@ def spread_measures(
         for name, value in found.items():
             noise[name].append(float(np.squeeze(value)))
     alone = (AREA.format(LARGE_MARGIN), AREA.format(RANDOM), LESS.format(LARGE_MARGIN, RANDOM))
-    counts = dict(zip(fifths, sizes.astype(int).tolist(), strict=True))
-    return {
+    found = {}
+    for name, inside in zip(fifths, member.T > 0, strict=True):
+        by_chance = noise_range(noise[name])
+        found[name] = _counted(drawn.pop(name), 1 - wrong[inside], clusters[inside], by_chance)
+    return found | {
         name: Counted(
             Measured(*interval(values), *noise_range([] if name in alone else noise[name])),
-            counts.get(name, len(wrong)),
+            len(wrong),
         )
         for name, values in drawn.items()
     }
@@ -480,7 +500,13 @@ def member_measures(
         }
 
     drawn = _resampled(of_draws, clusters, max(len(margins), members**2), rng, resamples)
-    return {name: Counted(Measured(*interval(of)), len(margins)) for name, of in drawn.items()}
+    found = {
+        name: _counted(drawn.pop(name), of, clusters)
+        for name, of in zip(names, values.T, strict=True)
+    }
+    return found | {
+        name: Counted(Measured(*interval(of)), len(margins)) for name, of in drawn.items()
+    }
 
 
 def coin_flip(right: np.ndarray, prompts: np.ndarray) -> float:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from prudent.analysis.wording import number, p_value
+from prudent.analysis.wording import number, p_value, plural
 from prudent.audit import measures
 from prudent.audit.measures import ALL
 from prudent.audit.scores import Scores
@@ -135,7 +135,7 @@ def _cell(row: Any, text: Any) -> Cell:
     if row.quantity == measures.ECE:
         notes.append(f"chance {between(row.noise_low, row.noise_high, text)}")
     if row.quantity == measures.ACCURACY_MATCHED:
-        notes.append(f"{row.n} pairs")
+        notes.append(f"{row.n} pair{plural(row.n)}")
     return Cell(text(row.value), "\n".join(note for note in notes if note))
 
 
