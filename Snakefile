@@ -20,6 +20,7 @@ include: "rules/reference.smk"
 include: "rules/reward.smk"
 include: "rules/rewardbench.smk"
 include: "rules/exact.smk"
+include: "rules/regimes.smk"
 include: "rules/policy.smk"
 include: "rules/judge.smk"
 include: "rules/figures.smk"
@@ -51,6 +52,7 @@ onstart:
 localrules:
     all,
     tabulate_variance,
+    tabulate_regimes,
     preregister,
     power,
     verdict,
@@ -65,6 +67,7 @@ rule all:
         cards=data_cards(),
         figures=figures(),
         summary=summary(),
+        regimes=regimes(),
         rewards=expand(
             f"{R}/reward/responses/{{answerer}}.parquet",
             answerer=answerers(),

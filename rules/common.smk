@@ -163,6 +163,14 @@ REPLICATES = expand(
     replicate=range(config["exact"]["replicates"]),
 )
 
+# The grid of rewards on which methods are compared, and the controls of each.
+REGIMES = config["regimes"]
+CONTROLS = {
+    name: held["controls"]
+    for name, held in held_methods(config).items()
+    if name in REGIMES["methods"]
+}
+COMPARED = [config["statistics"]["baseline"], *CONTROLS, *sum(CONTROLS.values(), [])]
 # The ensemble's draw and the member of each of a method's policies.
 PAIRS = [
     list(seed_parts(seed, ENSEMBLE["draws"], members_of(ENSEMBLE))[:2])
@@ -289,6 +297,36 @@ def start_of_member(wildcards):
     return []
 
 
+def number_of_pairs(wildcards):
+    """The number of training pairs of a pool's replicates; None for all that there are."""
+    return None if wildcards.pairs == "all" else int(wildcards.pairs)
+
+
+def noise_of(wildcards):
+    """The label noise of a pool, as the configuration has it."""
+    return next(one for one in REGIMES["noise"] if f"{one:g}" == wildcards.noise)
+
+
+def pool_of(wildcards):
+    """The settings of a pool."""
+    pools = REGIMES["pools"]
+    return next(pool for pool in pools if str(pool["pairs"]) == wildcards.pairs)
+
+
+def replicates_of_job(wildcards):
+    """The numbers of the replicates that one job trains."""
+    pool, first = pool_of(wildcards), int(wildcards.first)
+    return list(range(first, min(first + pool["per_job"], pool["replicates"])))
+
+
+def models_of_pool(wildcards):
+    """The folders of a pool's base reward models."""
+    pool = pool_of(wildcards)
+    folder = f"{R}/regimes/{wildcards.pairs}_pairs/noise_{wildcards.noise}"
+    firsts = range(0, pool["replicates"], pool["per_job"])
+    return expand(f"{folder}/{{first}}", first=firsts)
+
+
 def kind_of(wildcards):
     """The kind of an ensemble."""
     return config["ensembles"][wildcards.ensemble]["kind"]
@@ -392,9 +430,18 @@ def figures():
     return expand(f"{R}/figures/{{name}}.{{form}}", name=FIGURES, form=["png", "pdf"])
 
 
+def module_of(name):
+    """The module that draws a figure, and whose caption it has; its name, where none is said."""
+    return FIGURES[name].get("module", name)
+
+
 def figure_caption(name):
     """A figure's caption."""
-    return (CLONE / f"rules/captions/{name}.rst").read_text(encoding="utf-8").strip()
+    return (
+        (CLONE / f"rules/captions/{module_of(name)}.rst")
+        .read_text(encoding="utf-8")
+        .strip()
+    )
 
 
 def figure_files(wildcards, input):
@@ -444,6 +491,11 @@ def tables_of_policies():
 def summary():
     """The summary: page and tables."""
     return [*tables_of_policies().values(), f"{R}/summary/summary.html"]
+
+
+def regimes():
+    """The table of the grid, if there is one."""
+    return [f"{R}/regimes/regimes.csv"] if REGIMES["pools"] else []
 
 
 def independent_draws():

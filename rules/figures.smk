@@ -127,6 +127,21 @@ FIGURES = {
 }
 
 
+# One map for each method that is held against the baseline on the grid.
+if REGIMES["pools"]:
+    FIGURES |= {
+        f"regimes_{method}": {
+            "what": f"Where {method} helps",
+            "category": "Regimes",
+            "module": "regimes",
+            "inputs": {"table": f"{R}/regimes/regimes.csv"},
+            "settings": {
+                "method": method,
+                "baseline": config["statistics"]["baseline"],
+            },
+        }
+        for method in CONTROLS
+    }
 # Only the world's judge knows which judgements are rare, and is asked at each step.
 if config["judge"]["model"] != "world":
     del FIGURES["frequency"], FIGURES["overoptimisation"]
@@ -274,11 +289,12 @@ rule plot_figure:
         **needs(memory=4, minutes=30),
     params:
         files=figure_files,
+        figure=lambda wildcards: module_of(wildcards.figure),
         settings=lambda wildcards: FIGURES[wildcards.figure]["settings"],
         # For the report. It depends on the input, so that Snakemake draws nothing again for it.
         caption=lambda wildcards, input: figure_caption(wildcards.figure),
         code=lambda wildcards: code_digest(
-            "plot_figure", loads=[f"prudent/figures/{wildcards.figure}.py"]
+            "plot_figure", loads=[f"prudent/figures/{module_of(wildcards.figure)}.py"]
         ),
     message:
         "Plotting {wildcards.figure}"

@@ -77,7 +77,11 @@ def whole_rows(schema: str) -> list[dict[str, Any]]:
     """Rows that a schema takes, two of each group of its key or one for each word."""
     rules, csv = schemas.ROWS[schema], schemas.CSV_SCHEMAS.get(schema)
     kinds = csv or {column.name: column.type for column in schemas.SCHEMAS[schema]}
-    good = {pa.int64(): 1, schemas.MESSAGES: [{"role": "user", "content": "a"}]}
+    good = {
+        pa.int64(): 1,
+        pa.list_(pa.int64()): [1],
+        schemas.MESSAGES: [{"role": "user", "content": "a"}],
+    }
     good |= dict.fromkeys((schemas.TEXT, pa.string()), "a")
     row = {name: good.get(kind, 0.5) for name, kind in kinds.items()}
     row |= {name: words[0] for name, words in rules.words.items()}

@@ -136,7 +136,7 @@ def test_policies_and_models_are_counted_together_and_the_larger_one_is_named():
     message = refusal({**checked, "limits": {"jobs": 50 + REPLICATES}})
     jobs = 51 + REPLICATES
     assert f"`ensembles.members.draws` is 1, which comes to about {jobs} jobs" in message
-    assert f"15 independent reward model(s), {REPLICATES} replicate(s)" in message
+    assert f"15 independent reward model(s), {REPLICATES} replicate(s), 0 of regimes" in message
     message = refusal({**checked, "exact": {"replicates": 99}, "limits": {"jobs": 99}})
     assert "`exact.replicates` is 99, which comes to about 150 jobs" in message
 

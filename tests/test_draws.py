@@ -3,9 +3,10 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import expit
 from tiny_data import pairs, settings, write_rows
 
-from prudent.data.draws import draw_anew, with_spare
+from prudent.data.draws import draw_anew, draw_of_regime, in_pool, noisier, with_spare
 from prudent.data.preferences import build_preferences
 from prudent.errors import InputError
 
@@ -89,3 +90,31 @@ def test_its_labels_are_drawn_by_their_probability_where_that_is_known():
         certain = draw_anew(table(probability=probability), 0, 3)
         rows = (certain["split"] == "train") & certain["probability"].notna()
         assert (certain["chosen"][rows].str.startswith("bad")).mean() == share
+
+
+# --- Regimes
+
+
+def test_noisier_labels_have_a_bradley_terry_labeller_of_higher_temperature():
+    margin = np.linspace(-4, 4, 9)
+    twice = noisier(expit(margin), 2.0)
+    assert twice == pytest.approx(expit(margin / 2))
+    assert noisier(expit(margin), 1.0) == pytest.approx(expit(margin))
+    assert np.isnan(noisier(np.array([np.nan]), 2.0)).all()
+    assert noisier(np.array([0.0, 1.0]), 2.0).tolist() == [0, 1]
+
+
+def test_a_replicate_of_a_regime_has_its_pairs_and_its_noise():
+    drawn = draw_of_regime(table(), 500, 2.0, 0, 3)
+    assert len(ids(drawn)) == 500 and ids(drawn, "validation") == ids(table(), "validation")
+    whole = draw_of_regime(table(), in_pool(table()), 2.0, 0, 3).set_index("id")
+    before = table().set_index("id").loc[whole.index]
+    train = (whole["split"] == "train") & whole["probability"].notna()
+    turned = (whole["chosen"] != before["chosen"])[train]
+    noisy = noisier(np.array([0.7]), 2.0)[0]
+    assert train.sum() == 1000
+    assert turned.mean() == pytest.approx(1 - noisy, abs=0.06)
+    known = whole["probability"][train]
+    assert np.where(turned, 1 - known, known) == pytest.approx(noisy)
+    with pytest.raises(InputError, match="regimes.pools.pairs: is 4000; expected at most 3000"):
+        draw_of_regime(table(), N, 1.0, 0, 0)

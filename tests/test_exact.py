@@ -277,6 +277,9 @@ def test_levels_and_their_policies():
 
 
 def test_independent_members_have_one_scale():
+    constant = Rewards(torch.ones(P * N, 1))
+    found = independent([*ensembles(2, seed=1), constant], N)
+    assert torch.equal(found.mean[:, 2], constant.mean[:, 0].double())
     pool = independent(ensembles(4, seed=1), N)
     assert pool.members == 4 and independent(ensembles(2), N) is None
     within = pool.mean.reshape(P, N, 4)

@@ -33,7 +33,10 @@ ORDER = ORDER.split()
 
 
 # Of an ensemble its settings count, and not its name: equal settings make equal members.
-WILDCARDS_IN_FUNCTIONS = {"train_members": {"ensemble", "first"}}
+WILDCARDS_IN_FUNCTIONS = {
+    "train_members": {"ensemble", "first"},
+    "train_pool": {"pairs", "noise", "first"},
+}
 
 
 def rule_texts() -> dict[str, str]:
@@ -114,5 +117,6 @@ def test_every_caption_is_used_and_there():
     for path in [ROOT / "Snakefile", *RULES.glob("*.smk")]:
         text = path.read_text(encoding="utf-8")
         used |= set(re.findall(r'captions/(\w+\.rst)"', text))
-        used |= {f"{name}.rst" for name in re.findall(r'^    "(\w+)": \{$', text, re.M)}
+        names = re.findall(r'^    "(\w+)": \{$|"module": "(\w+)"', text, re.M)
+        used |= {f"{name}.rst" for name in map("".join, names)}
     assert used == {path.name for path in (RULES / "captions").glob("*.rst")}

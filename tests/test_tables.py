@@ -292,6 +292,11 @@ WRONG_ROWS = {
     "exact_frontier": ({"kl": -1.0}, "column 'kl': found -1.0, expected a number from 0 to inf"),
     "exact_summary": ({"p": 1.5}, "column 'p': found 1.5, expected a number from 0 to 1"),
     "exact_kinds": ({"p": 1.5}, "column 'p': found 1.5, expected a number from 0 to 1"),
+    "regime_policies": (
+        {"beta": -1.0},
+        "column 'beta': found -1.0, expected a number from 0 to inf",
+    ),
+    "regimes": ({"below_share": 1.5}, "column 'below_share': found 1.5, expected a number from 0"),
     "best_of": ({"n": -2.0}, "column 'n': found -2.0, expected a number from 0 to inf"),
     "scores": ({"side": "best"}, "column 'side': found best, expected one of chosen, rejected"),
     "training_log": (

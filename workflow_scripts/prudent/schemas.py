@@ -234,6 +234,30 @@ _table(
     (NUMBER, "gain"),
 )
 
+# Optimal policies over the grid of regimes, and what each method is worth in each of its cells.
+REGIME = "pairs noise members kl_target"
+_table(
+    *("regime_policies", f"{REGIME} ensemble method team"),
+    (WHOLE, "pairs members", COUNT),
+    (REAL, "noise", COUNT),
+    (WORD, "ensemble method"),
+    (WHOLE, "team partition", COUNT),
+    (pa.list_(WHOLE), "replicates"),
+    (WHOLE, "head", NUMBERED),
+    (REAL, "kl_target", COUNT),
+    (REAL, "gain"),
+    (REAL, "kl beta effective_size", COUNT),
+)
+_table(
+    *("regimes", f"{REGIME} ensemble method against"),
+    (NUMBER, REGIME, COUNT),
+    (TEXT, "ensemble method against"),
+    (NUMBER, "ensembles", COUNT),
+    (MAYBE, _with_interval("gain", "difference", "below_difference")),
+    (MAYBE, _with_interval("below_share"), SHARE),
+    (BOUND, _with_interval("ratio"), COUNT),
+)
+
 # --- Trained policies
 
 # Each evaluation has all pilots.

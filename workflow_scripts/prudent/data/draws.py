@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from scipy.special import expit, logit
 
 from prudent.errors import InputError
 from prudent.seeding import derive_seed
 
 
-def with_spare(split: pd.Series, train: int, seed: int, replicate: int | None = None) -> pd.Series:
+def with_spare(
+    split: pd.Series,
+    train: int,
+    seed: int,
+    replicate: int | None = None,
+    key: str = "preferences.train",
+) -> pd.Series:
     """The splits after ``train`` pairs are drawn from train and spare; the others become spare.
 
-    Each replicate has its own draw. ``InputError`` where there are fewer pairs.
+    Each replicate has its own draw. ``InputError``, of the setting ``key``, where there are fewer
+    pairs.
     """
-    pool = np.flatnonzero(split.isin(["train", "spare"]))
+    pool = np.flatnonzero(_to_train(split))
     if len(pool) < train:
         raise InputError(
-            f"preferences.train: is {train}; expected at most {len(pool)}, the pairs that are kept "
-            "for neither validation nor a judge"
+            f"{key}: is {train}; expected at most {len(pool)}, the pairs that are kept for neither "
+            "validation nor a judge"
         )
     parts = () if replicate is None else (replicate,)
     rng = np.random.default_rng(derive_seed(seed, "preferences", "train", *parts))
@@ -26,6 +34,37 @@ def with_spare(split: pd.Series, train: int, seed: int, replicate: int | None = 
     drawn.iloc[pool] = "spare"
     drawn.iloc[rng.choice(pool, train, replace=False)] = "train"
     return drawn
+
+
+def in_pool(preferences: pd.DataFrame) -> int:
+    """The number of pairs that training pairs are drawn from."""
+    return int(_to_train(preferences["split"]).sum())
+
+
+def _to_train(split: pd.Series) -> pd.Series:
+    return split.isin(["train", "spare"])
+
+
+def draw_of_regime(
+    preferences: pd.DataFrame, train: int, noise: float, seed: int, replicate: int
+) -> pd.DataFrame:
+    """A replicate of ``train`` pairs, drawn without replacement, with labels of more or less noise.
+
+    The labeller's log-odds are divided by ``noise``, as if a Bradley-Terry labeller had so many
+    times its temperature. ``InputError`` where there are fewer pairs. Returns a table of the schema
+    ``preferences``.
+    """
+    key = "regimes.pools.pairs"
+    pairs = preferences.assign(
+        split=with_spare(preferences["split"], train, seed, replicate, key),
+        probability=noisier(preferences["probability"].to_numpy(), noise),
+    )
+    return _with_new_labels(pairs, seed, replicate)
+
+
+def noisier(probability: np.ndarray, times: float) -> np.ndarray:
+    """Probabilities [n] whose log-odds are divided by ``times``; nan stays nan."""
+    return expit(logit(probability) / times)
 
 
 def draw_anew(preferences: pd.DataFrame, seed: int, replicate: int) -> pd.DataFrame:
@@ -48,6 +87,11 @@ def draw_anew(preferences: pd.DataFrame, seed: int, replicate: int) -> pd.DataFr
         # A pair that is drawn again becomes another row of the table.
         again = pairs.groupby("id").cumcount()
         pairs["id"] += again.map(lambda times: f"+{times}" if times else "")
+    return _with_new_labels(pairs, seed, replicate)
+
+
+def _with_new_labels(pairs: pd.DataFrame, seed: int, replicate: int) -> pd.DataFrame:
+    """The pairs, with the labels of training pairs drawn anew where their probability is known."""
     rng = np.random.default_rng(derive_seed(seed, "preferences", "labels", "replicate", replicate))
     probability = pairs["probability"].to_numpy()
     turned = (pairs["split"] == "train").to_numpy() & (rng.random(len(pairs)) >= probability)

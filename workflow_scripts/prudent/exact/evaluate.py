@@ -92,6 +92,7 @@ def exact_policies(
     seed: int,
     last_layer: LastLayer | None = None,
     heads: Sequence[int] | None = None,
+    halved: int = HALVED,
 ) -> pd.DataFrame:
     """A method's optimal policies: replicate, head, kl_target, gain, proxy_gain, kl, beta,
     effective_size, first_half, second_half; one row per ensemble and KL.
@@ -99,8 +100,8 @@ def exact_policies(
     The own member of ensemble e's policy is e mod K, or none (head -1). A gain is a mean under the
     policy less that under the reference policy, nan where no beta reaches the KL. The effective
     size is the number of equally likely responses that a prompt's policy is worth; the column has
-    its 1% quantile over prompts. The halves, for the first ensembles, are the gains of policies
-    made from one half of the responses each.
+    its 1% quantile over prompts. The halves, for the first ``halved`` ensembles, are the gains of
+    policies made from one half of the responses each.
 
     Args:
         rewards: of the P N responses by E ensembles, ordered by prompt.
@@ -130,9 +131,9 @@ def exact_policies(
             table.insert(0, "replicate", places)
             table.insert(1, "head", own if method.own else -1)
             table.insert(2, "kl_target", float(kl))
-            halved = max(0, min(len(places), HALVED - first))
-            unknown = [math.nan] * (len(places) - halved)
-            first_half, second_half = _gains_of_halves(terms, kl, truth, halved)
+            both = max(0, min(len(places), halved - first))
+            unknown = [math.nan] * (len(places) - both)
+            first_half, second_half = _gains_of_halves(terms, kl, truth, both)
             table["first_half"] = [*first_half, *unknown]
             table["second_half"] = [*second_half, *unknown]
             tables.append(table)
@@ -194,6 +195,7 @@ def compare(
     kls: Sequence[float],
     seed: int,
     last_layer: LastLayer | None = None,
+    halved: int = HALVED,
 ) -> pd.DataFrame:
     """``exact_policies`` of all methods at all levels, with the columns level and method.
 
@@ -208,6 +210,7 @@ def compare(
                 found = exact_policies(
                     *(method, rewards[:1] if one else rewards, truth, kls, seed),
                     last_layer=last_layer if level == GIVEN else None,
+                    halved=halved,
                 )
             except (NoOptimum, Unavailable) as error:
                 logger.warning("%s: no exact optimum of %s: %s", level, name, error)

@@ -89,14 +89,15 @@ def independent(anew: Sequence[Rewards], per_prompt: int) -> Rewards | None:
     """The first members of all replicates as one ensemble [B, R]; None with fewer than three.
 
     They share nothing, not even a scale, so each is divided by its standard deviation within
-    prompts.
+    prompts, unless it is 0.
     """
     if len(anew) < 3:
         return None
     table = torch.stack([rewards.mean[:, 0].double() for rewards in anew], dim=1)
     within = table.reshape(-1, per_prompt, len(anew))
     within = within - within.mean(1, keepdim=True)
-    return Rewards(table / within.square().mean((0, 1)).sqrt())
+    scale = within.square().mean((0, 1)).sqrt()
+    return Rewards(table / scale.where(scale > 0, 1))
 
 
 def fresh_heads(

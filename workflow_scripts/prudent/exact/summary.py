@@ -64,7 +64,7 @@ def _row(level, kl, method, gains: pd.Series, base: pd.Series | None, baseline: 
     below = int((values < 0).sum())
     share = share_interval(values < 0)
     row = {"level": level, "kl_target": kl, "method": method, "replicates": len(values)}
-    row |= _named("gain", mean) | _named("sd", sd)
+    row |= named("gain", mean) | named("sd", sd)
     difference = ratio = Interval(*[float("nan")] * 3)
     p = float("nan")
     if base is not None and method != baseline:
@@ -75,8 +75,8 @@ def _row(level, kl, method, gains: pd.Series, base: pd.Series | None, baseline: 
             ratio = variance_ratio(first, second)
         if len(both) > 1 and np.ptp(second - first) > 0:
             p = float(stats.ttest_rel(second, first).pvalue)
-    row |= _named("difference", difference) | {"p": p} | _named("ratio", ratio)
-    row |= {"below": below} | _named("below_share", share)
+    row |= named("difference", difference) | {"p": p} | named("ratio", ratio)
+    row |= {"below": below} | named("below_share", share)
     row["quantile05"] = float(np.quantile(values, 0.05)) if len(values) else float("nan")
     row["cvar10"] = tail_mean(values)
     return row
@@ -96,7 +96,8 @@ def finite_samples(policies: pd.DataFrame) -> dict[str, float]:
     }
 
 
-def _named(name: str, interval: Interval) -> dict[str, float]:
+def named(name: str, interval: Interval) -> dict[str, float]:
+    """An interval as three columns: the estimate, low and high."""
     return {name: interval.estimate, f"{name}_low": interval.low, f"{name}_high": interval.high}
 
 

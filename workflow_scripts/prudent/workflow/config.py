@@ -60,6 +60,10 @@ class PolicyTraining(TrainingSettings):
     """CPU threads of one policy."""
 
 
+PLAIN_MEMBERS = {"labels": "own", "learning_rates": None, "dropouts": None, "epochs": None}
+PLAIN_MEMBERS |= {"start": "backbone"}
+"""The settings with which members are what base reward models of replicates are."""
+
 TrainingOverrides = partial(PolicyTraining, "TrainingOverrides")
 RewardOverrides = partial(RewardSettings, "RewardOverrides")
 
@@ -151,6 +155,38 @@ class ExactSettings(Settings):
     not only those of the ensemble that rewards the policies."""
 
 
+class PoolSettings(Settings):
+    """Replicates of one number of pairs."""
+
+    pairs: Count | Literal["all"]
+    """Training pairs of each replicate; `all` takes those that are kept for neither validation nor
+    a judge."""
+    replicates: Annotated[int, Field(ge=3, le=10_000)] = 30
+    """Replicates. Each draws its pairs and labels and trains a base reward model."""
+    per_job: Count = 1
+    """Base reward models that one job trains."""
+
+
+class RegimeSettings(Settings):
+    """A grid of rewards on which the methods' optimal policies are found, at the KLs of `exact`.
+
+    It shows where a method helps. Without pools there is none.
+    """
+
+    pools: list[PoolSettings] = []
+    """Numbers of training pairs."""
+    noise: Annotated[list[Positive], Field(min_length=1)] = [1.0]
+    """Noise of the labels; the log-odds of the labeller are divided by it."""
+    ensembles: list[Text] = []
+    """Ensembles, one on each replicate's base model; of the kind members are the base models
+    themselves."""
+    members: Annotated[list[Annotated[int, Field(ge=2)]], Field(min_length=1)] = [10]
+    """Members of an ensemble."""
+    methods: list[Text] = []
+    """Methods of `methods` or `exact.methods` that are held against the baseline and against their
+    controls, which are found among these methods, too."""
+
+
 class JudgeSettings(Settings):
     """Who judges the policies."""
 
@@ -222,6 +258,8 @@ class Config(Settings):
     """The check of rewards on responses of the reference policy."""
     exact: ExactSettings = ExactSettings()
     """Optimal policies on responses of the reference policy, without training."""
+    regimes: RegimeSettings = RegimeSettings()
+    """A grid of rewards, to see where a method helps."""
     methods: Annotated[dict[MethodName, Method], Field(min_length=1)]
     """The methods under comparison, by name."""
     seeds: Amount = 10
@@ -247,6 +285,7 @@ class Config(Settings):
         yield from self._ensembles()
         yield from self._sizes()
         yield from self._methods()
+        yield from self._regimes()
         yield from self._gold()
         yield from self._lengths()
 
@@ -351,6 +390,56 @@ class Config(Settings):
         if len(set(twice)) < len(twice):
             yield "diagnosis.ensembles", "names an ensemble twice; expected each once"
 
+    def _regimes(self) -> Iterator[tuple[str, str]]:
+        """A grid needs ensembles that replicates can have, and labels that can be drawn anew."""
+        regimes = self.regimes
+        axes = {key: getattr(regimes, key) for key in ("noise", "ensembles", "members", "methods")}
+        axes["pools"] = [pool.pairs for pool in regimes.pools]
+        for key, values in axes.items():
+            if len(set(values)) < len(values):
+                yield f"regimes.{key}", "names a value twice; expected each once"
+        for key in ("ensembles", "methods") if regimes.pools else ():
+            if not getattr(regimes, key):
+                yield f"regimes.{key}", "is empty; expected some, or no `pools`"
+        held = held_methods(self.model_dump())
+        for name in regimes.methods:
+            if name not in held:
+                yield (
+                    "regimes.methods",
+                    f"names {quoted(name)}, which is no method that is held against the baseline"
+                    f"{suggest(name, list(held))}; expected one of {listed(held)}",
+                )
+        for name in regimes.ensembles:
+            if name not in self.ensembles:
+                yield (
+                    "regimes.ensembles",
+                    f"names {quoted(name)}, which is no ensemble"
+                    f"{suggest(name, list(self.ensembles))}; expected one of "
+                    f"{listed(self.ensembles)}",
+                )
+                continue
+            ensemble = self.ensembles[name].model_dump()
+            if ensemble["kind"] not in (*ON_BASE, "members"):
+                yield (
+                    "regimes.ensembles",
+                    f"names {name}, which is of the kind {ensemble['kind']}; expected one of the "
+                    f"kinds {', '.join((*ON_BASE, 'members'))}",
+                )
+            elif ensemble["kind"] == "members" and any(
+                ensemble_settings(ensemble)[key] != value for key, value in PLAIN_MEMBERS.items()
+            ):
+                yield (
+                    "regimes.ensembles",
+                    f"names {name}, whose members differ from base reward models; expected no "
+                    f"{', '.join(PLAIN_MEMBERS)}",
+                )
+        if regimes.pools and set(regimes.noise) != {1.0} and not self.preferences.labelled:
+            yield (
+                "regimes.noise",
+                "has other values than 1, and the labels of `preferences.sources` are given; "
+                "expected pairs that `preferences.gold` labels, or [1.0]",
+            )
+
     def _gold(self) -> Iterator[tuple[str, str]]:
         """The world's true reward knows the world's prompts alone."""
         of_the_world = all(source.kind == "world" for source in self.prompts.sources)
@@ -425,21 +514,23 @@ class Config(Settings):
         if searches and self.seeds:  # the pilots have a draw of their own
             models[self.ensemble] += models_of(used[self.ensemble].model_dump())
         jobs = 2 * policies + sum(models.values()) + self.exact.replicates + self.OTHER_JOBS
-        jobs += searches
+        jobs += searches + self._regime_jobs()
         if jobs > self.limits.jobs:
             most = max(models, key=models.get)
             shares = {
                 "seeds": (2 * policies, self.seeds),
                 f"ensembles.{most}.draws": (models[most], self.ensembles[most].draws),
                 "exact.replicates": (self.exact.replicates, self.exact.replicates),
+                "regimes.pools": (self._regime_jobs(), f"of {len(self.regimes.pools)} pools"),
             }
             key = max(shares, key=lambda name: shares[name][0])
             yield (
                 key,
                 f"is {shares[key][1]}, which comes to about {jobs} jobs ({len(self.methods)} "
                 f"method(s) x {self.seeds} seeds to train and to judge, {sum(models.values())} "
-                f"independent reward model(s), {self.exact.replicates} replicate(s)); expected at "
-                f"most `limits.jobs`, {self.limits.jobs}",
+                f"independent reward model(s), {self.exact.replicates} replicate(s), "
+                f"{self._regime_jobs()} of regimes); expected at most `limits.jobs`, "
+                f"{self.limits.jobs}",
             )
         scratch = self.reference.checkpoint is None
         if scratch and self.reference.weights() > self.limits.weights:
@@ -458,6 +549,11 @@ class Config(Settings):
                     f"{weights:.1e} weights; expected at most `limits.weights`, "
                     f"{self.limits.weights:.1e}",
                 )
+
+    def _regime_jobs(self) -> int:
+        """The jobs of the grid of regimes."""
+        training = sum(-(-pool.replicates // pool.per_job) for pool in self.regimes.pools)
+        return len(self.regimes.noise) * (training + len(self.regimes.pools))
 
     def judge_reward(self) -> RewardSettings:
         """The settings of a trained judge: those of ``reward`` with the judge's own over them."""
