@@ -117,7 +117,7 @@ def with_all(lists: bool = False, **values) -> list[dict]:
 
 
 BAD = {
-    "no prompt": (without("prompt"), ["'prompt'", "missing", "expected prompt, chosen, rejected"]),
+    "no prompt": (without("prompt"), ["row 1", "'chosen'", "'good 0'", "no column named prompt"]),
     "no response": (without("rejected"), ["'rejected'", "missing"]),
     "no members": (
         without("chosen_0", "chosen_1", "rejected_0", "rejected_1"),

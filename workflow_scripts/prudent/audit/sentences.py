@@ -31,7 +31,7 @@ def summary(of: Rows, members: int, prompts: int) -> list[str]:
     said = [_accuracy(of, members), _calibration(of)]
     if members == 1:
         return [*said, "There is one member: nothing is known of disagreement."]
-    return [*said, _spread(of), _members(of, members)]
+    return [*said, _spread(of) + _explained(of), _members(of, members)]
 
 
 def _accuracy(of: Rows, members: int) -> str:
@@ -103,6 +103,20 @@ def _spread(of: Rows) -> str:
         f"{_value(chance)}, where below 0 is better. {second}, with a difference of areas of "
         f"{_value(beyond)}."
     )
+
+
+def _explained(of: Rows) -> str:
+    """Where the spread comes from, if that is known."""
+    sources = {
+        measures.BY_NORM: "the norm of the features",
+        measures.BY_UNTRAINED: "the spread before training",
+    }
+    parts = [
+        f"{name} explains {_shares(of[quantity])}"
+        for quantity, name in sources.items()
+        if quantity in of and math.isfinite(of[quantity].value)
+    ]
+    return f" Of the spread's ranks, {' and '.join(parts)}." if parts else ""
 
 
 def _members(of: Rows, members: int) -> str:
