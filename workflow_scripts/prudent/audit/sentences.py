@@ -28,7 +28,7 @@ def summary(of: Rows, members: int, prompts: int) -> list[str]:
             f"With {prompts} prompt{plural(prompts)} nothing is said here: at least {ENOUGH} are "
             "needed for an interval that can be trusted. The numbers are in the tables."
         ]
-    said = [_accuracy(of, members), _calibration(of)]
+    said = [_accuracy(of, members) + _choices(of), _calibration(of)]
     if members == 1:
         return [*said, "There is one member: nothing is known of disagreement."]
     return [*said, _spread(of) + _explained(of), _members(of, members)]
@@ -57,6 +57,16 @@ def _accuracy(of: Rows, members: int) -> str:
             f"{_shares(matched)}{open_}."
         )
     return text
+
+
+def _choices(of: Rows) -> str:
+    """Of prompts with lists of responses."""
+    names = {
+        measures.BEST_OF_N: "The response with the highest score of all is a chosen one in",
+        measures.BY_SUBSETS: "RewardBench 2's score, the mean of the subsets, is",
+    }
+    known = ((of[quantity], text) for quantity, text in names.items() if quantity in of)
+    return "".join(f" {text} {_shares(row)}." for row, text in known)
 
 
 def _calibration(of: Rows) -> str:
