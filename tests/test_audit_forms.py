@@ -144,6 +144,10 @@ BAD = {
         [{key: of for key, of in TIES.items() if key != "id"}],
         ["row 1, column 'id': found None"],
     ),
+    "half a character": (
+        [PAIRS["RewardBench"][0] | {"id": "\ud800"}],
+        ["row 1, column 'id': found the half character"],
+    ),
     "nothing tied": (
         [TIES | {"chosen": ["good"]}],
         ["row 1, column 'chosen': found one response, expected at least two"],

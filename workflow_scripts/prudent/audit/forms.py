@@ -199,6 +199,7 @@ def _names(
     identity = cells[column]
     if not isinstance(identity, str | int) or isinstance(identity, bool):
         raise not_text(identity, column, "a text or an integer")
+    check_unicode(str(identity), column)
     first = known.setdefault((subset, str(identity)), number)
     if first != number:
         found = f"{shown(identity)}, which is that of row {first} too"

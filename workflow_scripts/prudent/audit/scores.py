@@ -112,8 +112,8 @@ class Scored:
         if section is None and subset is not None and set(subset) <= SECTION_OF.keys():
             section = [SECTION_OF[name] for name in subset]
         sides = zip(self.chosen, self.rejected, strict=True)
-        tables = [(np.repeat(a, len(b), axis=0), np.tile(b, (len(a), 1))) for a, b in sides]
-        scores = (np.concatenate(side) for side in zip(*tables, strict=True))
+        expanded = [(np.repeat(a, len(b), axis=0), np.tile(b, (len(a), 1))) for a, b in sides]
+        scores = (np.concatenate(side) for side in zip(*expanded, strict=True))
         known = {name: np.concatenate(values) for name, values in self.known.items()}
         return Scores(
             *(prompts, chosen, rejected, *scores, subset, section, numbers),
