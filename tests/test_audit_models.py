@@ -206,6 +206,17 @@ def test_untrained_heads_of_another_shape_are_one_line(checkpoints, file, tmp_pa
         audit(file, tmp_path / "out", models=[str(tmp_path / "heads")])
 
 
+def test_a_reward_that_is_not_finite_is_named_by_its_row(file, tmp_path, monkeypatch):
+    def reward(prompts, responses):
+        table = torch.zeros(len(responses), 2)
+        table[5, 1] = torch.inf  # the rejected response of the third row
+        return models.Rewards(table)
+
+    monkeypatch.setattr(models, "load_rewards", lambda checkpoint: reward)
+    with pytest.raises(InputError, match="^m: found the reward inf for row 3, column 'rejected'"):
+        models.score(read_labelled(file), ["m"])
+
+
 def test_the_file_to_read_is_not_overwritten(checkpoints, file, tmp_path):
     audit(file, tmp_path, models=[str(checkpoints / "one")])
     kept = tmp_path / "scores.parquet"

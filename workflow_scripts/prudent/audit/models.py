@@ -14,7 +14,8 @@ from tqdm import tqdm
 from prudent.audit.forms import Labelled
 from prudent.audit.scores import NORM, UNTRAINED, Scored
 from prudent.checkpoints import look_for
-from prudent.errors import InputError
+from prudent.data.settings import SIDES
+from prudent.errors import InputError, quoted
 from prudent.rewards.ensemble import RewardEnsemble
 from prudent.rewards.interface import Rewards
 from prudent.rewards.loading import load_rewards
@@ -40,7 +41,8 @@ def score(labelled: Labelled, checkpoints: Sequence[str]) -> tuple[Scored, list[
     One checkpoint is in memory at a time (``prudent.rewards.loading.load_rewards``), and a bar
     shows its progress. For a single ensemble whose members read the same features, the norms of the
     pairs' differences in features are known, and the spread before training where the checkpoint
-    kept its heads of then. Members' own standard deviations are not used.
+    kept its heads of then. Members' own standard deviations are not used. Raises InputError where a
+    checkpoint cannot be loaded, or a reward is not finite.
     """
     prompts, responses = [], []
     for row in labelled.rows:
@@ -51,7 +53,7 @@ def score(labelled: Labelled, checkpoints: Sequence[str]) -> tuple[Scored, list[
     for checkpoint in checkpoints:
         model = load_rewards(checkpoint)
         rewards = _rewards(model, prompts, responses, str(checkpoint))
-        tables.append(rewards.mean.double().numpy())
+        tables.append(_finite(rewards.mean.double().numpy(), labelled, checkpoint))
         members = range(rewards.members)
         names += [f"{checkpoint} {k}" for k in members] if len(members) > 1 else [str(checkpoint)]
         if len(checkpoints) == 1 and len(members) > 1 and isinstance(model, RewardEnsemble):
@@ -61,6 +63,19 @@ def score(labelled: Labelled, checkpoints: Sequence[str]) -> tuple[Scored, list[
         chosen.append(better)
         rejected.append(worse)
     return Scored(labelled, chosen, rejected, known), names
+
+
+def _finite(rewards: np.ndarray, labelled: Labelled, checkpoint: str) -> np.ndarray:
+    """The rewards [responses, K]; ``InputError`` with the row where one is not finite."""
+    for row, sides in zip(labelled.rows, _sides(labelled, rewards), strict=True):
+        for side, values in zip(SIDES, sides, strict=True):
+            if not np.isfinite(values).all():
+                bad = values[~np.isfinite(values)][0]
+                raise InputError(
+                    f"{checkpoint}: found the reward {bad} for row {row.number}, column "
+                    f"{quoted(side)}, expected a finite one"
+                )
+    return rewards
 
 
 def _rewards(model: Any, prompts: Sequence[Prompt], responses: Sequence[str], name: str) -> Rewards:
