@@ -3,15 +3,19 @@
 import json
 import sys
 
+import numpy as np
+import pandas as pd
 import pytest
 from html_pages import check, check_closed
 from tiny_audit import make_scores, write_scores
 
 from prudent.__main__ import main
 from prudent.audit import command
-from prudent.audit.measures import COLUMNS
+from prudent.audit.measures import COLUMNS, audit_table
+from prudent.audit.scores import read_scores
 from prudent.errors import InputError
-from prudent.tables import file_digest
+from prudent.schemas import CSV_SCHEMAS
+from prudent.tables import file_digest, read_csv
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +33,7 @@ def test_from_a_file_to_a_page_and_its_numbers(file, tmp_path, capsys):
     told = capsys.readouterr()
     assert f"The page: {tmp_path / 'a/b/audit.html'}" in told.out and told.err == ""
     assert sorted(path.name for path in (tmp_path / "a/b").iterdir()) == [
+        "audit.csv",
         "audit.html",
         "audit.json",
     ]
@@ -43,12 +48,15 @@ def test_from_a_file_to_a_page_and_its_numbers(file, tmp_path, capsys):
     assert list(numbers["table"][0]) == sorted(COLUMNS)
     assert numbers["table"][0]["section"] == "all" and numbers["table"][0]["p"] is None
     assert all(sentence in told.out for sentence in numbers["summary"])
+    table = read_csv(tmp_path / "a/b/audit.csv", "audit")
+    assert list(table.columns) == COLUMNS == list(CSV_SCHEMAS["audit"])
+    pd.testing.assert_frame_equal(table, audit_table(read_scores(file), 7))
 
 
 def test_the_same_file_gives_the_same_bytes(file, tmp_path):
     for name in "ab":
         command.audit(file, tmp_path / name)
-    for name in ("audit.html", "audit.json"):
+    for name in ("audit.csv", "audit.html", "audit.json"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
@@ -58,6 +66,7 @@ def test_scores_that_point_the_wrong_way_are_json(tmp_path):
     command.audit(write_scores(scores, tmp_path / "s.parquet"), tmp_path / "out")
     numbers = json.loads((tmp_path / "out/audit.json").read_text(), parse_constant=reject)
     assert "inf" in [row["value"] for row in numbers["table"]]
+    assert np.inf in read_csv(tmp_path / "out/audit.csv", "audit")["value"].tolist()
 
 
 @pytest.mark.parametrize(
@@ -103,6 +112,15 @@ def test_the_help_tells_the_form_of_the_file(capsys):
         main(["audit", "--help"])
     told = capsys.readouterr().out
     assert ended.value.code == 0
-    for word in ("prompt", "chosen_0", "score_rejected", "subset", "audit.json", "--seed"):
+    for word in (
+        "prompt",
+        "chosen_0",
+        "score_rejected",
+        "subset",
+        "audit.json",
+        "--seed",
+        "--model",
+        "RewardBench 2",
+    ):
         assert word in told
     assert max(map(len, told.splitlines())) <= 100

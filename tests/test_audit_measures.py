@@ -8,11 +8,12 @@ import pandas as pd
 import pytest
 from scipy import stats
 from scipy.special import expit
+from tiny_audit import best_of_four, write_lines
 from tiny_ensembles import rng
 
 from prudent.analysis.statistics import holm, share_interval
 from prudent.audit import measures as audit
-from prudent.audit.scores import Scores
+from prudent.audit.scores import Choice, Scores, read_scores
 from prudent.data.rewardbench import SECTION_OF
 from prudent.rewards.calibration import equal_mass
 from prudent.rewards.resampling import draws, interval
@@ -626,3 +627,139 @@ def test_few_pairs_and_members(n, members):
     quantities = set(table["quantity"])
     assert (audit.EFFECTIVE in quantities) == (members > 1)
     assert (audit.AREA.format(audit.RANDOM) in quantities) == (members > 1)
+
+
+# --- Prompts with lists of responses
+
+
+def choice(chosen, rejected, tie=None):
+    """A choice of one member, or of some if there are lists of their scores for each response."""
+    sides = (np.array(side, dtype=float).reshape(len(side), -1) for side in (chosen, rejected))
+    return Choice(0, *sides, tie)
+
+
+def test_best_of_n_by_hand():
+    assert audit.best_of_n(choice([2], [1, 0, -1])) == 1
+    assert audit.best_of_n(choice([1], [1, 0, 2])) == 0
+    assert audit.best_of_n(choice([2], [2, 0, 2])) == 1 / 3  # one of three with the highest score
+    assert audit.best_of_n(choice([0, 2], [2, 1])) == 1 / 2
+    assert audit.best_of_n(choice([[4, 0]], [[1, 2], [0, 3]])) == 1  # by the members' mean
+
+
+def ties_score(choices):
+    """RewardBench 2's score of its subset Ties, number by number."""
+    of = {(c.tie[0], c.tie[1]): (c.chosen.mean(1), c.rejected.mean(1)) for c in choices if c.tie}
+    right = {key: min(good) > max(bad) for key, (good, bad) in of.items()}
+    shares = [np.mean([right[key] for key in of if key[0] == kind]) for kind in ("tied", "ref")]
+    own, hard, margins = [], [], []
+    for number in {n for _, n in of if {("ref", n), ("tied", n)} <= of.keys()}:
+        gaps = [min(of[kind, number][0]) - max(of[kind, number][1]) for kind in ("tied", "ref")]
+        width = np.ptp(of["tied", number][0])
+        own.append(gaps[0] > width)
+        hard.append(min(gaps) > width)
+        least = min(gaps)
+        margins.append(math.tanh(least / width - 1) if width else float(np.sign(least)))
+    means = [np.mean(values) for values in (own, hard, margins)]
+    return float(np.dot([0.3, 0.3, 0.2, 0.2, 0.01], [*shares, *means]))
+
+
+def test_the_score_of_ties_by_hand():
+    choices = [
+        choice([5, 4], [1, 0], ("tied", 0)),  # gap 3, width 1
+        choice([2], [0, 1.5], ("ref", 0)),  # gap 0.5
+        choice([1, 3], [2, 0], ("tied", 1)),  # wrong
+        choice([1], [0], ("ref", 1)),
+        choice([2, 2], [0], ("tied", 2)),  # width 0
+        choice([3], [0], ("ref", 2)),
+        choice([1], [2], ("ref", 7)),  # wrong, and alone
+    ]
+    found = audit.choice_measures(choices, range(7), ["Ties"] * 7, rng(), 0)
+    margin = (math.tanh(0.5 - 1) + math.tanh(-1 / 2 - 1) + 1) / 3
+    expected = 0.3 * 2 / 3 + 0.3 * 3 / 4 + 0.2 * 2 / 3 + 0.2 * 1 / 3 + 0.01 * margin
+    assert values(found) == pytest.approx({audit.TIES: expected})
+    assert ties_score(choices) == pytest.approx(expected)
+    assert found[audit.TIES].n == 7
+
+
+def test_the_score_of_ties_without_any_pair_of_prompts_is_not_known():
+    choices = [choice([5, 4], [1], ("tied", 0)), choice([2], [0], ("ref", 1))]
+    found = audit.choice_measures(choices, [0, 1], ["Ties"] * 2, rng(), 50)
+    assert math.isnan(found[audit.TIES].measured.value)
+
+
+def test_choices_in_resamples_are_those_of_the_drawn_prompts(tmp_path, monkeypatch):
+    monkeypatch.setattr(audit, "CHUNK", 500)  # several blocks of resamples
+    scores = read_scores(write_lines(best_of_four(9, 8), tmp_path / "s.jsonl"))
+    subset = [scores.subset[c.pair] for c in scores.choices]
+    units = np.array([*range(18), *range(18, 26), *range(18, 26)])  # a ref and a tied one are one
+    found = audit.choice_measures(scores.choices, np.arange(34), subset, rng(1), 60)
+    drawn: dict[str, list[float]] = {name: [] for name in found}
+    for rows in resampled_rows(units, 60, rng(1)):
+        by_subset = {
+            name: [audit.best_of_n(scores.choices[i]) for i in rows if subset[i] == name]
+            for name in ("Math", "Focus")
+        }
+        copies: dict[tuple, int] = {}
+        ties = []
+        for i in rows[rows >= 18]:
+            kind, number = scores.choices[i].tie
+            times = copies[kind, number] = copies.get((kind, number), 0) + 1
+            new = (kind, 100 * number + times)
+            ties.append(Choice(0, scores.choices[i].chosen, scores.choices[i].rejected, new))
+        parts = [np.mean(of) for of in by_subset.values() if of] + (
+            [ties_score(ties)] if ties else []
+        )
+        drawn[audit.BEST_OF_N].append(np.mean(sum(by_subset.values(), [])))
+        drawn[audit.TIES].append(ties_score(ties) if ties else math.nan)
+        drawn[audit.BY_SUBSETS].append(np.mean(parts))
+    check_draws(found, drawn)
+    assert 0 < found[audit.BEST_OF_N].measured.low < found[audit.BEST_OF_N].measured.high < 1
+    counts = {name: counted.n for name, counted in found.items()}
+    assert counts == {audit.BEST_OF_N: 18, audit.TIES: 16, audit.BY_SUBSETS: 34}
+
+
+def test_the_table_has_the_choices_of_each_part(tmp_path):
+    scores = read_scores(write_lines(best_of_four(5, 4), tmp_path / "s.jsonl"))
+    parts = audit.by_part(audit.audit_table(scores, 0, 20))
+    names = {audit.BEST_OF_N, audit.TIES, audit.BY_SUBSETS}
+    known = {subset: names & of.keys() for (_, subset), of in parts.items()}
+    assert known == {
+        "all": names,
+        "Math": {audit.BEST_OF_N},
+        "Focus": {audit.BEST_OF_N},
+        "Ties": {audit.TIES},
+    }
+    one, two = (parts["all", name][audit.BEST_OF_N].value for name in ("Math", "Focus"))
+    ties, of_all = parts["all", "Ties"][audit.TIES].value, parts["all", "all"]
+    assert one == np.mean([audit.best_of_n(c) for c in scores.choices[:5]])
+    assert of_all[audit.BY_SUBSETS].value == pytest.approx((one + two + ties) / 3)
+    assert of_all[audit.TIES].value == ties == pytest.approx(ties_score(scores.choices))
+    assert of_all[audit.BEST_OF_N].n == 10
+
+
+# --- What explains the spread
+
+
+def test_what_explains_the_spread_in_resamples():
+    draw = rng()
+    prompts = draw.integers(0, 40, size=90)
+    norm, untrained = draw.gamma(2, size=(2, 90))
+    spread = norm + 0.5 * untrained + draw.random(90)
+    found = audit.explained(spread, prompts, norm, untrained, rng(1), 40)
+    drawn: dict[str, list[float]] = {name: [] for name in found}
+    for rows in resampled_rows(prompts, 40, rng(1)):
+        ranked = [stats.rankdata(of[rows]) for of in (spread, norm, untrained)]
+        drawn[audit.BY_NORM].append(np.corrcoef(*ranked[:2])[0, 1] ** 2)
+        drawn[audit.BY_UNTRAINED].append(np.corrcoef(ranked[0], ranked[2])[0, 1] ** 2)
+        design = np.stack([np.ones(len(rows)), *ranked[1:]], axis=1)
+        left = ranked[0] - design @ np.linalg.lstsq(design, ranked[0])[0]
+        drawn[audit.BY_BOTH].append(1 - left.var() / ranked[0].var())
+    check_draws(found, drawn)
+
+
+def test_only_what_is_known_explains_the_spread():
+    spread, prompts, norm = np.arange(5.0), np.arange(5), np.exp(np.arange(5.0))
+    assert audit.explained(spread, prompts, None, None, rng()) == {}
+    found = audit.explained(spread, prompts, norm, None, rng(), 20)
+    assert values(found) == pytest.approx({audit.BY_NORM: 1})
+    assert list(audit.explained(spread, prompts, None, norm, rng(), 0)) == [audit.BY_UNTRAINED]

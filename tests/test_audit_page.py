@@ -1,16 +1,17 @@
 """The page of an audit: its sentences, its figures, its table and its samples."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from html_pages import HOSTILE, check, check_closed, check_dark
-from tiny_audit import make_scores
+from tiny_audit import best_of_four, make_scores, write_lines
 
 from prudent.audit import figures, measures
 from prudent.audit.measures import ALL, audit_table, by_part
 from prudent.audit.page import LONGEST, SAMPLES, part_table, render
-from prudent.audit.scores import Scores
+from prudent.audit.scores import Scores, read_scores
 from prudent.audit.sentences import summary
 
 
@@ -198,6 +199,42 @@ def test_the_table_has_a_row_per_part_with_its_numbers():
     assert by_name["p", "coin flip, Holm"].text != "–"
     heads = {head.text for head in part_table(parts_of(make_scores(members=1), 5)).head}
     assert "effective members" not in heads and "p" not in heads
+
+
+def test_prompts_with_lists_have_their_scores_in_text_and_table(tmp_path):
+    scores = read_scores(write_lines(best_of_four(12, 12), tmp_path / "s.jsonl"))
+    parts = parts_of(scores, 20)
+    of = parts[ALL, ALL]
+    text = said(scores, 20)
+    for name in (measures.BEST_OF_N, measures.BY_SUBSETS):
+        assert f"{100 * of[name].value:.1f}% (" in text
+    cells = {head.text: cell for head, cell in zip(*_row(parts, 0), strict=True)}
+    assert cells["ties"].text == f"{100 * of[measures.TIES].value:.1f}%"
+    heads, of_ties = _row(parts, list(parts).index((ALL, "Ties")))
+    ties = {head.text: cell.text for head, cell in zip(heads, of_ties, strict=True)}
+    assert ties["best of n"] == ties["mean of the subsets"] == "–" != ties["ties"]
+    html = page(scores)
+    assert "Best of n: prompts for which" in html and "Spread explained" not in html
+    rows = {int(row) for row in re.findall(r"<summary>[^<]*\(row (\d+), ", html)}
+    assert max(rows) <= 48 < len(scores.prompts)
+
+
+def _row(parts, place):
+    table = part_table(parts)
+    return table.head, table.rows[place]
+
+
+def test_what_explains_the_spread_is_said_where_it_is_known():
+    scores = make_scores(60)
+    assert "Of the spread" not in said(scores) and "explained" not in page(scores)
+    known = replace(scores, norm=scores.spread**2, untrained=scores.spread[::-1])
+    assert "Of the spread's ranks, the norm of the features explains 100.0% (100.0% to" in said(
+        known
+    )
+    assert "and the spread before training explains" in said(known)
+    heads = {(head.text, head.note) for head in part_table(parts_of(known, 5)).head}
+    assert ("spread explained", "by the feature norm") in heads
+    assert "Spread explained: the squared rank correlation" in page(known)
 
 
 # --- Figures

@@ -8,8 +8,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tiny_audit import best_of_four, write_lines
 
-from prudent.audit.scores import read_scores
+from prudent.audit.scores import NORM, UNTRAINED, read_scores
 from prudent.errors import InputError
 
 CHOSEN = [[1.0, 2.5], [0.25, -1.0], [3.0, 0.0]]
@@ -117,7 +118,7 @@ def with_all(lists: bool = False, **values) -> list[dict]:
 
 
 BAD = {
-    "no prompt": (without("prompt"), ["'prompt'", "missing", "expected prompt, chosen, rejected"]),
+    "no prompt": (without("prompt"), ["row 1", "'chosen'", "'good 0'", "no column named prompt"]),
     "no response": (without("rejected"), ["'rejected'", "missing"]),
     "no members": (
         without("chosen_0", "chosen_1", "rejected_0", "rejected_1"),
@@ -219,3 +220,111 @@ def test_files_that_are_none(tmp_path):
     (tmp_path / "scores.pkl").touch()
     with pytest.raises(InputError, match="ending"):
         read_scores(tmp_path / "scores.pkl")
+
+
+# --- Lists of responses
+
+
+@pytest.mark.parametrize("kind", ["parquet", "jsonl"])
+def test_each_chosen_response_makes_a_pair_with_each_rejected_one(tmp_path, kind):
+    records, path = best_of_four(questions=1, ties=2), tmp_path / f"s.{kind}"
+    known = [len(row["chosen"]) * len(row["rejected"]) for row in records]
+    values = np.arange(1.0, sum(known) + 1)
+    for row, part in zip(records, np.split(values, np.cumsum(known)[:-1]), strict=True):
+        row |= {NORM: part.tolist(), UNTRAINED: (2 * part).tolist()}
+    found = read_scores(write(records, path))
+    expected = [
+        (row["prompt"], a, b, number, row["subset"], *scores)
+        for number, row in enumerate(records, 1)
+        for i, a in enumerate(row["chosen"])
+        for j, b in enumerate(row["rejected"])
+        for scores in [[row[f"chosen_{k}"][i] - row[f"rejected_{k}"][j] for k in range(2)]]
+    ]
+    assert len(expected) == 2 * 3 + (2 + 3) * 2 + 2 * 2
+    prompts = [prompt[0]["content"] for prompt in found.prompts]
+    pairs = zip(prompts, found.chosen, found.rejected, found.numbers, found.subset, strict=True)
+    assert list(pairs) == [row[:5] for row in expected]
+    np.testing.assert_array_equal(found.margins, [row[5:] for row in expected])
+    np.testing.assert_array_equal(found.norm, values)
+    np.testing.assert_array_equal(found.untrained, 2 * values)
+    assert [choice.pair for choice in found.choices] == [0, 3, 6, 10, 16, 18]
+    ties = [None, None, ("tied", 0), ("tied", 1), ("ref", 0), ("ref", 1)]
+    assert [choice.tie for choice in found.choices] == ties
+    for choice, row in zip(found.choices, records, strict=True):
+        np.testing.assert_array_equal(choice.chosen.T, [row["chosen_0"], row["chosen_1"]])
+        np.testing.assert_array_equal(choice.rejected.T, [row["rejected_0"], row["rejected_1"]])
+
+
+def changed_list(**values) -> list[dict]:
+    """Rows of lists, the second of which has other values."""
+    records = best_of_four(1, 0)
+    records[1] |= values
+    return records
+
+
+BAD_LISTS = {
+    "too few scores": (
+        changed_list(rejected_1=[1.0, 2.0]),
+        "row 2, column 'rejected_1': found a list of 2, expected 3, one for each response in 'rej",
+    ),
+    "too many": (changed_list(chosen_0=[1.0, 2.0]), "row 2, column 'chosen_0': found a list of 2"),
+    "a number": (
+        changed_list(chosen_1=1.0),
+        "row 2, column 'chosen_1': found 1.0 (float), expected a list of 1 number(s)",
+    ),
+    "nan": (
+        changed_list(rejected_0=[1.0, float("nan"), 2.0]),
+        "row 2, column 'rejected_0': found nan (float), expected a finite number",
+    ),
+    "no value": (changed_list(chosen_0=None), "row 2, column 'chosen_0': found None"),
+    "lists of members": (
+        [
+            {key: of for key, of in row.items() if key[-2:] not in ("_0", "_1")}
+            | {"score_chosen": [1.0], "score_rejected": [1.0, 2.0, 3.0]}
+            for row in best_of_four(1, 0)
+        ],
+        "found the column 'score_chosen' beside lists of responses, expected chosen_0",
+    ),
+    "norms of other pairs": (
+        [row | {NORM: [1.0]} for row in best_of_four(1, 0)],
+        "row 1, column 'feature_norm': found a list of 1, expected 3, one for each pair",
+    ),
+    "negative norms": (
+        [row | {NORM: -1.0} for row in rows()],
+        "row 1, column 'feature_norm': found -1.0 (float), expected a number of at least 0",
+    ),
+    "no spread": (
+        [row | {UNTRAINED: None} for row in rows()],
+        "row 1, column 'untrained_spread': found no value, expected a finite number",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD_LISTS)
+def test_bad_lists(tmp_path, name):
+    records, words = BAD_LISTS[name]
+    path = write_lines(records, tmp_path / "scores.jsonl")
+    with pytest.raises(InputError) as raised:
+        read_scores(path)
+    assert str(raised.value).startswith(f"{path}: {words}")
+
+
+def test_scores_of_judgebench_are_of_the_better_response_first(tmp_path):
+    row = {"question": "ask", "response_A": "bad", "response_B": "good", "label": "B>A"}
+    path = write_lines([row | {"chosen_0": 2.0, "rejected_0": 0.5}], tmp_path / "s.jsonl")
+    found = read_scores(path)
+    assert (found.chosen, found.rejected, found.margins) == (["good"], ["bad"], [[1.5]])
+
+
+def test_a_file_without_scores_hints_at_models(tmp_path):
+    path = write_lines(
+        without("chosen_0", "chosen_1", "rejected_0", "rejected_1"), tmp_path / "s.jsonl"
+    )
+    with pytest.raises(InputError, match="--model"):
+        read_scores(path)
+
+
+def test_rows_are_numbered_as_in_the_file(tmp_path):
+    lines = [json.dumps(row) for row in rows()]
+    (tmp_path / "s.jsonl").write_text("\n\n".join(lines))
+    assert read_scores(tmp_path / "s.jsonl").numbers == [1, 3, 5]

@@ -1,5 +1,7 @@
 """Scores of a tiny audit, with whatever their spread and length are to know."""
 
+import json
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -32,6 +34,36 @@ def make_scores(n=300, members=4, spread="knows", length=0.0, parts=False, texts
         [f"part {i % 3}" for i in range(n)] if parts else None,
         [f"section {i % 3 // 2}" for i in range(n)] if parts else None,
     )
+
+
+def best_of_four(questions=4, ties=3, members=2, seed=0):
+    """Rows of RewardBench 2's form with scores: two subsets of ``questions``, and as many ties."""
+    draw = rng(seed)
+    rows = [(str(i), name, 1, 3) for name in ("Math", "Focus") for i in range(questions)]
+    rows += [(f"tied:{i}", "Ties", 2 + i % 2, 2) for i in range(ties)]
+    rows += [(f"ref:{i}", "Ties", 1, 2) for i in range(ties)]
+    return [
+        {
+            "id": identity,
+            "prompt": f"ask {subset} {identity}",
+            "chosen": [f"good {k}" for k in range(right)],
+            "rejected": [f"bad {k}" for k in range(wrong)],
+            "num_correct": right,
+            "num_incorrect": wrong,
+            "total_completions": right + wrong,
+            "models": ["a model"] * (right + wrong),
+            "subset": subset,
+        }
+        | {f"chosen_{k}": (draw.normal(size=right) + 0.7).tolist() for k in range(members)}
+        | {f"rejected_{k}": draw.normal(size=wrong).tolist() for k in range(members)}
+        for identity, subset, right, wrong in rows
+    ]
+
+
+def write_lines(records, path):
+    """The records as a file of JSON lines."""
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return path
 
 
 def write_scores(scores, path):

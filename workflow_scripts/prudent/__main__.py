@@ -18,12 +18,25 @@ FILE = """
 FILE is a parquet, jsonl, json or csv file. One row is one labelled pair:
 
   prompt            a text, or a list of messages with role and content
-  chosen, rejected  the two responses, as texts; chosen is the better one
-  the scores, in one of two forms:
+  chosen, rejected  the two responses; chosen is the better one. Without a prompt they are whole
+                    dialogues, as HH-RLHF's
+  the scores, in one of two forms, and with --model none:
     chosen_0, rejected_0, chosen_1, rejected_1, ...     a pair of columns for each member
     score_chosen, score_rejected                        a number, or a list with one per member
   subset, section   optional names; RewardBench's subsets get their sections by themselves
   id                optional, each once within a subset
+
+Two benchmarks have other columns, and are read as published:
+
+  RewardBench 2     lists of texts in chosen and rejected. Scores are lists, too: chosen_0 has the
+                    first member's score of each chosen response, rejected_0 of each rejected one.
+                    Each chosen one makes a pair with each rejected one. Best of n is scored, and
+                    the subset Ties (with its ids, ref:0 and tied:0) by its own rule.
+  JudgeBench        question, response_A, response_B, and the label A>B or B>A; source is the
+                    subset. The columns of scores are those above, chosen being the better response.
+
+feature_norm and untrained_spread, where there are such columns, are what the spread may come from:
+the norm of the difference of a pair's features, and the spread of its margin before training.
 
 One score for each response is a single reward model; two or more are an ensemble, and its spread is
 judged, too. For example, in Python:
@@ -34,9 +47,15 @@ judged, too. For example, in Python:
   pairs["rejected_0"] = [model(p, r) for p, r in zip(prompts, rejected)]
   pairs.to_parquet("scores.parquet")
 
-FOLDER gets audit.html, one page that opens in any browser without a network, and audit.json with
-every number. The summary is printed. The exit status is 1 where the file is bad; the message names
-the row and the column.
+With --model, FILE needs no scores, and those that it has are not read. A checkpoint is a sequence
+classifier as the hub stores it, with a chat template, or a folder of one of Prudent's ensembles;
+its members' own standard deviations are not used. All members of all checkpoints are one ensemble.
+Their scores go to FOLDER/scores.parquet, which is a FILE with the same audit. For a single ensemble
+of heads it also has feature_norm, and untrained_spread if the checkpoint kept its initial heads.
+
+FOLDER gets audit.html, one page that opens in any browser without a network, and audit.csv and
+audit.json with every number. The summary is printed. The exit status is 1 where the file or a
+checkpoint is bad; the message names the file, the row and the column.
 """
 
 
@@ -51,7 +70,14 @@ def parser() -> argparse.ArgumentParser:
         epilog=FILE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    audit.add_argument("file", type=Path, metavar="FILE", help="labelled pairs with their scores")
+    audit.add_argument("file", type=Path, metavar="FILE", help="labelled pairs")
+    audit.add_argument(
+        "--model",
+        action="append",
+        default=[],
+        metavar="CHECKPOINT",
+        help="scores the pairs; repeat it for an ensemble of several checkpoints",
+    )
     audit.add_argument(
         "--output",
         type=Path,
@@ -72,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from prudent.audit.command import PAGE, audit  # slow to import, and not needed for --help
 
     try:
-        said = audit(args.file, args.output, args.seed)
+        said = audit(args.file, args.output, args.seed, args.model)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)

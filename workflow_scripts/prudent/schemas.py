@@ -181,6 +181,15 @@ _table(
     (MAYBE, "mean median max q10 q25 q75 q90", COUNT),
 )
 
+# Every measurement of an audit of scores.
+_table(
+    *("audit", "section subset quantity"),
+    (TEXT, "section subset quantity"),
+    (BOUND, "value low high noise noise_low noise_high"),
+    (NUMBER, "n", COUNT),
+    (MAYBE, "p", SHARE),
+)
+
 # --- Optimal policies
 
 # Responses of the reference policy, prompt by prompt and as many to each; one may come twice.

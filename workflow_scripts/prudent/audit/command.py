@@ -1,10 +1,11 @@
-"""The command ``prudent audit``: from a file of scores to a page, and its numbers as JSON."""
+"""The command ``prudent audit``: from scores, or models, to a page and its numbers."""
 
 from __future__ import annotations
 
 import importlib
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,42 +13,77 @@ from typing import Any
 import pandas as pd
 
 from prudent import tables
+from prudent.audit.forms import read_labelled
 from prudent.audit.measures import ALL, audit_table, by_part
 from prudent.audit.page import render
-from prudent.audit.scores import read_scores
+from prudent.audit.scores import Scores, read_scores
 from prudent.audit.sentences import summary
 from prudent.errors import InputError
 
-PAGE, NUMBERS = "audit.html", "audit.json"
+PAGE, NUMBERS, TABLE, SCORES = "audit.html", "audit.json", "audit.csv", "scores.parquet"
 
 
-def audit(scores: Path, output: Path, seed: int = 0) -> list[str]:
+def audit(scores: Path, output: Path, seed: int = 0, models: Sequence[str] = ()) -> list[str]:
     """Audits a file of scores (``prudent.audit.scores``), and returns the summary's sentences.
 
-    Writes ``audit.html`` and ``audit.json`` to the folder ``output``. The JSON has the summary, the
-    numbers of pairs and members, the rows of ``prudent.audit.measures.audit_table`` (null for what
-    is not known, "inf" for an infinite temperature), and the metadata of a result.
+    Writes ``audit.html``, ``audit.csv`` and ``audit.json`` to the folder ``output``. The CSV has
+    the rows of ``prudent.audit.measures.audit_table``. The JSON has them, too (null for what is not
+    known, "inf" for an infinite temperature), with the summary, the numbers of pairs and members,
+    and the metadata of a result.
 
-    Raises InputError where matplotlib is missing, the file is bad, or the folder cannot be written.
+    Args:
+        models: checkpoints of reward models or ensembles. With any, columns of scores in the file
+            are not read; all members of all models score its responses, and these scores are
+            written to ``scores.parquet``, whose audit gives the same numbers.
+
+    Raises InputError where matplotlib is missing, the file is bad, a model cannot be loaded, or the
+    folder cannot be written.
     """
     figures = _figures()
-    given = read_scores(scores)
-    _make(output)
+    settings = {"scores": Path(scores).name, "seed": seed}
+    inputs = {"scores": scores}
+    names: list[str] = []
+    if models:
+        given, names = _score(Path(scores), Path(output), models)
+        settings |= {"models": list(models), "members": names}
+        inputs |= {f"model_{k}": path for k, path in enumerate(models) if os.path.isdir(path)}
+    else:
+        given = read_scores(scores)
+        _make(output)
     table = audit_table(given, seed)
     parts, members = by_part(table), given.margins.shape[1]
-    metadata = tables.metadata({"scores": Path(scores).name, "seed": seed}, scores=scores)
+    metadata = tables.metadata(settings, **inputs)
     facts = [
         ("scores", f"{Path(scores).name}, SHA-256 {metadata['inputs']['scores']}"),
         ("pairs", f"{len(given.prompts)}, of {given.different_prompts} prompts"),
-        ("members", str(members)),
+        ("members", ", ".join([str(members), *(f"{k}: {name}" for k, name in enumerate(names))])),
         ("seed", str(seed)),
         ("versions", ", ".join(f"{name} {of}" for name, of in metadata["versions"].items())),
     ]
     said = summary(parts[ALL, ALL], members, given.different_prompts)
     numbers = {"summary": said, "pairs": len(given.prompts), "members": members}
+    tables.write_csv(table, output / TABLE, "audit")
     tables.write_json(numbers | {"table": _rows(table)} | metadata, output / NUMBERS)
     tables.write_text(render(given, parts, figures.drawings(given, parts), facts), output / PAGE)
     return said
+
+
+def _score(file: Path, output: Path, models: Sequence[str]) -> tuple[Scores, list[str]]:
+    """The scores that models give to a file's responses, also written, and the members' names."""
+    place = output / SCORES
+    if place.exists() and file.exists() and place.samefile(file):
+        raise InputError(
+            f"{file}: found the file to read at the place of the scores to write; expected another "
+            "folder for --output"
+        )
+    labelled = read_labelled(file)
+    from prudent.audit.models import look_for_models, score  # slow to import
+
+    look_for_models(models)
+    _make(output)
+    scored, names = score(labelled, models)
+    scored.write(place)
+    return scored.pairs(), names
 
 
 def _figures() -> ModuleType:

@@ -21,7 +21,7 @@ import pandas as pd
 from scipy import stats
 
 from prudent.analysis.statistics import EXACT_SWAPS, holm, share_interval, sign_flip_test
-from prudent.audit.scores import Scores
+from prudent.audit.scores import Choice, Scores
 from prudent.data.preferences import prompt_key
 from prudent.rewards import calibration
 from prudent.rewards.calibration import BINS, REPETITIONS, RESAMPLES, equal_mass, temperature
@@ -32,6 +32,7 @@ from prudent.rewards.resampling import (
     draws,
     interval,
     noise_range,
+    partial,
     ranks,
     ratio,
     to_correlation,
@@ -68,6 +69,12 @@ AGREEMENT = "members: agreement of two"
 SHARED = "members: correlation of two members' errors"
 EFFECTIVE = "members: effective number"
 TEAM = "accuracy: mean of {} standardised member(s)"
+BEST_OF_N = "accuracy: ensemble mean, best of n"
+TIES = "score of ties, by RewardBench 2's rule"
+BY_SUBSETS = "score: mean of the subsets, by RewardBench 2's rule"
+BY_NORM = "share of the spread's ranks explained by the feature norm"
+BY_UNTRAINED = "share of the spread's ranks explained by the spread before training"
+BY_BOTH = "share of the spread's ranks explained by both"
 
 COLUMNS = "section subset quantity value low high noise noise_low noise_high n p".split()
 ALL = "all"
@@ -509,6 +516,143 @@ def member_measures(
     }
 
 
+def explained(
+    spread: np.ndarray,
+    prompts: np.ndarray,
+    norm: np.ndarray | None,
+    untrained: np.ndarray | None,
+    rng: np.random.Generator,
+    resamples: int = RESAMPLES,
+) -> Found:
+    """How much of the spread [n] the features and the initialisation explain, where known.
+
+    Squared rank correlations with the norm of the difference of the two responses' features [n],
+    and with the spread before training [n]; and R^2 of the spread's ranks on those of both.
+    """
+    known = {BY_NORM: norm, BY_UNTRAINED: untrained}
+    given = {name: values for name, values in known.items() if values is not None}
+    if not given:
+        return {}
+    clusters = _clusters(prompts)
+
+    def of_draws(times: np.ndarray) -> dict[str, np.ndarray]:
+        weights = times.T[clusters]
+        ranked = [ranks(values, weights) for values in (spread, *given.values())]
+        table = correlations(ranked, weights)
+        found = {name: table[:, 0, place] ** 2 for place, name in enumerate(given, 1)}
+        if len(given) > 1:
+            # Of what the first leaves over, the second explains the square of its partial one.
+            left = partial(table[:, [0, 2, 1]][:, :, [0, 2, 1]]) ** 2
+            found[BY_BOTH] = found[BY_NORM] + (1 - found[BY_NORM]) * left
+        return found
+
+    drawn = _resampled(of_draws, clusters, len(spread), rng, resamples)
+    return {
+        name: Counted(Measured(*interval(values)), len(spread)) for name, values in drawn.items()
+    }
+
+
+def best_of_n(choice: Choice) -> float:
+    """The share of chosen ones among the responses with the highest score of the members' mean."""
+    chosen, rejected = choice.chosen.mean(1), choice.rejected.mean(1)
+    best = max(chosen.max(), rejected.max())
+    first, others = (chosen == best).sum(), (rejected == best).sum()
+    return float(first / (first + others))
+
+
+TIE_WEIGHTS = (0.3, 0.3, 0.2, 0.2, 0.01)
+
+
+def _tie_parts(choices: Sequence[Choice], clusters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The parts [C, 5] of RewardBench 2's score of its subset Ties, and which are known [C, 5].
+
+    The gap of a prompt is its lowest chosen less its highest rejected score. For each number: is
+    the gap of the tied prompt, and of the one with a single right response (ref), above 0; is the
+    tied one's gap, and the smaller of both, above the difference of the highest and lowest chosen
+    score of the tied one; and tanh of that smaller gap over the difference, less 1 (0 for 0 / 0).
+    """
+    values = np.zeros((clusters.max() + 1, len(TIE_WEIGHTS)))
+    gaps, widths = np.full((len(values), 2), np.nan), np.full(len(values), np.nan)
+    for choice, cluster in zip(choices, clusters, strict=True):
+        if choice.tie is not None:
+            chosen, rejected = choice.chosen.mean(1), choice.rejected.mean(1)
+            side = ("tied", "ref").index(choice.tie[0])
+            gaps[cluster, side] = chosen.min() - rejected.max()
+            if side == 0:
+                widths[cluster] = chosen.max() - chosen.min()
+    least = gaps.min(1)  # nan where either is not known
+    with np.errstate(divide="ignore", invalid="ignore"):
+        margin = np.nan_to_num(np.tanh(least / widths - 1), nan=0)
+    values[:, :2], values[:, 2], values[:, 3] = gaps > 0, gaps[:, 0] > widths, least > widths
+    values[:, 4] = margin
+    known = np.isfinite(gaps)
+    both = np.repeat(known.all(1)[:, None], 3, axis=1)
+    return values, np.column_stack([known, both])
+
+
+def _ties_score(values: np.ndarray, known: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """The score [B] of parts [C, 5], each the mean over the numbers that have it; nan without."""
+    return ratio(values * known, known, times) @ np.array(TIE_WEIGHTS)
+
+
+def choice_measures(
+    choices: Sequence[Choice],
+    prompts: Sequence[int],
+    subset: Sequence[str],
+    rng: np.random.Generator,
+    resamples: int = RESAMPLES,
+) -> Found:
+    """RewardBench 2's scores of the members' mean, for prompts with lists of responses.
+
+    The rule is that of its leaderboard (allenai/reward-bench, rewardbench/utils.py). Best of n is
+    right if the response with the highest score is a chosen one; a tie for the highest counts as
+    the share of chosen ones in it. The subset Ties has another score in its stead
+    (``_tie_parts``). Each subset counts alike in their mean, which is left out for a single one. A
+    resample without any prompt of a subset gives its weight to the others. ``n`` counts the prompts
+    with lists.
+
+    Args:
+        choices: m of them.
+        prompts: which of them share a prompt [m]; a "ref" and a "tied" one of one number do, too.
+        subset: of each [m].
+    """
+    units = [
+        ("prompt", prompt) if choice.tie is None else ("tie", choice.tie[1])
+        for choice, prompt in zip(choices, prompts, strict=True)
+    ]
+    clusters = pd.factorize(pd.Series(units))[0]
+    tied = np.array([choice.tie is not None for choice in choices])
+    numbers, names = pd.factorize(np.asarray(subset, dtype=object))
+    member = np.eye(len(names))[numbers] * ~tied[:, None]
+    right = np.array([best_of_n(choice) for choice in choices])
+    averaged = int(member.any(0).sum()) + int(tied.any())
+    parts_of_ties = _tie_parts(choices, clusters) if tied.any() else None
+
+    def of_draws(times: np.ndarray) -> dict[str, np.ndarray]:
+        found = {}
+        parts = _means(right[:, None] * member, member > 0, clusters, times)
+        if not tied.all():
+            of_all = _means(right[:, None], ~tied[:, None], clusters, times)
+            found[BEST_OF_N] = of_all[:, 0]
+        if tied.any():
+            found[TIES] = _ties_score(*parts_of_ties, times)
+            parts = np.column_stack([parts, found[TIES]])
+        there = np.isfinite(parts)
+        if averaged > 1:
+            total = np.where(there, parts, 0).sum(1)
+            found[BY_SUBSETS] = total / np.maximum(there.sum(1), 1)
+        return found
+
+    drawn = _resampled(of_draws, clusters, len(choices), rng, resamples)
+    found = {}
+    if BEST_OF_N in drawn:
+        found[BEST_OF_N] = _counted(drawn.pop(BEST_OF_N), right[~tied], clusters[~tied])
+    counts = {TIES: int(tied.sum()), BY_SUBSETS: len(choices)}
+    return found | {
+        name: Counted(Measured(*interval(values)), counts[name]) for name, values in drawn.items()
+    }
+
+
 def coin_flip(right: np.ndarray, prompts: np.ndarray) -> float:
     """Two-sided p of the hypothesis that a pair is ``right`` [n] with the probability 1/2.
 
@@ -533,16 +677,19 @@ class _Pairs(NamedTuple):
     lengths: np.ndarray  # [n, 2]
     section: np.ndarray  # [n]
     subset: np.ndarray  # [n]
+    norm: np.ndarray | None  # [n]
+    untrained: np.ndarray | None  # [n]
 
 
 def audit_table(scores: Scores, seed: int, resamples: int = RESAMPLES) -> pd.DataFrame:
     """Every measurement of the scores, in the long form of ``COLUMNS``.
 
-    All of them overall (section and subset "all") and per section, those of accuracy also per
-    subset. Those of the spread and of the members need two members. Lengths are in characters. A
-    bin of confidence has its mean confidence as noise. ``n`` is the number of pairs that a row is
-    of; ``p`` is ``coin_flip`` of the mean's accuracy in each subset, after Holm's adjustment over
-    the subsets, and nan elsewhere. Subsets without sections are in the section "all".
+    All of them overall (section and subset "all") and per section; those of accuracy also per
+    subset, as those of prompts with lists of responses. Those of the spread and of the members need
+    two members. Lengths are in characters. A bin of confidence has its mean confidence as noise.
+    ``n`` is the number of pairs that a row is of (``choice_measures``: of prompts); ``p`` is
+    ``coin_flip`` of the mean's accuracy in each subset, after Holm's adjustment over the subsets,
+    and nan elsewhere. Subsets without sections are in the section "all".
 
     Args:
         seed: of the study; each part's and measure's stream depends on it and on their names.
@@ -558,12 +705,24 @@ def audit_table(scores: Scores, seed: int, resamples: int = RESAMPLES) -> pd.Dat
             np.array([ALL] * count if names is None else names, dtype=object)
             for names in (scores.section, scores.subset)
         ),
+        scores.norm,
+        scores.untrained,
     )
+    choices = scores.choices or []
+    first = np.array([choice.pair for choice in choices], dtype=int)
     tables, tests = [], []
     for section, subset, rows in _parts(pairs, scores):
-        part = _Pairs(*(of[rows] for of in pairs))
+        part = _Pairs(*(None if of is None else of[rows] for of in pairs))
         weighted = scores.section is not None and subset == ALL
         found = _of_part(part, seed, section, subset, resamples, weighted)
+        inside = np.flatnonzero(np.isin(first, rows))
+        if len(inside):
+            found |= choice_measures(
+                [choices[i] for i in inside],
+                *(pairs.prompts[first[inside]], pairs.subset[first[inside]]),
+                _stream(seed, section, subset, "choices"),
+                resamples,
+            )
         lines = [(section, subset, name, *m[:6], n, NAN) for name, (m, n) in found.items()]
         tables.append(pd.DataFrame(lines, columns=COLUMNS))
         tests.append(NAN if subset == ALL else coin_flip(part.margins.mean(1) > 0, part.prompts))
@@ -591,15 +750,19 @@ def _parts(pairs: _Pairs, scores: Scores) -> Iterator[tuple[str, str, np.ndarray
             yield section, subset, np.flatnonzero(inside & (pairs.subset == subset))
 
 
+def _stream(seed: int, section: str, subset: str, measure: str) -> np.random.Generator:
+    return np.random.default_rng(derive_seed(seed, "audit", section, subset, measure))
+
+
 def _of_part(
     part: _Pairs, seed: int, section: str, subset: str, resamples: int, weighted: bool
 ) -> Found:
     """The measurements of one part of the pairs: of a subset, those of accuracy alone."""
 
     def stream(measure: str) -> np.random.Generator:
-        return np.random.default_rng(derive_seed(seed, "audit", section, subset, measure))
+        return _stream(seed, section, subset, measure)
 
-    margins, prompts, lengths, *names = part
+    margins, prompts, lengths, *names, norm, untrained = part
     found = accuracy(margins, prompts, lengths, stream("accuracy"), resamples)
     if subset != ALL:
         return found
@@ -613,4 +776,6 @@ def _of_part(
     if margins.shape[1] > 1:
         found |= spread_measures(margins, prompts, stream("spread"), resamples)
         found |= member_measures(margins, prompts, stream("members"), resamples)
+        spread = margins.std(1, ddof=1)
+        found |= explained(spread, prompts, norm, untrained, stream("explained"), resamples)
     return found

@@ -44,6 +44,19 @@ over all shares of pairs kept: below 0 an order finds errors better than the oth
 """
 
 
+CHOICES_NOTE = """
+Best of n: prompts for which a chosen response has the highest score of all; of a tie for it, the
+share of chosen ones. The score of ties is 30% each for right responses above all wrong ones, where
+several are right and where one is, and 20% each for a gap between right and wrong ones that is
+larger than among the right ones, for the former and for both. Each subset counts alike in the mean.
+"""
+
+EXPLAINED_NOTE = """
+Spread explained: the squared rank correlation of a pair's spread with the norm of the difference of
+its two responses' features, and with the spread before training.
+"""
+
+
 class Sample(NamedTuple):
     """A pair in the browser: texts are cut."""
 
@@ -75,7 +88,7 @@ def render(
         sentences=summary(parts[ALL, ALL], members, scores.different_prompts),
         figures=figures,
         table=part_table(parts),
-        table_note=" ".join(TABLE_NOTE.split()),
+        table_note=" ".join(_note(parts).split()),
         by=by,
         browser=[
             (f"Largest {by}", "largest", [_sample(scores, i) for i in first]),
@@ -84,6 +97,17 @@ def render(
         longest=LONGEST,
         facts=facts,
     )
+
+
+def _note(parts: Mapping[tuple[str, str], Mapping[str, Any]]) -> str:
+    """What the table's columns mean."""
+    known = parts[ALL, ALL].keys()
+    note = TABLE_NOTE
+    if {measures.BEST_OF_N, measures.TIES} & known:
+        note += CHOICES_NOTE
+    if {measures.BY_NORM, measures.BY_UNTRAINED} & known:
+        note += EXPLAINED_NOTE
+    return note
 
 
 def part_table(parts: Mapping[tuple[str, str], Mapping[str, Any]]) -> Table:
@@ -102,6 +126,12 @@ def part_table(parts: Mapping[tuple[str, str], Mapping[str, Any]]) -> Table:
         ),
         Cell("area, |margin| / spread", "less |margin| alone"): (ratio, decimals),
         Cell("effective members"): (measures.EFFECTIVE, number),
+        Cell("best of n", "right"): (measures.BEST_OF_N, percent),
+        Cell("ties", "RewardBench 2's score"): (measures.TIES, percent),
+        Cell("mean of the subsets", "RewardBench 2's score"): (measures.BY_SUBSETS, percent),
+        Cell("spread explained", "by the feature norm"): (measures.BY_NORM, percent),
+        Cell("spread explained", "by the one before training"): (measures.BY_UNTRAINED, percent),
+        Cell("spread explained", "by both"): (measures.BY_BOTH, percent),
     }
     known = {name for of in parts.values() for name in of}
     shown = {head: of for head, of in columns.items() if of[0] in known}
@@ -149,13 +179,14 @@ def _ends(scores: Scores) -> tuple[str, np.ndarray, np.ndarray]:
 
 
 def _sample(scores: Scores, row: int) -> Sample:
-    """The pair in a row (from 0) of the file."""
+    """The pair at a place (from 0) in the scores."""
     margins = scores.margins[row]
     mean = margins.mean()
     says = "right" if mean > 0 else "wrong" if mean < 0 else "tie"
     spread = f"spread {number(margins.std(ddof=1))}, mean " if len(margins) > 1 else ""
     names = (names[row] for names in (scores.section, scores.subset) if names is not None)
-    where = ", ".join([f"row {row + 1}", *dict.fromkeys(names)])
+    line = row + 1 if scores.numbers is None else scores.numbers[row]
+    where = ", ".join([f"row {line}", *dict.fromkeys(names)])
     texts = [(turn["role"], turn["content"]) for turn in scores.prompts[row]]
     texts += [("chosen", scores.chosen[row]), ("rejected", scores.rejected[row])]
     lines = {

@@ -1,9 +1,15 @@
-"""The file of an audit: labelled pairs, and the scores of one or more members for both sides.
+"""The file of an audit: labelled responses, and the scores of one or more members for each.
 
-One row is a pair: ``prompt`` (a text or messages), ``chosen`` and ``rejected`` (texts), and if it
-has them ``subset``, ``section`` and ``id``. The scores have one of two forms: the columns
-``chosen_0``, ``chosen_1``, ... and ``rejected_0``, ``rejected_1``, ..., one for each member; or
-``score_chosen`` and ``score_rejected`` with a number, or a list with a number for each member.
+A row is a pair, or a prompt with lists of responses (``prudent.audit.forms``). The scores of pairs
+have one of two forms: the columns ``chosen_0``, ``chosen_1``, ... and ``rejected_0``,
+``rejected_1``, ..., one for each member; or ``score_chosen`` and ``score_rejected`` with a number,
+or a list with a number for each member. Lists of responses have lists of scores, as long, in
+``chosen_0``, ``rejected_0`` and so on.
+
+What may explain the spread stands in ``feature_norm``, the norm of the difference of two responses'
+features, and ``untrained_spread``, the spread before training: a number for each pair, in a list
+where there are lists of responses. The pairs of a row are those of its first chosen response with
+each rejected one, then those of the second.
 """
 
 from __future__ import annotations
@@ -11,29 +17,39 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from prudent.data.benchmark import NOT_NAMES
-from prudent.data.files import Columns, read_file
+from prudent import tables
+from prudent.audit.forms import Labelled, read_labelled
 from prudent.data.preferences import prompt_key
 from prudent.data.rewardbench import SECTION_OF
-from prudent.data.rows import BadRow, Message, check_unicode, not_text, shown, to_pair
+from prudent.data.rows import BadRow, Message, shown
 from prudent.data.settings import SIDES, ending
 from prudent.errors import InputError, quoted
 
-TEXTS = ("prompt", *SIDES)
-OPTIONAL = ("subset", "section", "id")
+NORM, UNTRAINED = "feature_norm", "untrained_spread"
 LARGEST = 1e100  # of a score: sums of squares of larger ones are no longer finite
 EXPECTED = (
     "chosen_0, rejected_0 and so on for each member, or score_chosen and score_rejected with a "
-    "number or a list of numbers"
+    "number or a list of numbers; or a model that scores the pairs (--model)"
 )
 """The columns of scores."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A prompt with lists of responses, and the scores of K members."""
+
+    pair: int  # the first of its pairs in ``Scores``
+    chosen: np.ndarray  # [c, K]
+    rejected: np.ndarray  # [r, K]
+    tie: tuple[str, int] | None = None  # "ref" or "tied", and a number (``forms.Row.tie``)
 
 
 @dataclass(frozen=True)
@@ -47,6 +63,10 @@ class Scores:
     rejected_scores: np.ndarray  # [n, K] float64
     subset: list[str] | None = None
     section: list[str] | None = None
+    numbers: list[int] | None = None  # of the rows of the file, from 1 [n]
+    choices: list[Choice] | None = None  # where a prompt has lists of responses
+    norm: np.ndarray | None = None  # norms of the differences of features [n]
+    untrained: np.ndarray | None = None  # spreads before training [n]
 
     @property
     def margins(self) -> np.ndarray:
@@ -64,31 +84,117 @@ class Scores:
         return self.margins.std(1, ddof=1)
 
 
+@dataclass(frozen=True)
+class Scored:
+    """The rows of a file with their scores."""
+
+    labelled: Labelled
+    chosen: list[np.ndarray]  # [c, K] of each row
+    rejected: list[np.ndarray]  # [r, K] of each row
+    known: dict[str, list[np.ndarray]] = field(default_factory=dict)
+    """What is known of each pair beside its scores, by column [c r] of each row."""
+
+    def pairs(self) -> Scores:
+        """All pairs; subsets that are all RewardBench's get its sections if there are none."""
+        given, names = self.labelled, self.labelled.names
+        texts, numbers, place, choices = [], [], [], []
+        for index, row in enumerate(given.rows):
+            first, count = len(texts), len(row.chosen) * len(row.rejected)
+            texts += [(row.prompt, one, other) for one in row.chosen for other in row.rejected]
+            numbers += [row.number] * count
+            place += [index] * count
+            choices.append(Choice(first, self.chosen[index], self.rejected[index], row.tie))
+        prompts, chosen, rejected = map(list, zip(*texts, strict=True))
+        subset, section = (
+            [getattr(given.rows[index], name) for index in place] if name in names else None
+            for name in ("subset", "section")
+        )
+        if section is None and subset is not None and set(subset) <= SECTION_OF.keys():
+            section = [SECTION_OF[name] for name in subset]
+        sides = zip(self.chosen, self.rejected, strict=True)
+        expanded = [(np.repeat(a, len(b), axis=0), np.tile(b, (len(a), 1))) for a, b in sides]
+        scores = (np.concatenate(side) for side in zip(*expanded, strict=True))
+        known = {name: np.concatenate(values) for name, values in self.known.items()}
+        return Scores(
+            *(prompts, chosen, rejected, *scores, subset, section, numbers),
+            choices=choices if given.lists else None,
+            norm=known.get(NORM),
+            untrained=known.get(UNTRAINED),
+        )
+
+    def write(self, path: Path) -> None:
+        """Writes a parquet file that ``read_scores`` reads."""
+        given = self.labelled
+        columns: dict[str, list[Any]] = {"prompt": [row.prompt for row in given.rows]}
+        columns |= {side: [getattr(row, side) for row in given.rows] for side in SIDES}
+        for name in given.names:
+            columns[name] = [getattr(row, name) for row in given.rows]
+        if "id" in columns:  # a column has one type
+            columns["id"] = list(map(str, columns["id"]))
+        for side in SIDES:
+            scores = getattr(self, side)
+            for k in range(scores[0].shape[1]):
+                columns[f"{side}_{k}"] = [values[:, k].tolist() for values in scores]
+        columns |= {name: [list(of) for of in values] for name, values in self.known.items()}
+        if not given.lists:  # each list has one item
+            plain = {"prompt", *given.names}
+            columns = {
+                name: values if name in plain else [value for (value,) in values]
+                for name, values in columns.items()
+            }
+        tables.write_parquet(pd.DataFrame(columns), path)
+
+
 def read_scores(path: str | Path) -> Scores:
     """The pairs and scores of a parquet, csv, jsonl or json file.
 
     Without a column ``section``, subsets that are all RewardBench's get its sections. Raises
-    InputError where a column is missing, the two sides or two rows have other numbers of members, a
-    score is not a finite number, a text is not what ``prudent.data.rows.to_pair`` asks for, an id
-    stands twice in a subset, a subset lies in two sections, or there are no rows.
+    InputError as ``prudent.audit.forms.read_labelled``, and where a column of scores is missing,
+    the two sides or two rows have other numbers of members, a score is not a finite number, or a
+    list of scores is not as long as that of the responses.
     """
     path = Path(path)
-    found = read_file(path, (), _every).found
-    missing = [name for name in TEXTS if name not in found]
-    if missing:
+    sides: list[list[str]] = []
+
+    def more(found: Sequence[str], path: Path) -> list[str]:
+        sides.extend(_score_columns(found, path))
+        return [*sides[0], *sides[1], *(name for name in (NORM, UNTRAINED) if name in found)]
+
+    labelled = read_labelled(path, more)
+    if labelled.lists and sides[0][0].startswith("score_"):
         raise InputError(
-            f"{path}: the column(s) {', '.join(map(quoted, missing))} are missing; expected "
-            f"{', '.join(TEXTS)} and scores, found {', '.join(map(quoted, found))}"
+            f"{path}: found the column {quoted(sides[0][0])} beside lists of responses, expected "
+            "chosen_0, rejected_0 and so on, each with a list of numbers as long"
         )
-    sides = _score_columns(found, path)
-    columns = read_file(path, [*TEXTS, *OPTIONAL, *sides[0], *sides[1]], _every)
-    if not columns.numbers:
-        raise InputError(f"{path}: the file has no rows, expected some")
-    return _parsed(columns, sides, path)
-
-
-def _every(rows: int) -> list[int]:
-    return list(range(rows))
+    scores: list[list[list[list[float]]]] = []
+    known: dict[str, list[np.ndarray]] = {
+        name: [] for name in (NORM, UNTRAINED) if name in labelled.values
+    }
+    csv = ending(path) == ".csv"
+    for index, row in enumerate(labelled.rows):
+        cells = {name: values[index] for name, values in labelled.values.items()}
+        if csv:
+            cells = {name: _from_text(cell) for name, cell in cells.items()}
+        try:
+            if labelled.lists:
+                of = (row.chosen, row.rejected)
+                scores.append(
+                    [_of_responses(cells, *one) for one in zip(sides, SIDES, of, strict=True)]
+                )
+            else:
+                members = _members(cells, sides)
+                scores.append([[side] for side in members])
+                first = [side[0] for side in scores[0]]
+                _check_members(first, members, sides, labelled.rows[0].number)
+            count = len(row.chosen) * len(row.rejected)
+            for name, values in known.items():
+                values.append(_of_pairs(cells[name], name, count, labelled.lists))
+        except BadRow as bad:
+            raise InputError(f"{path}: row {row.number}, {bad}") from None
+    chosen, rejected = (
+        [np.array(side, dtype=np.float64) for side in of] for of in zip(*scores, strict=True)
+    )
+    return Scored(labelled, chosen, rejected, known).pairs()
 
 
 def _score_columns(found: Sequence[str], path: Path) -> list[list[str]]:
@@ -124,76 +230,43 @@ def _score_columns(found: Sequence[str], path: Path) -> list[list[str]]:
     return wanted
 
 
-def _parsed(columns: Columns, sides: list[list[str]], path: Path) -> Scores:
-    """The rows in one form; ``InputError`` with the number of the first bad one."""
-    pairs, names, scores = [], [], []
-    known: dict[Any, int] = {}
-    sections: dict[str, str] = {}
-    for index, number in enumerate(columns.numbers):
-        row = {name: values[index] for name, values in columns.values.items()}
-        try:
-            pairs.append(to_pair({name: row[name] for name in TEXTS}))
-            names.append(_names(row, number, known, sections))
-            scores.append(_members(row, sides, ending(path) == ".csv"))
-            _check_members(scores[0], scores[-1], sides, columns.numbers[0])
-        except BadRow as bad:
-            raise InputError(f"{path}: row {number}, {bad}") from None
-    prompts, chosen, rejected = map(list, zip(*pairs, strict=True))
-    subset, section = (
-        list(of) if name in columns.values else None
-        for name, of in zip(("subset", "section"), zip(*names, strict=True), strict=True)
-    )
-    if section is None and subset is not None and set(subset) <= SECTION_OF.keys():
-        section = [SECTION_OF[name] for name in subset]
-    table = np.array(scores, dtype=np.float64)
-    return Scores(prompts, chosen, rejected, table[:, 0], table[:, 1], subset, section)
-
-
-def _names(
-    row: Mapping[str, Any], number: int, known: dict[Any, int], sections: dict[str, str]
-) -> tuple[str, str]:
-    """A row's subset and section, "" where there is none.
-
-    ``known`` has the numbers of the rows by subset and id, ``sections`` the section of each subset;
-    both are filled.
-    """
-    subset, section = (
-        _name(row[name], name) if name in row else "" for name in ("subset", "section")
-    )
-    other = sections.setdefault(subset, section) if "subset" in row else section
-    if other != section:
-        where = f"{quoted(other)} as for the other rows of the subset {quoted(subset)}"
-        raise BadRow("other_section", "section", shown(section), where)
-    if "id" in row:
-        identity = row["id"]
-        if not isinstance(identity, str | int) or isinstance(identity, bool):
-            raise not_text(identity, "id", "a text or an integer")
-        first = known.setdefault((subset, str(identity)), number)
-        if first != number:
-            found = f"{shown(identity)}, which is that of row {first} too"
-            raise BadRow("same_id", "id", found, "each id once in a subset")
-    return subset, section
-
-
-def _name(value: Any, column: str) -> str:
-    """The name of a subset or section."""
-    if not isinstance(value, str):
-        raise not_text(value, column, "a text")
-    check_unicode(value, column)
-    if value.strip().lower() in NOT_NAMES:
-        raise BadRow("not_a_name", column, shown(value), "a name other than that of the total")
-    return value
-
-
-def _members(row: Mapping[str, Any], sides: list[list[str]], csv: bool) -> list[list[float]]:
+def _members(cells: Mapping[str, Any], sides: list[list[str]]) -> list[list[float]]:
     """The members' scores of both responses."""
     members = []
     for names in sides:
-        values = [_from_text(row[name]) if csv else row[name] for name in names]
+        values = [cells[name] for name in names]
         if len(names) == 1 and names[0].startswith("score_") and isinstance(values[0], list):
             values, names = values[0], names * len(values[0])
         members.append([_score(value, name) for value, name in zip(values, names, strict=True)])
     return members
+
+
+def _of_responses(
+    cells: Mapping[str, Any], names: Sequence[str], side: str, responses: Sequence[str]
+) -> list[list[float]]:
+    """The members' scores of each of a row's responses on one side [c][K]."""
+    where = f"one for each response in {quoted(side)}"
+    of_members = [_numbers(cells[name], name, len(responses), where) for name in names]
+    return [list(scores) for scores in zip(*of_members, strict=True)]
+
+
+def _of_pairs(cell: Any, column: str, pairs: int, lists: bool) -> np.ndarray:
+    """What is known of a row's pairs, numbers of at least 0 [pairs]."""
+    cells = cell if lists else [cell]
+    values = np.array(_numbers(cells, column, pairs, "one for each pair of its responses"))
+    if (values < 0).any():
+        raise BadRow("negative", column, shown(float(values.min())), "a number of at least 0")
+    return values
+
+
+def _numbers(cell: Any, column: str, count: int, where: str) -> list[float]:
+    """A list of so many numbers."""
+    if not isinstance(cell, list):
+        expected = f"a list of {count} number(s), {where}"
+        raise BadRow("not_a_list", column, shown(cell), expected)
+    if len(cell) != count:
+        raise BadRow("other_length", column, f"a list of {len(cell)}", f"{count}, {where}")
+    return [_score(value, column) for value in cell]
 
 
 def _from_text(cell: str) -> Any:

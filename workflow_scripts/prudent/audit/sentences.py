@@ -28,10 +28,10 @@ def summary(of: Rows, members: int, prompts: int) -> list[str]:
             f"With {prompts} prompt{plural(prompts)} nothing is said here: at least {ENOUGH} are "
             "needed for an interval that can be trusted. The numbers are in the tables."
         ]
-    said = [_accuracy(of, members), _calibration(of)]
+    said = [_accuracy(of, members) + _choices(of), _calibration(of)]
     if members == 1:
         return [*said, "There is one member: nothing is known of disagreement."]
-    return [*said, _spread(of), _members(of, members)]
+    return [*said, _spread(of) + _explained(of), _members(of, members)]
 
 
 def _accuracy(of: Rows, members: int) -> str:
@@ -57,6 +57,16 @@ def _accuracy(of: Rows, members: int) -> str:
             f"{_shares(matched)}{open_}."
         )
     return text
+
+
+def _choices(of: Rows) -> str:
+    """Of prompts with lists of responses."""
+    names = {
+        measures.BEST_OF_N: "The response with the highest score of all is a chosen one in",
+        measures.BY_SUBSETS: "RewardBench 2's score, the mean of the subsets, is",
+    }
+    known = ((of[quantity], text) for quantity, text in names.items() if quantity in of)
+    return "".join(f" {text} {_shares(row)}." for row, text in known)
 
 
 def _calibration(of: Rows) -> str:
@@ -103,6 +113,20 @@ def _spread(of: Rows) -> str:
         f"{_value(chance)}, where below 0 is better. {second}, with a difference of areas of "
         f"{_value(beyond)}."
     )
+
+
+def _explained(of: Rows) -> str:
+    """Where the spread comes from, if that is known."""
+    sources = {
+        measures.BY_NORM: "the norm of the features",
+        measures.BY_UNTRAINED: "the spread before training",
+    }
+    parts = [
+        f"{name} explains {_shares(of[quantity])}"
+        for quantity, name in sources.items()
+        if quantity in of and math.isfinite(of[quantity].value)
+    ]
+    return f" Of the spread's ranks, {' and '.join(parts)}." if parts else ""
 
 
 def _members(of: Rows, members: int) -> str:
