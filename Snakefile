@@ -51,6 +51,7 @@ onstart:
 localrules:
     all,
     tabulate_variance,
+    audit_rewards,
     preregister,
     power,
     verdict,
@@ -59,12 +60,13 @@ localrules:
 
 
 rule all:
-    """Everything: the figures, the summary, the data cards, and tables for later analyses."""
+    """Everything: figures, summary, audit, data cards, and tables for later analyses."""
     default_target: True
     input:
         cards=data_cards(),
         figures=figures(),
         summary=summary(),
+        audit=[f"{R}/audit/audit.html", f"{R}/audit/audit.json"],
         rewards=expand(
             f"{R}/reward/responses/{{answerer}}.parquet",
             answerer=answerers(),

@@ -120,6 +120,18 @@ _table(
     (REAL, "reward", FINITE),
     known="reward",
 )
+# Rewards of the reference policy's responses, prompt by prompt; a response may come twice. Other
+# columns are the judge's own.
+_table(
+    *("reward_samples", ""),
+    (WHOLE, "prompt_index", COUNT),
+    (WORD, "prompt response"),
+    (REAL, "score", FINITE),
+    (OTHER, "grammatical", SHARE),
+    (WHOLE, HEAD, COUNT),
+    (REAL, "reward", FINITE),
+    known="score grammatical reward",
+)
 # A reference policy that is only read has no losses.
 _table(
     *("losses", "step split"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,7 +15,7 @@ import pandas as pd
 from prudent import tables
 from prudent.audit.measures import ALL, audit_table, by_part
 from prudent.audit.page import render
-from prudent.audit.scores import read_scores
+from prudent.audit.scores import Scores, read_scores
 from prudent.audit.sentences import summary
 from prudent.errors import InputError
 
@@ -24,29 +25,46 @@ PAGE, NUMBERS = "audit.html", "audit.json"
 def audit(scores: Path, output: Path, seed: int = 0) -> list[str]:
     """Audits a file of scores (``prudent.audit.scores``), and returns the summary's sentences.
 
-    Writes ``audit.html`` and ``audit.json`` to the folder ``output``. The JSON has the summary, the
-    numbers of pairs and members, the rows of ``prudent.audit.measures.audit_table`` (null for what
-    is not known, "inf" for an infinite temperature), and the metadata of a result.
+    Writes ``audit.html`` and ``audit.json`` to the folder ``output``, as ``write_audit`` does.
 
     Raises InputError where matplotlib is missing, the file is bad, or the folder cannot be written.
     """
-    figures = _figures()
+    _figures()  # what is missing is said before any work
     given = read_scores(scores)
     _make(output)
-    table = audit_table(given, seed)
-    parts, members = by_part(table), given.margins.shape[1]
-    metadata = tables.metadata({"scores": Path(scores).name, "seed": seed}, scores=scores)
-    facts = [
-        ("scores", f"{Path(scores).name}, SHA-256 {metadata['inputs']['scores']}"),
-        ("pairs", f"{len(given.prompts)}, of {given.different_prompts} prompts"),
+    return write_audit(given, output / PAGE, output / NUMBERS, {"scores": scores}, seed)
+
+
+def write_audit(
+    scores: Scores, page: Path, numbers: Path, inputs: Mapping[str, Path], seed: int, **facts: str
+) -> list[str]:
+    """Writes the page and the numbers of an audit, and returns the summary's sentences.
+
+    The numbers are JSON: the summary, the numbers of pairs and members, the rows of
+    ``prudent.audit.measures.audit_table`` (null for what is not known, "inf" for an infinite
+    temperature), and the metadata of a result. ``inputs`` are the files that the scores are from;
+    the page and the metadata name them, and other ``facts`` about them.
+
+    Raises InputError where matplotlib is missing.
+    """
+    figures = _figures()
+    table = audit_table(scores, seed)
+    parts, members = by_part(table), scores.margins.shape[1]
+    names = {name: Path(path).name for name, path in inputs.items()}
+    metadata = tables.metadata({**facts, **names, "seed": seed}, **inputs)
+    digests, versions = metadata["inputs"], metadata["versions"]
+    shown = [
+        *facts.items(),
+        *((name, f"{file}, SHA-256 {digests[name]}") for name, file in names.items()),
+        ("pairs", f"{len(scores.prompts)}, of {scores.different_prompts} prompts"),
         ("members", str(members)),
         ("seed", str(seed)),
-        ("versions", ", ".join(f"{name} {of}" for name, of in metadata["versions"].items())),
+        ("versions", ", ".join(f"{name} {of}" for name, of in versions.items())),
     ]
-    said = summary(parts[ALL, ALL], members, given.different_prompts)
-    numbers = {"summary": said, "pairs": len(given.prompts), "members": members}
-    tables.write_json(numbers | {"table": _rows(table)} | metadata, output / NUMBERS)
-    tables.write_text(render(given, parts, figures.drawings(given, parts), facts), output / PAGE)
+    said = summary(parts[ALL, ALL], members, scores.different_prompts)
+    found = {"summary": said, "pairs": len(scores.prompts), "members": members}
+    tables.write_json(found | {"table": _rows(table)} | metadata, numbers)
+    tables.write_text(render(scores, parts, figures.drawings(scores, parts), shown), page)
     return said
 
 

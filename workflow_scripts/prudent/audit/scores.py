@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from prudent.data.benchmark import NOT_NAMES
 from prudent.data.files import Columns, read_file
@@ -25,6 +26,7 @@ from prudent.data.rewardbench import SECTION_OF
 from prudent.data.rows import BadRow, Message, check_unicode, not_text, shown, to_pair
 from prudent.data.settings import SIDES, ending
 from prudent.errors import InputError, quoted
+from prudent.rewards.rewardbench import ROW, rewards_by_row
 
 TEXTS = ("prompt", *SIDES)
 OPTIONAL = ("subset", "section", "id")
@@ -85,6 +87,28 @@ def read_scores(path: str | Path) -> Scores:
     if not columns.numbers:
         raise InputError(f"{path}: the file has no rows, expected some")
     return _parsed(columns, sides, path)
+
+
+def scores_of_draw(scores: pd.DataFrame, benchmark: pd.DataFrame, draw: int = 0) -> Scores:
+    """The pairs of a benchmark with the rewards of the members of one draw.
+
+    ``scores`` and ``benchmark`` have the schemas of these names; the base model is no member.
+    Raises InputError where they are not of the same pairs, and for a draw without rewards.
+    """
+    sides = rewards_by_row(scores)
+    pairs = pd.MultiIndex.from_frame(benchmark[ROW])
+    if set(pairs) != set(sides[0].index):
+        raise InputError(
+            f"scores: found rewards of {len(sides[0])} pairs, expected those of the benchmark's "
+            f"{len(pairs)}, known by section, subset and id"
+        )
+    found = sorted(set(scores["ensemble"]))
+    if draw not in found:
+        raise InputError(f"scores: found the draws {found}, expected {draw} among them")
+    chosen, rejected = (side[draw].reindex(pairs).to_numpy(dtype=np.float64) for side in sides)
+    texts = (benchmark[name].tolist() for name in (*TEXTS, "subset", "section"))
+    prompts, *responses, subset, section = texts
+    return Scores(prompts, *responses, chosen, rejected, subset, section)
 
 
 def _every(rows: int) -> list[int]:
