@@ -75,12 +75,12 @@ def test_responses_are_sorted_by_the_first_draws_spread():
     assert first.title == "spread 2.83, mean −2.00, judge 3.25: answer 3"
     assert first.texts == [("prompt", "ask 1"), ("response", "answer 3")]
     assert cells_of(first.table) == {
-        ("score", ""): "reward",
+        ("draw", ""): "first",
+        ("judge", ""): "3.25",
         ("mean", "of the members"): "−2.00",
         ("spread", ""): "2.83",
         ("member 0", ""): "−4.00",
         ("member 1", ""): "0",
-        ("judge", ""): "3.25",
     }
 
 

@@ -95,11 +95,11 @@ def by_spread(samples: pd.DataFrame) -> list[Group]:
         says, own = texts.loc[row], rewards[row]
         mean = "" if single else f"mean {number(own.mean())}, "
         title = f"{by} {number(key[row])}, {mean}judge {number(says['score'])}: "
-        judged = {Cell("judge"): Cell(number(says["score"]))}
+        judged = {Cell("draw"): Cell("first"), Cell("judge"): Cell(number(says["score"]))}
         return Sample.of(
             title + cut(says["response"], PREVIEW),
             [("prompt", says["prompt"]), ("response", says["response"])],
-            [{Cell("score"): Cell("reward")} | of_members(own) | judged],
+            [judged | of_members(own)],
         )
 
     what = "different responses of the reference policy, rewarded by the members of the first draw"
