@@ -155,6 +155,7 @@ def test_one_member_says_nothing_of_spread_here_either():
     [
         {"vanilla": [[1, 2]], "reference": [[3, 4]]},
         {"vanilla": [[1, 2]], "mean": [[1, 2]], "reference": [[3, 4]]},
+        {"vanilla": [[0.1], [0.2], [0.3]], "mean": [[0.3], [0.2], [0.1]]},
     ],
 )
 def test_there_is_no_disagreement_of_one_method_or_of_equal_ones(scores):

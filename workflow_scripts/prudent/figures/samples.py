@@ -16,6 +16,7 @@ from prudent.figures.page_tables import Cell, Table
 SAMPLES = 20  # at each end of an order
 LONGEST = 600  # characters of a text
 CUT = f"A text is cut at {LONGEST} characters."
+ROUNDING = 1e-9  # of means of equal scores
 PREVIEW = 80  # characters of a text in a title
 REFERENCE = "reference"  # the method of the reference policy's responses
 FIRST = 0  # the draw and the seed that are shown: this seed's policies have this draw's rewards
@@ -62,7 +63,8 @@ def both_ends(
 ) -> list[Group]:
     """At most ``count`` rows with the largest and with the smallest key [n].
 
-    The most extreme come first, and no row is in both. ``sample`` returns a row's entry.
+    The most extreme come first, and no row is in both. ``by`` names the key and ``what`` the rows;
+    ``sample`` returns a row's entry.
     """
     order = np.argsort(-key, kind="stable")
     large = order[: min(count, -(-len(order) // 2))]
@@ -149,7 +151,8 @@ def by_disagreement(judgements: pd.DataFrame, rewards: pd.DataFrame) -> list[Gro
         texts = [(name_of(name), said.loc[(prompt, name), "response"]) for name in answering]
         return Sample.of(title, [("prompt", prompt), *texts], rows)
 
-    shown = np.argsort(-apart, kind="stable")[: min(SAMPLES, np.count_nonzero(apart))]
+    differ = np.count_nonzero(apart > ROUNDING)
+    shown = np.argsort(-apart, kind="stable")[: min(SAMPLES, differ)]
     if not len(shown):
         return []
     note = (
