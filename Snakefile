@@ -53,6 +53,7 @@ localrules:
     all,
     tabulate_variance,
     tabulate_regimes,
+    audit_rewards,
     preregister,
     power,
     verdict,
@@ -61,13 +62,14 @@ localrules:
 
 
 rule all:
-    """Everything: the figures, the summary, the data cards, and tables for later analyses."""
+    """Everything: figures, summary, audit, data cards, and tables for later analyses."""
     default_target: True
     input:
         cards=data_cards(),
         figures=figures(),
         summary=summary(),
         regimes=regimes(),
+        audit=f"{R}/audit/audit.html",
         rewards=expand(
             f"{R}/reward/responses/{{answerer}}.parquet",
             answerer=answerers(),

@@ -310,6 +310,11 @@ rule write_page:
         frequency=f"{R}/reward/frequency.csv",
         accuracy=f"{R}/benchmark/accuracy.csv",
         variance=f"{R}/benchmark/variance.csv",
+        samples=f"{R}/reward/samples.parquet",
+        judgements=expand(f"{R}/judge/{{answerer}}.parquet", answerer=answerers()),
+        rewards=expand(
+            f"{R}/reward/responses/{{answerer}}.parquet", answerer=answerers()
+        ),
         svgs=expand(f"{R}/figures/{{figure}}.svg", figure=FIGURES),
     output:
         page=report(

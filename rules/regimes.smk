@@ -68,7 +68,7 @@ rule regime_policies:
         reward=portable(config["reward"]),
         content=content_of(config["reward"]["checkpoint"], memory),
         methods={name: EXACT[name] for name in COMPARED},
-        kl=config["exact"]["kl"],
+        kl=REGIMES["kl"],
         seed=config["seed"],
         code=[
             code_of_ensembles("regime_policies", REGIMES["ensembles"]),

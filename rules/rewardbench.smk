@@ -1,4 +1,4 @@
-# Stage 5: accuracy and disagreement on the benchmark.
+# Stage 5: accuracy and disagreement on the benchmark, and the audit of the rewards there.
 
 
 rule score_benchmark:
@@ -56,3 +56,43 @@ rule tabulate_variance:
         "Tabulating accuracy and variance"
     script:
         "../workflow_scripts/tabulate_variance.py"
+
+
+rule audit_rewards:
+    """What `prudent audit` says of the ensemble's first draw, from the benchmark's scores."""
+    input:
+        scores=f"{R}/benchmark/scores.parquet",
+        benchmark=f"{R}/data/benchmark.parquet",
+    output:
+        page=report(
+            f"{R}/audit/audit.html",
+            caption="captions/audit.rst",
+            category="Reward models",
+            labels={"what": "Audit on the benchmark", "form": "page"},
+        ),
+        table=f"{R}/audit/audit.csv",
+        numbers=f"{R}/audit/audit.json",
+    log:
+        f"{R}/logs/audit_rewards.log",
+    benchmark:
+        f"{R}/timings/audit_rewards.tsv"
+    conda:
+        ENVIRONMENT
+    resources:
+        **needs(memory=4, minutes=30),
+    params:
+        scenario=config["scenario"],
+        ensemble=config["ensemble"],
+        seed=config["seed"],
+        code=code_digest(
+            "audit_rewards",
+            loads=[
+                "prudent/audit/figures.py",
+                "prudent/audit/page.html",
+                "prudent/figures/parts.html",
+            ],
+        ),
+    message:
+        "Auditing the rewards"
+    script:
+        "../workflow_scripts/audit_rewards.py"

@@ -1,8 +1,9 @@
-"""The command ``prudent audit``, from a file to its page and numbers."""
+"""The command ``prudent audit``, from a file to its page and numbers, and the rule beside it."""
 
 import json
 import sys
 
+import audit_rewards
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,7 +16,7 @@ from prudent.audit.measures import COLUMNS, audit_table
 from prudent.audit.scores import read_scores
 from prudent.errors import InputError
 from prudent.schemas import CSV_SCHEMAS
-from prudent.tables import file_digest, read_csv
+from prudent.tables import file_digest, read_csv, write_parquet
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +68,60 @@ def test_scores_that_point_the_wrong_way_are_json(tmp_path):
     numbers = json.loads((tmp_path / "out/audit.json").read_text(), parse_constant=reject)
     assert "inf" in [row["value"] for row in numbers["table"]]
     assert np.inf in read_csv(tmp_path / "out/audit.csv", "audit")["value"].tolist()
+
+
+def write_tables(scores, folder):
+    """The same as ``write_scores``, as the tables of a scenario; another draw has other rewards."""
+    keys = {"id": list(map(str, range(len(scores.prompts))))}
+    keys |= {"subset": scores.subset, "section": scores.section}
+    texts = {"prompt": scores.prompts, "chosen": scores.chosen, "rejected": scores.rejected}
+    write_parquet(pd.DataFrame(keys | texts), folder / "benchmark.parquet", "benchmark")
+    sides = {"chosen": scores.chosen_scores, "rejected": scores.rejected_scores}
+    parts = [
+        pd.DataFrame(keys).assign(side=side, ensemble=draw, head=head, reward=reward)
+        for side, table in sides.items()
+        for draw, head, reward in (
+            *((0, k, table[:, k]) for k in range(table.shape[1])),
+            *((draw, draw, table[:, 0] + table[::-1, 0]) for draw in (-1, 1)),
+        )
+    ]
+    write_parquet(pd.concat(parts), folder / "scores.parquet", "scores")
+
+
+@pytest.mark.parametrize(("pairs", "members"), [(60, 3), (30, 1), (2, 2), (1, 1)])
+def test_the_rule_says_of_a_benchmark_what_the_command_says_of_a_file(tmp_path, pairs, members):
+    scores = make_scores(pairs, members=members, parts=True)
+    file = write_scores(scores, tmp_path / "file.parquet")
+    command.audit(file, tmp_path / "file", seed=7)
+    write_tables(scores, tmp_path)
+    audit_rewards.main(
+        audit_rewards.Args(
+            scores=tmp_path / "scores.parquet",
+            benchmark=tmp_path / "benchmark.parquet",
+            page=tmp_path / "rule/audit.html",
+            table=tmp_path / "rule/audit.csv",
+            numbers=tmp_path / "rule/audit.json",
+            scenario="small",
+            ensemble="heads",
+            seed=7,
+        )
+    )
+    found, expected = (
+        json.loads((tmp_path / name / "audit.json").read_text()) for name in ("rule", "file")
+    )
+    for name in ("table", "summary", "pairs", "members"):
+        assert found[name] == expected[name]
+    names = {"scores": "scores.parquet", "benchmark": "benchmark.parquet"}
+    facts = {"scenario": "small", "ensemble": "heads, its first draw", "seed": 7}
+    assert found["settings"] == names | facts
+    assert found["inputs"] == {name: file_digest(tmp_path / of) for name, of in names.items()}
+    pages = [(tmp_path / name / "audit.html").read_text() for name in ("rule", "file")]
+    check(pages[0])
+    check_closed(pages[0])
+    bodies = [page.split('<h2 id="provenance">')[0] for page in pages]
+    assert bodies[0] == bodies[1]
+    text = " ".join(check(pages[0]).text.split())
+    assert "scenario small ensemble heads, its first draw scores scores.parquet, SHA-256" in text
 
 
 @pytest.mark.parametrize(

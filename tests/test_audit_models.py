@@ -112,7 +112,7 @@ def test_scores_that_are_kept_have_the_same_audit(checkpoints, file, lists, tmp_
         for key in ("table", "summary", "pairs", "members"):
             assert one[key] == other[key], key
         assert one["members"] == 4
-        assert one["settings"]["models"] == [model]
+        assert one["settings"]["models"] == model
         assert one["settings"]["members"] == [f"{model} {k}" for k in range(4)]
         assert one["inputs"]["model_0"] == file_digest(model)
         assert {row["quantity"] for row in one["table"]} >= {BY_UNTRAINED, *more}

@@ -10,9 +10,10 @@ from tiny_audit import best_of_four, make_scores, write_lines
 
 from prudent.audit import figures, measures
 from prudent.audit.measures import ALL, audit_table, by_part
-from prudent.audit.page import LONGEST, SAMPLES, part_table, render
+from prudent.audit.page import SAMPLES, part_table, render
 from prudent.audit.scores import Scores, read_scores
 from prudent.audit.sentences import summary
+from prudent.figures.samples import LONGEST
 
 
 def parts_of(scores, resamples=100):

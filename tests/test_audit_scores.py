@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from tiny_audit import best_of_four, write_lines
 
-from prudent.audit.scores import NORM, UNTRAINED, read_scores
+from prudent.audit.scores import NORM, UNTRAINED, read_scores, scores_of_draw
 from prudent.errors import InputError
 
 CHOSEN = [[1.0, 2.5], [0.25, -1.0], [3.0, 0.0]]
@@ -328,3 +328,53 @@ def test_rows_are_numbered_as_in_the_file(tmp_path):
     lines = [json.dumps(row) for row in rows()]
     (tmp_path / "s.jsonl").write_text("\n\n".join(lines))
     assert read_scores(tmp_path / "s.jsonl").numbers == [1, 3, 5]
+
+
+# --- The tables of a scenario
+
+
+def benchmark(numbers=(0, 1, 2)):
+    """Pairs that have one id in two subsets."""
+    keys = [("s", "a", "x"), ("s", "b", "x"), ("t", "c", "y")]
+    table = pd.DataFrame([keys[n] for n in numbers], columns=["section", "subset", "id"])
+    prompts = [[{"role": "user", "content": f"ask {n}"}] for n in numbers]
+    texts = {side: [f"{side} {n}" for n in numbers] for side in ("chosen", "rejected")}
+    return table.assign(prompt=prompts, **texts)
+
+
+def rewards(draws=(0, 1)):
+    """Those of two members, and a hundred more in another draw; the base model says 99."""
+    table = benchmark()[["id", "subset", "section"]]
+    parts = []
+    for side, scores in (("chosen", CHOSEN), ("rejected", REJECTED)):
+        parts.append(table.assign(side=side, ensemble=-1, head=-1, reward=99.0))
+        for draw in draws:
+            for head in range(2):
+                reward = [100 * draw + row[head] for row in scores]
+                parts.append(table.assign(side=side, ensemble=draw, head=head, reward=reward))
+    return pd.concat(parts, ignore_index=True)
+
+
+def test_the_members_of_a_draw_on_a_benchmark_in_the_benchmarks_order():
+    order = [2, 0, 1]
+    shuffled = rewards().sample(frac=1, random_state=0)
+    found = scores_of_draw(shuffled, benchmark(order))
+    np.testing.assert_array_equal(found.chosen_scores, np.array(CHOSEN)[order])
+    np.testing.assert_array_equal(found.rejected_scores, np.array(REJECTED)[order])
+    assert (
+        found.chosen == ["chosen 2", "chosen 0", "chosen 1"] and found.rejected[0] == "rejected 2"
+    )
+    assert found.prompts[0] == [{"role": "user", "content": "ask 2"}]
+    assert (found.subset, found.section) == (["c", "a", "b"], ["t", "s", "s"])
+    other = scores_of_draw(rewards(), benchmark(), draw=1)
+    np.testing.assert_array_equal(other.chosen_scores, np.array(CHOSEN) + 100)
+
+
+def test_tables_that_do_not_belong_together_are_refused():
+    with pytest.raises(InputError, match="found rewards of 3 pairs, expected those of the benchm"):
+        scores_of_draw(rewards(), benchmark([0, 1]))
+    other = benchmark().replace({"id": {"y": "z"}})
+    with pytest.raises(InputError, match="expected those of the benchmark's 3, known by section"):
+        scores_of_draw(rewards(), other)
+    with pytest.raises(InputError, match=r"found the draws \[-1, 1\], expected 0 among them"):
+        scores_of_draw(rewards([1]), benchmark())

@@ -30,6 +30,7 @@ ONCE = {
     "exact_frontier",
     "score_benchmark",
     "tabulate_variance",
+    "audit_rewards",
     "respond_reference",
     "compare_methods",
     "preregister",
@@ -357,7 +358,7 @@ def test_another_kinds_code_brings_nothing_back(finished, edit, kind):
 def test_a_kinds_own_code_brings_back_its_ensembles_and_what_reads_them(finished, edit):
     edit("workflow_scripts/prudent/rewards/kinds/heads.py", append("\n\nUNUSED = 1\n"))
     below = {"train_ensemble", "diagnose_rewards", "score_benchmark", "tabulate_variance"}
-    below |= {"score_reference", "exact_policies", "exact_frontier"}
+    below |= {"audit_rewards", "score_reference", "exact_policies", "exact_frontier"}
     expected = jobs(
         4, 2, below | {"compare_methods", "verdict"}, figures=15, replicates=3
     ) | calibrated(1)
@@ -397,24 +398,32 @@ def test_a_figures_code_brings_back_what_it_draws(finished, edit, module, figure
     edit(f"workflow_scripts/prudent/figures/{module}.py", append("\n\nDPI_FOR_PRINT = 600\n"))
     output = snakemake(finished, "--dry-run", "--configfile", TINY)
     text = output.stdout + output.stderr
-    assert job_counts(text) == jobs(0, figures=figures)
+    shared = {"audit_rewards"} if module in ("style", "looks") else set()
+    assert job_counts(text) == jobs(0, rules=shared, figures=figures)
     if figures == 1:
         assert re.findall(r"Plotting (\w+)", text) == [module]
 
 
 @pytest.mark.parametrize(
-    "name",
+    ("name", "rules"),
     [
-        "workflow_scripts/prudent/figures/page.html",
-        "workflow_scripts/prudent/figures/parts.html",
-        "rules/captions/fig6_variance.rst",
+        ("workflow_scripts/prudent/figures/page.html", {"write_page"}),
+        ("workflow_scripts/prudent/figures/parts.html", {"write_page", "audit_rewards"}),
+        ("workflow_scripts/prudent/audit/page.html", {"audit_rewards"}),
+        ("rules/captions/fig6_variance.rst", {"write_page"}),
     ],
 )
-def test_the_pages_words_bring_back_the_page_alone(finished, edit, name):
+def test_the_words_of_pages_bring_back_these_pages_alone(finished, edit, name, rules):
     edit(name, append("\nMore.\n"))
-    assert dry_run(finished, "--configfile", TINY) == {"write_page": 1}
+    assert dry_run(finished, "--configfile", TINY) == dict.fromkeys(rules, 1)
     edit("workflow_scripts/prudent/figures/page_tables.py", append("\n\nUNUSED = 1\n"))
-    assert dry_run(finished, "--configfile", TINY) == {"write_page": 1}
+    assert dry_run(finished, "--configfile", TINY) == {"write_page": 1, "audit_rewards": 1}
+
+
+@pytest.mark.parametrize("module", ["figures", "measures", "page", "scores", "sentences"])
+def test_the_audits_code_brings_back_the_audit_alone(finished, edit, module):
+    edit(f"workflow_scripts/prudent/audit/{module}.py", append("\n\nUNUSED = 1\n"))
+    assert dry_run(finished, "--configfile", TINY) == {"audit_rewards": 1}
 
 
 def test_the_page_names_the_configuration_beside_it_and_no_commit_brings_it_back(finished):
@@ -433,7 +442,8 @@ def test_the_page_names_the_configuration_beside_it_and_no_commit_brings_it_back
 
 def test_another_version_of_a_package_brings_back_what_imports_it(finished, tmp_path):
     packages = install(tmp_path, "matplotlib")
-    assert dry_run(finished, "--configfile", TINY, path=packages) == jobs(0, figures=15)
+    again = jobs(0, rules={"audit_rewards"}, figures=15)
+    assert dry_run(finished, "--configfile", TINY, path=packages) == again
 
 
 def test_a_seed_brings_only_its_own_jobs(finished):

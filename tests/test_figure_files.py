@@ -7,6 +7,7 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
+from tiny_page import make_judged, make_samples
 from tiny_results import (
     TWO,
     make_calibration,
@@ -81,6 +82,12 @@ def results(tmp_path):
     tables.write_csv(pd.DataFrame(diagnosis), tmp_path / "diagnosis.csv")
     frequency = dict.fromkeys(schemas.CSV_SCHEMAS["frequency"], 0.7) | {"ensemble": ["heads"]}
     tables.write_csv(pd.DataFrame(frequency), tmp_path / "frequency.csv")
+    samples = make_samples([[1.0, 2.0], [0.0, 5.0]])
+    tables.write_parquet(samples, tmp_path / "samples.parquet", "reward_samples")
+    said = {"vanilla": [[1, 1]], "variance_aware": [[1, 3]], "reference": [[0, 0]]}
+    for name, table in zip(("said", "rewards"), make_judged(said), strict=True):
+        for method, rows in table.groupby("method"):
+            tables.write_parquet(rows, tmp_path / f"{name}_{method}.parquet")
     tables.write_csv(make_exact(), tmp_path / "exact.csv", "exact_summary")
     optima = [
         (m, 0, h, kl, kl, kl, kl, 1.0, 20.0) for m in TWO for h in (0, 1) for kl in (0.1, 1.0)
@@ -217,6 +224,9 @@ def test_scripts_make_all_files_from_files(results):
         **{name: folder / f"{name}.csv" for name in (*OF_POLICIES, *of_rewards)},
         exact=folder / "exact.csv",
         verdict=folder / "verdict.json",
+        samples=folder / "samples.parquet",
+        judgements=[folder / f"said_{name}.parquet" for name in (*TWO, "reference")],
+        rewards=[folder / f"rewards_{name}.parquet" for name in (*TWO, "reference")],
         svgs=[folder / f"{name}.svg" for name in names],
         page=folder / "summary.html",
         figures=[{"name": name, "category": "All", "caption": f"**{name}.** x"} for name in names],
@@ -227,3 +237,4 @@ def test_scripts_make_all_files_from_files(results):
     page = (folder / "summary.html").read_text(encoding="utf-8")
     assert "variance aware" in page and "SHA-256 0123abcd of config.yaml" in page
     assert page.count("<svg") == len(names) == 15
+    assert "2.00 apart, variance aware 3.00, vanilla 1.00: question 1" in page

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from html_pages import HOSTILE, check, check_closed, check_dark
-from tiny_page import PARTS, make_tables
+from tiny_page import PARTS, make_judged, make_samples, make_tables
 from tiny_results import make_exact, make_verdicts
 
 from prudent.analysis.components import COLUMNS as COMPONENTS
@@ -86,6 +86,8 @@ def render(
     exact=None,
     verdict=None,
     exact_kinds=None,
+    samples=None,
+    judged=(None, None),
 ):
     """The page of such tables; without a summary and tests, of a run without policies."""
     diagnosis = make_diagnosis() if diagnosis is None else diagnosis
@@ -111,8 +113,10 @@ def render(
     )
     exact = make_exact() if exact is None else exact
     verdict = make_verdicts() if verdict is None else verdict
-    tables = (diagnosis, frequency, accuracy, variance, exact, verdict)
-    return page.render(*tables, figures, facts, **of_policies, exact_kinds=exact_kinds)
+    samples = make_samples([[1.0, 2.0], [1.0, 4.0]]) if samples is None else samples
+    tables = (diagnosis, frequency, accuracy, variance, samples, exact, verdict)
+    of_policies |= {"judgements": judged[0], "rewards": judged[1], "exact_kinds": exact_kinds}
+    return page.render(*tables, figures, facts, **of_policies)
 
 
 def read(html):
@@ -317,6 +321,33 @@ def test_without_policies_the_page_is_of_the_rewards(tmp_path):
     for part in ("diagnosis", "frequency-table", "accuracy", "variance", "kinds", "frequency"):
         assert html.count(f'id="{part}"') == 1 and f'<a href="#{part}">' in html
     assert ">Policies<" in render(*make_tables())
+
+
+def test_samples_stand_at_the_end_with_a_place_in_the_contents():
+    judged = make_judged({"vanilla": [[1, 1]], "variance_aware": [[1, 3]], "reference": [[0, 0]]})
+    html = render(*make_tables(), judged=judged)
+    check_closed(html)
+    titles = re.findall(r"<h2[^>]*>([^<]+)<", html)
+    assert titles[-2:] == ["Samples", "Where this comes from"]
+    found = html[html.index(">Samples</h2>") :]
+    anchors = re.findall(r'<h3 id="([^"]+)"', found)
+    assert anchors == ["largest", "smallest", "disagreement"]
+    assert all(f'<a href="#{anchor}">' in html for anchor in anchors)
+    assert found.count("<details>") == 3
+    text = read(html)
+    assert "spread 2.12, mean 2.50, judge 1.25: answer 1 prompt ask 0 response answer 1" in text
+    assert "2.00 apart, variance aware 3.00, vanilla 1.00: question 1 prompt question 1" in text
+    assert 'id="disagreement"' not in render(*make_tables())
+
+
+def test_samples_are_escaped():
+    samples = make_samples(np.eye(3), [(HOSTILE, HOSTILE + str(i)) for i in range(3)])
+    scores = {"vanilla": [[1]], HOSTILE: [[2]]}
+    html = render(*make_tables(), samples=samples, judged=make_judged(scores, texts=[HOSTILE]))
+    text = read(html)
+    # In each title, prompt and response; of two methods in the title, the texts and the table, too.
+    assert text.count("<script src=") == 3 * 3 + 6
+    assert "<img" not in html and "<script" not in html and "62615533" not in html
 
 
 def test_the_page_says_where_it_comes_from():

@@ -28,7 +28,7 @@ def policies(gains: dict[str, np.ndarray], teams: list[tuple[int, tuple[int, ...
         table = pd.DataFrame({"method": method, "team": range(len(of)), "gain": of})
         table["partition"] = [partition for partition, _ in teams]
         table["replicates"] = [list(replicates) for _, replicates in teams]
-        tables.append(table.assign(**CELL))
+        tables.append(table.assign(**CELL, effective_size=20.0))
     return pd.concat(tables, ignore_index=True)
 
 

@@ -95,7 +95,8 @@ def test_scripts_know_nothing_of_the_configuration():
 
 def test_jobs_without_a_model_import_nothing_of_torch():
     """It takes seconds; a job that judges by the world's reward, or draws a figure, takes one."""
-    light = "compare_methods judge_responses plot_figure prepare_texts tabulate_variance write_page"
+    light = "audit_rewards compare_methods judge_responses plot_figure prepare_texts "
+    light += "tabulate_variance write_page"
     code = f"import sys, {', '.join(light.split())}"
     code += "; print({'torch', 'transformers'} & {*sys.modules})"
     output = subprocess.run(

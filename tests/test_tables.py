@@ -281,6 +281,7 @@ WRONG_ROWS = {
         "column 'grammatical': found yes, expected a number from",
     ),
     "rewards": (None, "found 3 row(s) of method 'b', seed 1, expected 4: each prompt and each"),
+    "reward_samples": ({"head": -1}, "column 'head': found -1, expected a number from 0 to inf"),
     "exact_samples": (
         {"log_probability": 0.5},
         "column 'log_probability': found 0.5, expected a number from -inf to 0",

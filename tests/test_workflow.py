@@ -90,6 +90,14 @@ def test_every_stage_left_what_the_next_ones_read(finished):
     optima = tables.read_table(results / "exact/policies.parquet", "exact_policies")
     assert (optima["kl"].dropna() - 0.1).abs().max() < 1e-6
     assert_drawn(results, FIGURES)
+    # The audit is of the first draw; the page shows the responses on which its members disagree.
+    audit = json.loads((results / "audit/audit.json").read_text())
+    assert (audit["pairs"], audit["members"]) == (rows, 3)
+    assert audit["inputs"]["scores"] == tables.file_digest(results / "benchmark/scores.parquet")
+    samples = tables.read_table(results / "reward/samples.parquet", "reward_samples")
+    shown = min(40, len(samples.drop_duplicates(["prompt", "response"])))
+    for page, least in (("audit/audit.html", rows), ("summary/summary.html", shown)):
+        assert (results / page).read_text(encoding="utf-8").count("<details>") >= least
     for name in ("diagnosis", "kinds", "frequency"):
         assert set(tables.read_csv(results / f"reward/{name}.csv", name)["ensemble"]) <= {
             "bootstrap",
@@ -193,6 +201,7 @@ def test_the_report_builds_and_holds_every_figure(finished):
     report = (finished / "results/tiny/report.html").read_text(encoding="utf-8")
     for category in ("Summary", "Exact policies", "Reward models", "Policies"):
         assert category in report
+    assert '"Audit on the benchmark"' in report
     for path in (finished / "results/tiny/figures").glob("*.png"):
         assert path.name in report
         caption = (finished / f"rules/captions/{path.stem}.rst").read_text(encoding="utf-8")
@@ -261,6 +270,7 @@ def test_a_log_says_how_to_repeat_its_job_by_hand(finished, tmp_path):
     for rule, output in (
         ("train_ensemble/bootstrap", "reward/ensembles/bootstrap.csv"),
         ("tabulate_variance", "benchmark/variance.csv"),
+        ("audit_rewards", "audit/audit.json"),
         ("compare_methods", "summary/tests.csv"),
         ("plot_figure/fig10_kl", "figures/fig10_kl.svg"),
         ("write_page", "summary/summary.html"),

@@ -8,6 +8,50 @@ from prudent.analysis.statistics import share_interval
 PARTS = ("member", "evaluation")
 
 
+def make_samples(rewards, texts=None, ensembles=2):
+    """Rewards of the reference's responses, given those of the first draw [n, K]; those of other
+    draws have the opposite order of spreads."""
+    rewards = np.asarray(rewards, dtype=float)
+    texts = texts or [(f"ask {i // 2}", f"answer {i}") for i in range(len(rewards))]
+    table = pd.DataFrame(texts, columns=["prompt", "response"])
+    table.insert(0, "prompt_index", table["prompt"].factorize()[0])
+    table["score"] = 0.25 + np.arange(len(table))
+    return pd.concat(
+        [
+            table.assign(
+                ensemble=draw, head=head, reward=(rewards[::-1] if draw else rewards)[:, head]
+            )
+            for draw in range(ensembles)
+            for head in range(rewards.shape[1])
+        ],
+        ignore_index=True,
+    )
+
+
+def make_judged(scores, members=3, texts=None):
+    """Judgements and rewards, given each method's scores [seeds, prompts]; the reference is one.
+
+    A member's reward is its number more than a hundredth of the prompt's, and a thousand more in
+    another draw or of another seed.
+    """
+    judgements, rewards = [], []
+    for method, of_seeds in scores.items():
+        for seed, of_prompts in enumerate(of_seeds):
+            for place, score in enumerate(of_prompts):
+                prompt = texts[place] if texts else f"question {place}"
+                key = {"method": method, "seed": seed, "prompt": prompt}
+                said = f"{method} {seed} says {place}"
+                judgements.append(key | {"response": said, "kl": 0.5, "score": float(score)})
+                rewards += [
+                    key
+                    | {"ensemble": draw, "head": head}
+                    | {"reward": place / 100 + head + 1000 * (draw or seed)}
+                    for draw in range(2)
+                    for head in range(members)
+                ]
+    return pd.DataFrame(judgements), pd.DataFrame(rewards)
+
+
 def make_tables(ratio=3.0, low=1.5, high=6.0, swap=0.01, mismatch=0.05, **changes):
     """A summary and tests with given numbers; worse: counts of (method, baseline)."""
     worse = changes.get("worse", (1, 4))

@@ -110,7 +110,7 @@ def main(args: Args) -> None:
 
     samples = pd.DataFrame({"prompt": repeated, "response": responses, **verdict})
     samples.insert(0, "prompt_index", np.repeat(np.arange(len(prompts)), count))
-    write_parquet(long_table(samples, rewards), args.samples)
+    write_parquet(long_table(samples, rewards), args.samples, "reward_samples", others=True)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 """Write the page that says what the numbers say, with its tables and figures, in one file."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+
+import pandas as pd
 
 from prudent import tables
 from prudent.analysis.verdict import read_verdicts
@@ -16,6 +18,7 @@ class Args:
     frequency: Path  # table
     accuracy: Path  # table
     variance: Path  # table
+    samples: Path  # rewards of the reference's responses
     exact: Path  # table of the methods by their exact policies
     verdict: Path  # what is found of each method
     svgs: list[Path]  # the figures, in their order
@@ -29,6 +32,8 @@ class Args:
     tests: Path | None = None  # table
     components: Path | None = None  # table
     exact_kinds: Path | None = None  # table of the methods by every ensemble
+    judgements: list[Path] = field(default_factory=list)  # tables of each method and the reference
+    rewards: list[Path] = field(default_factory=list)  # tables of the same responses
 
 
 def main(args: Args) -> None:
@@ -38,6 +43,9 @@ def main(args: Args) -> None:
     found["exact"] = tables.read_csv(args.exact, "exact_summary")
     if args.exact_kinds:
         found["exact_kinds"] = tables.read_csv(args.exact_kinds, "exact_kinds")
+    found["samples"] = tables.read_table(args.samples, "reward_samples")
+    for name in ("judgements", "rewards") if args.judgements else ():
+        found[name] = pd.concat(tables.read_table(path, name) for path in getattr(args, name))
     found["verdict"] = read_verdicts(args.verdict)
     figures = [
         page.Figure(svg=svg.read_text(encoding="utf-8"), **figure)

@@ -120,6 +120,18 @@ _table(
     (REAL, "reward", FINITE),
     known="reward",
 )
+# Rewards of the reference policy's responses, prompt by prompt; a response may come twice. Other
+# columns are the judge's own.
+_table(
+    *("reward_samples", ""),
+    (WHOLE, "prompt_index", COUNT),
+    (WORD, "prompt response"),
+    (REAL, "score", FINITE),
+    (OTHER, "grammatical", SHARE),
+    (WHOLE, HEAD, COUNT),
+    (REAL, "reward", FINITE),
+    known="score grammatical reward",
+)
 # A reference policy that is only read has no losses.
 _table(
     *("losses", "step split"),
@@ -262,6 +274,7 @@ _table(
     (NUMBER, REGIME, COUNT),
     (TEXT, "ensemble method against"),
     (NUMBER, "ensembles", COUNT),
+    (MAYBE, "effective_size", COUNT),
     (MAYBE, _with_interval("gain", "difference", "below_difference")),
     (MAYBE, _with_interval("below_share"), SHARE),
     (BOUND, _with_interval("ratio"), COUNT),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -26,10 +26,8 @@ PAGE, NUMBERS, TABLE, SCORES = "audit.html", "audit.json", "audit.csv", "scores.
 def audit(scores: Path, output: Path, seed: int = 0, models: Sequence[str] = ()) -> list[str]:
     """Audits a file of scores (``prudent.audit.scores``), and returns the summary's sentences.
 
-    Writes ``audit.html``, ``audit.csv`` and ``audit.json`` to the folder ``output``. The CSV has
-    the rows of ``prudent.audit.measures.audit_table``. The JSON has them, too (null for what is not
-    known, "inf" for an infinite temperature), with the summary, the numbers of pairs and members,
-    and the metadata of a result.
+    Writes ``audit.html``, ``audit.csv`` and ``audit.json`` to the folder ``output``, as
+    ``write_audit`` does.
 
     Args:
         models: checkpoints of reward models or ensembles. With any, columns of scores in the file
@@ -39,32 +37,63 @@ def audit(scores: Path, output: Path, seed: int = 0, models: Sequence[str] = ())
     Raises InputError where matplotlib is missing, the file is bad, a model cannot be loaded, or the
     folder cannot be written.
     """
-    figures = _figures()
-    settings = {"scores": Path(scores).name, "seed": seed}
-    inputs = {"scores": scores}
+    _figures()  # what is missing is said before any work
+    inputs, facts = {"scores": scores}, {}
     names: list[str] = []
     if models:
         given, names = _score(Path(scores), Path(output), models)
-        settings |= {"models": list(models), "members": names}
-        inputs |= {f"model_{k}": path for k, path in enumerate(models) if os.path.isdir(path)}
+        inputs |= {f"model {k}": path for k, path in enumerate(models) if os.path.isdir(path)}
+        facts["models"] = ", ".join(models)
     else:
         given = read_scores(scores)
         _make(output)
-    table = audit_table(given, seed)
-    parts, members = by_part(table), given.margins.shape[1]
+    places = [output / name for name in (PAGE, TABLE, NUMBERS)]
+    return write_audit(given, *places, inputs, seed, names, **facts)
+
+
+def write_audit(
+    scores: Scores,
+    page: Path,
+    table: Path,
+    numbers: Path,
+    inputs: Mapping[str, str | Path],
+    seed: int,
+    members: Sequence[str] = (),
+    **facts: str,
+) -> list[str]:
+    """Writes an audit, and returns the summary's sentences.
+
+    The table is CSV, with the rows of ``prudent.audit.measures.audit_table``. The numbers are JSON:
+    these rows (null for what is not known, "inf" for an infinite temperature), the summary, the
+    numbers of pairs and members, and the metadata of a result.
+
+    Args:
+        inputs: the files that the scores are from; the page and the metadata name them.
+        members: their names, if they have some.
+        facts: others that the page and the metadata name.
+
+    Raises InputError where matplotlib is missing.
+    """
+    figures = _figures()
+    found = audit_table(scores, seed)
+    parts, count = by_part(found), scores.margins.shape[1]
+    names = {name: Path(path).name for name, path in inputs.items()}
+    settings = {**facts, **names, "seed": seed} | ({"members": list(members)} if members else {})
     metadata = tables.metadata(settings, **inputs)
-    facts = [
-        ("scores", f"{Path(scores).name}, SHA-256 {metadata['inputs']['scores']}"),
-        ("pairs", f"{len(given.prompts)}, of {given.different_prompts} prompts"),
-        ("members", ", ".join([str(members), *(f"{k}: {name}" for k, name in enumerate(names))])),
+    digests, versions = metadata["inputs"], metadata["versions"]
+    shown = [
+        *facts.items(),
+        *((name, f"{file}, SHA-256 {digests[name]}") for name, file in names.items()),
+        ("pairs", f"{len(scores.prompts)}, of {scores.different_prompts} prompts"),
+        ("members", ", ".join([str(count), *(f"{k}: {name}" for k, name in enumerate(members))])),
         ("seed", str(seed)),
-        ("versions", ", ".join(f"{name} {of}" for name, of in metadata["versions"].items())),
+        ("versions", ", ".join(f"{name} {of}" for name, of in versions.items())),
     ]
-    said = summary(parts[ALL, ALL], members, given.different_prompts)
-    numbers = {"summary": said, "pairs": len(given.prompts), "members": members}
-    tables.write_csv(table, output / TABLE, "audit")
-    tables.write_json(numbers | {"table": _rows(table)} | metadata, output / NUMBERS)
-    tables.write_text(render(given, parts, figures.drawings(given, parts), facts), output / PAGE)
+    said = summary(parts[ALL, ALL], count, scores.different_prompts)
+    told = {"summary": said, "pairs": len(scores.prompts), "members": count}
+    tables.write_csv(found, table, "audit")
+    tables.write_json(told | {"table": _rows(found)} | metadata, numbers)
+    tables.write_text(render(scores, parts, figures.drawings(scores, parts), shown), page)
     return said
 
 

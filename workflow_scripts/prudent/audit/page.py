@@ -7,8 +7,9 @@ The template ``page.html`` has the layout, and escapes all texts.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -17,14 +18,13 @@ from prudent.audit import measures
 from prudent.audit.measures import ALL
 from prudent.audit.scores import Scores
 from prudent.audit.sentences import summary
-from prudent.errors import cut
 from prudent.figures.inline import inline_svg
 from prudent.figures.page import Shown
 from prudent.figures.page_tables import NOTHING, Cell, Table, between, decimals, percent
+from prudent.figures.samples import Group, Sample, both_ends, of_members
 from prudent.figures.templates import template
 
 SAMPLES = 30  # at each end of the order
-LONGEST = 600  # characters of a text
 
 CAPTIONS = {
     "accuracy": ("Accuracy", "By section and subset."),
@@ -57,14 +57,6 @@ its two responses' features, and with the spread before training.
 """
 
 
-class Sample(NamedTuple):
-    """A pair in the browser: texts are cut."""
-
-    title: str
-    texts: list[tuple[str, str]]  # who speaks, and what
-    table: Table
-
-
 def render(
     scores: Scores,
     parts: Mapping[tuple[str, str], Mapping[str, Any]],
@@ -83,18 +75,12 @@ def render(
         Shown(name, *CAPTIONS[name], inline_svg(text, name, CAPTIONS[name][0]))
         for name, text in drawings.items()
     ]
-    by, first, last = _ends(scores)
     return template(Path(__file__).with_name("page.html")).render(
         sentences=summary(parts[ALL, ALL], members, scores.different_prompts),
         figures=figures,
         table=part_table(parts),
         table_note=" ".join(_note(parts).split()),
-        by=by,
-        browser=[
-            (f"Largest {by}", "largest", [_sample(scores, i) for i in first]),
-            (f"Smallest {by}", "smallest", [_sample(scores, i) for i in last]),
-        ],
-        longest=LONGEST,
+        browser=_browser(scores),
         facts=facts,
     )
 
@@ -169,13 +155,11 @@ def _cell(row: Any, text: Any) -> Cell:
     return Cell(text(row.value), "\n".join(note for note in notes if note))
 
 
-def _ends(scores: Scores) -> tuple[str, np.ndarray, np.ndarray]:
-    """What the pairs are sorted by, and the rows at both ends, the most extreme first."""
+def _browser(scores: Scores) -> list[Group]:
+    """The pairs at both ends of the order by the spread, or of one member by |margin|."""
     single = scores.margins.shape[1] == 1
-    key = np.abs(scores.margins[:, 0]) if single else scores.spread
-    order = np.argsort(-key, kind="stable")
-    large = order[: min(SAMPLES, -(-len(order) // 2))]
-    return "|margin|" if single else "spread", large, order[len(large) :][::-1][:SAMPLES]
+    by, key = ("|margin|", np.abs(scores.margins[:, 0])) if single else ("spread", scores.spread)
+    return both_ends(key, by, "pairs", partial(_sample, scores), SAMPLES)
 
 
 def _sample(scores: Scores, row: int) -> Sample:
@@ -194,20 +178,5 @@ def _sample(scores: Scores, row: int) -> Sample:
         "rejected": scores.rejected_scores[row],
         "margin": margins,
     }
-    head = [Cell("score"), Cell("mean"), *(Cell(f"member {k}") for k in range(len(margins)))]
-    if len(margins) == 1:
-        head = [Cell("score"), Cell("")]
-    rows = [
-        [Cell(name), *(Cell(number(score)) for score in _with_mean(of))]
-        for name, of in lines.items()
-    ]
-    return Sample(
-        f"{spread}margin {number(mean)}: {says} ({where})",
-        [(who, cut(text, LONGEST)) for who, text in texts],
-        Table(head, rows),
-    )
-
-
-def _with_mean(values: np.ndarray) -> list[float]:
-    """The members' mean and they themselves; one member alone."""
-    return [float(values.mean()), *map(float, values)] if len(values) > 1 else [float(values[0])]
+    rows = [{Cell("score"): Cell(name)} | of_members(of) for name, of in lines.items()]
+    return Sample.of(f"{spread}margin {number(mean)}: {says} ({where})", texts, rows)

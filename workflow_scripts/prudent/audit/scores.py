@@ -32,6 +32,7 @@ from prudent.data.rewardbench import SECTION_OF
 from prudent.data.rows import BadRow, Message, shown
 from prudent.data.settings import SIDES, ending
 from prudent.errors import InputError, quoted
+from prudent.rewards.rewardbench import ROW, rewards_by_row
 
 NORM, UNTRAINED = "feature_norm", "untrained_spread"
 LARGEST = 1e100  # of a score: sums of squares of larger ones are no longer finite
@@ -195,6 +196,28 @@ def read_scores(path: str | Path) -> Scores:
         [np.array(side, dtype=np.float64) for side in of] for of in zip(*scores, strict=True)
     )
     return Scored(labelled, chosen, rejected, known).pairs()
+
+
+def scores_of_draw(scores: pd.DataFrame, benchmark: pd.DataFrame, draw: int = 0) -> Scores:
+    """The pairs of a benchmark with the rewards of the members of one draw.
+
+    ``scores`` and ``benchmark`` have the schemas of these names; the base model is no member.
+    Raises InputError where they are not of the same pairs, and for a draw without rewards.
+    """
+    sides = rewards_by_row(scores)
+    pairs = pd.MultiIndex.from_frame(benchmark[ROW])
+    if set(pairs) != set(sides[0].index):
+        raise InputError(
+            f"scores: found rewards of {len(sides[0])} pairs, expected those of the benchmark's "
+            f"{len(pairs)}, known by section, subset and id"
+        )
+    found = sorted(set(scores["ensemble"]))
+    if draw not in found:
+        raise InputError(f"scores: found the draws {found}, expected {draw} among them")
+    chosen, rejected = (side[draw].reindex(pairs).to_numpy(dtype=np.float64) for side in sides)
+    texts = (benchmark[name].tolist() for name in ("prompt", *SIDES, "subset", "section"))
+    prompts, *responses, subset, section = texts
+    return Scores(prompts, *responses, chosen, rejected, subset, section)
 
 
 def _score_columns(found: Sequence[str], path: Path) -> list[list[str]]:

@@ -117,8 +117,8 @@ def regime_table(
         policies: the schema "regime_policies".
         controls: of each method, by name.
 
-    Columns: the cell; method, against; ensembles, how many disjoint ones there are; gain of the
-    method, and below_share, the share of its policies that are worse than the reference; difference
+    Columns: the cell; method, against; ensembles, how many disjoint ones there are; the median
+    effective_size of the method's policies (``exact_policies``); gain of the method, and below_share, the share of its policies that are worse than the reference; difference
     of the gains (method less the other one), ratio of the variances (the other's over the
     method's), below_difference of the shares; each with its 95% interval (low, high). The interval
     of below_share is Wilson's with as many policies as there are disjoint ensembles.
@@ -129,10 +129,12 @@ def regime_table(
         gains = {name: of["gain"].to_numpy() for name, of in part.groupby("method", sort=False)}
         first = part[part["method"] == part["method"].iloc[0]]
         design = Design(first["partition"].to_numpy(), first["replicates"].tolist())
+        sizes = part.groupby("method")["effective_size"].median()
         for method, own in gains.items():
             for other in dict.fromkeys([baseline, *controls.get(method, ())]):
                 if other in gains:
                     row = dict(zip(CELL, cell, strict=True)) | {"method": method, "against": other}
+                    row |= {"ensembles": design.disjoint, "effective_size": sizes[method]}
                     rows.append(row | _row(design, gains[other], own, method == other))
     return pd.DataFrame(rows)
 
@@ -184,7 +186,7 @@ def _row(design: Design, other: np.ndarray, own: np.ndarray, same: bool) -> dict
     known = np.isfinite(own) & np.isfinite(other)
     share = design.mean(np.where(np.isfinite(own), own < 0, np.nan))[0]
     wilson = share_interval([share] * design.disjoint)
-    row = {"ensembles": design.disjoint} | named("gain", design.interval(design.mean(own)))
+    row = named("gain", design.interval(design.mean(own)))
     row |= named("below_share", Interval(float(share), wilson.low, wilson.high))
     unknown = Interval(*[float("nan")] * 3)
     if same or not known.any():

@@ -33,6 +33,7 @@ from prudent.figures.page_tables import (
     variance_table,
     verdict_table,
 )
+from prudent.figures.samples import Group, by_disagreement, by_spread
 from prudent.figures.templates import template
 
 
@@ -77,6 +78,7 @@ class Section(NamedTuple):
     title: str
     parts: Sequence[Part] = ()
     figures: Sequence[Shown] = ()
+    groups: Sequence[Group] = ()
 
 
 CLAIM = (
@@ -110,6 +112,11 @@ with one unit in each unit above it is not told apart from that and counts there
 member, what trials vary by is in the members' component. Evaluation is what more test prompts would
 remove. The components of a single ensemble say nothing of other ensembles.
 """
+
+ACCURACY_NOTE = (
+    "The audit of the first draw's members on these pairs, with a browser of them, is the page "
+    "audit/audit.html beside this page's folder."
+)
 
 VARIANCE_NOTE = (
     "The sample variance over the members is taken per row: of the accepted response's reward, and "
@@ -156,6 +163,7 @@ def render(
     frequency: pd.DataFrame,
     accuracy: pd.DataFrame,
     variance: pd.DataFrame,
+    samples: pd.DataFrame,
     exact: pd.DataFrame,
     verdict: Verdicts,
     figures: Sequence[Figure],
@@ -165,15 +173,19 @@ def render(
     tests: pd.DataFrame | None = None,
     components: pd.DataFrame | None = None,
     exact_kinds: pd.DataFrame | None = None,
+    judgements: pd.DataFrame | None = None,
+    rewards: pd.DataFrame | None = None,
 ) -> str:
     """The whole page as HTML; without policies, it shows the results about rewards.
 
     Args:
         diagnosis: of all ensembles; the scenario's own is the first.
+        samples: the reference's responses, with every member's reward (``by_spread``).
         exact: one row per level, KL and method.
         verdict: the findings about each method.
         facts: names and values of the run's inputs.
         exact_kinds: one row per ensemble, KL and method, if found for every ensemble.
+        judgements, rewards: of the responses to the test prompts (``by_disagreement``).
     """
     parts = {"Exact policies": [*_exact(exact), *_by_ensemble(exact_kinds)]}
     trained: dict[str, list[str]] = {}
@@ -193,7 +205,7 @@ def render(
         )
     parts["Reward models"] = [
         *_diagnosis(diagnosis, frequency),
-        Part(accuracy_table(accuracy), "accuracy", "Accuracy on the benchmark"),
+        Part(accuracy_table(accuracy), "accuracy", "Accuracy on the benchmark", ACCURACY_NOTE),
         Part(variance_table(variance), "variance", "Variance over the members", VARIANCE_NOTE),
     ]
     shown: dict[str, list[Shown]] = {}
@@ -206,6 +218,10 @@ def render(
     for title in dict.fromkeys([*parts, *shown]):
         anchor = f"section-{len(sections)}"
         sections.append(Section(anchor, title, parts.get(title, ()), shown.get(title, ())))
+    groups = by_spread(samples)
+    if judgements is not None and rewards is not None:
+        groups += by_disagreement(judgements, rewards)
+    sections.append(Section("samples", "Samples", groups=groups))
     sections.append(Section("provenance", "Where this comes from"))
     return template(Path(__file__).with_name("page.html")).render(
         lead=lead,

@@ -168,7 +168,7 @@ class PoolSettings(Settings):
 
 
 class RegimeSettings(Settings):
-    """A grid of rewards on which the methods' optimal policies are found, at the KLs of `exact`.
+    """A grid of rewards on which the methods' optimal policies are found, of the samples of `exact`.
 
     It shows where a method helps. Without pools there is none.
     """
@@ -182,6 +182,8 @@ class RegimeSettings(Settings):
     themselves."""
     members: Annotated[list[Annotated[int, Field(ge=2)]], Field(min_length=1)] = [10]
     """Members of an ensemble."""
+    kl: Annotated[list[Positive], Field(min_length=1)] = [0.5, 1.5]
+    """KLs to the reference policy, in nats a response."""
     methods: list[Text] = []
     """Methods of `methods` or `exact.methods` that are held against the baseline and against their
     controls, which are found among these methods, too."""
@@ -393,7 +395,9 @@ class Config(Settings):
     def _regimes(self) -> Iterator[tuple[str, str]]:
         """A grid needs ensembles that replicates can have, and labels that can be drawn anew."""
         regimes = self.regimes
-        axes = {key: getattr(regimes, key) for key in ("noise", "ensembles", "members", "methods")}
+        axes = {
+            key: getattr(regimes, key) for key in ("noise", "ensembles", "members", "kl", "methods")
+        }
         axes["pools"] = [pool.pairs for pool in regimes.pools]
         for key, values in axes.items():
             if len(set(values)) < len(values):
