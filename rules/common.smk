@@ -184,6 +184,9 @@ wildcard_constraints:
     seed=r"\d+",
     ensemble="|".join(config["ensembles"]),
     member=r"\d+",
+    first=r"\d+",
+    pairs=r"\d+|all",
+    noise=r"[\d.e+-]+",
     replicate=r"\d+",
 
 

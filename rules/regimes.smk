@@ -1,11 +1,6 @@
 # Stage 5, over a grid of rewards: where does a method help?
 
 
-wildcard_constraints:
-    pairs=r"\d+|all",
-    noise=r"[\d.e+-]+",
-
-
 rule train_pool:
     """Base reward models of some replicates, of one number of pairs and one label noise."""
     input:
@@ -15,8 +10,6 @@ rule train_pool:
         models=directory(f"{R}/regimes/{{pairs}}_pairs/noise_{{noise}}/{{first}}"),
     log:
         f"{R}/logs/train_pool/{{pairs}}_pairs/noise_{{noise}}/{{first}}.log",
-    wildcard_constraints:
-        first=r"\d+",
     cache: bool(CACHE)
     conda:
         ENVIRONMENT

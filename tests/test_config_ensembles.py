@@ -111,6 +111,61 @@ def test_a_missing_ensemble_is_named(config):
         effective_config(config, Memory(Path("none")))
 
 
+# --- The grid of regimes --------------------------------------------------------------------------
+
+GRID = {
+    "pools": [{"pairs": 100, "replicates": 30}],
+    "ensembles": ["heads", "members"],
+    "methods": ["variance_aware", "mean"],
+}
+PLAIN = "names members, whose members differ from base reward models"
+
+
+def test_a_grid_of_regimes_is_taken():
+    grid = effective(regimes=GRID)["regimes"]
+    assert grid["noise"] == [1.0] and grid["pools"][0]["per_job"] == 1
+    every = {
+        **GRID,
+        "pools": [{"pairs": "all", "replicates": 4, "per_job": 2}],
+        "noise": [0.5, 2.0],
+    }
+    assert effective(regimes=every)["regimes"]["pools"][0]["pairs"] == "all"
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"regimes": {"pools": GRID["pools"]}}, "`regimes.ensembles` is empty; expected some"),
+        ({"regimes": {**GRID, "methods": []}}, "`regimes.methods` is empty; expected some"),
+        ({"regimes": {**GRID, "ensembles": ["head"]}}, "`regimes.ensembles` names 'head', which"),
+        (
+            {"regimes": {**GRID, "ensembles": ["warm"]}},
+            "names warm, which is of the kind warm; exp",
+        ),
+        ({"regimes": {**GRID, "methods": ["vanilla"]}}, "`regimes.methods` names 'vanilla', which"),
+        ({"regimes": {**GRID, "methods": ["men"]}}, "did you mean `mean`?"),
+        ({"regimes": {**GRID, "members": [3, 3]}}, "`regimes.members` names a value twice"),
+        ({"regimes": {**GRID, "pools": 2 * GRID["pools"]}}, "`regimes.pools` names a value twice"),
+        ({"regimes": {**GRID, "members": [1]}}, "`regimes.members[0]` is 1"),
+        ({"regimes": GRID, "ensembles": {"members": {"epochs": 2.0}}}, PLAIN),
+        (
+            {"regimes": {**GRID, "noise": [2.0]}, "preferences": {"sources": [{"path": "a.csv"}]}},
+            "`regimes.noise` has other values than 1, and the labels",
+        ),
+        (
+            {
+                "regimes": {**GRID, "pools": [{"pairs": 9, "replicates": 900}]},
+                "limits": {"jobs": 99},
+            },
+            "`regimes.pools` is of 1 pools, which comes to about",
+        ),
+    ],
+)
+def test_a_mistake_in_the_grid_is_refused_in_one_message(changes, says):
+    message = refusal(changes)
+    assert says in message and "\n" not in message
+
+
 # --- How much a run would be ----------------------------------------------------------------------
 
 

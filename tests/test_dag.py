@@ -125,6 +125,17 @@ def test_scenario_of_all_ensembles(project):
     assert dry_run(project, *arguments) == expected | own
 
 
+def test_scenario_of_regimes(project):
+    """Each number of pairs has its jobs of replicates, and one of policies, at both noises."""
+    overlay = yaml.safe_load((project / "scenarios/regimes.yaml").read_text(encoding="utf-8"))
+    grid = overlay["regimes"]
+    expected = jobs(0, 0, OF_REWARDS, figures=9 + len(grid["methods"]))
+    trained = sum(-(-pool["replicates"] // pool["per_job"]) for pool in grid["pools"])
+    expected |= {"train_pool": 2 * trained, "regime_policies": 2 * len(grid["pools"])}
+    expected |= {"tabulate_regimes": 1, "train_ensemble": 1}
+    assert dry_run(project, "--configfile", "scenarios/regimes.yaml") == expected
+
+
 def test_hard_scenario(project):
     """As many heads as seeds: every policy of a method has one of its own."""
     seeds = yaml.safe_load((project / "scenarios/hard.yaml").read_text())["seeds"]

@@ -189,7 +189,21 @@ def test_every_kind_of_ensemble_is_trained_and_checked_without_policies(tmp_path
     # What every response was given is of the ensemble that would reward policies.
     samples = pd.read_parquet(results / "reward/samples.parquet")
     assert len(samples) == 8 * 3 * 2 * 3 and samples["reward"].notna().all()
-    assert_drawn(results, OF_REWARDS)
+    assert_drawn(results, (*OF_REWARDS, "regimes_variance_aware", "regimes_mean"))
+    # The grid: all base models, ensembles on each of them, and of the larger pool.
+    models = sorted(path.parent.name for path in results.glob("regimes/20_pairs/*/*/*/config.json"))
+    assert models == list("012345")
+    grid = tables.read_csv(results / "regimes/regimes.csv", "regimes")
+    cells = grid.groupby(["pairs", "ensemble"])["ensembles"].unique().map(list).to_dict()
+    every = max(grid["pairs"])
+    assert cells == {
+        (20, "members"): [3],
+        (20, "resampled"): [6],
+        (every, "resampled"): [3],
+    }
+    assert set(grid["noise"]) == {2.0}
+    assert set(grid.loc[grid["method"] == "mean", "against"]) == {"vanilla"}
+    assert {"scale_only", "shuffled"} < set(grid["against"])
     left = {path.name for path in (results / "summary").iterdir()}
     assert left == {"summary.html", "preregistration.json", "verdict.json"}
     assert not (results / "policies").exists() and not list(results.rglob("*.tmp"))

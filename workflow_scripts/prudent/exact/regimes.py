@@ -118,10 +118,11 @@ def regime_table(
         controls: of each method, by name.
 
     Columns: the cell; method, against; ensembles, how many disjoint ones there are; the median
-    effective_size of the method's policies (``exact_policies``); gain of the method, and below_share, the share of its policies that are worse than the reference; difference
-    of the gains (method less the other one), ratio of the variances (the other's over the
-    method's), below_difference of the shares; each with its 95% interval (low, high). The interval
-    of below_share is Wilson's with as many policies as there are disjoint ensembles.
+    effective_size of the method's policies (``exact_policies``); gain of the method, and
+    below_share, the share of its policies that are worse than the reference; difference of the
+    gains (method less the other one), ratio of the variances (the other's over the method's),
+    below_difference of the shares; each with its 95% interval (low, high). The interval of
+    below_share is Wilson's with as many policies as there are disjoint ensembles.
     """
     rows = []
     for cell, part in policies.groupby(CELL, sort=False):

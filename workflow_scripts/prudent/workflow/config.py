@@ -168,9 +168,9 @@ class PoolSettings(Settings):
 
 
 class RegimeSettings(Settings):
-    """A grid of rewards on which the methods' optimal policies are found, of the samples of `exact`.
+    """A grid of rewards on which the methods' optimal policies are found, to see where one helps.
 
-    It shows where a method helps. Without pools there is none.
+    It takes the samples of `exact`. Without pools there is no grid.
     """
 
     pools: list[PoolSettings] = []
@@ -395,9 +395,8 @@ class Config(Settings):
     def _regimes(self) -> Iterator[tuple[str, str]]:
         """A grid needs ensembles that replicates can have, and labels that can be drawn anew."""
         regimes = self.regimes
-        axes = {
-            key: getattr(regimes, key) for key in ("noise", "ensembles", "members", "kl", "methods")
-        }
+        lists = ("noise", "ensembles", "members", "kl", "methods")
+        axes: dict[str, list[Any]] = {key: getattr(regimes, key) for key in lists}
         axes["pools"] = [pool.pairs for pool in regimes.pools]
         for key, values in axes.items():
             if len(set(values)) < len(values):
