@@ -138,6 +138,7 @@ if REGIMES["pools"]:
             "settings": {
                 "method": method,
                 "baseline": config["statistics"]["baseline"],
+                "objective": EXACT[method]["objective"],
             },
         }
         for method in CONTROLS

@@ -77,15 +77,18 @@ class EnsembleContract:
     """Whether a fixture ``backbone`` has what the members were trained from."""
 
     @pytest.fixture(scope="class")
-    def checkpoint(self) -> Path:
+    @classmethod
+    def checkpoint(cls) -> Path:
         raise NotImplementedError
 
     @pytest.fixture(scope="class")
-    def ensemble(self, checkpoint) -> Any:
+    @classmethod
+    def ensemble(cls, checkpoint) -> Any:
         return load_rewards(checkpoint)
 
     @pytest.fixture(scope="class")
-    def rewards(self, ensemble) -> Rewards:
+    @classmethod
+    def rewards(cls, ensemble) -> Rewards:
         return ensemble(PROMPTS, RESPONSES)
 
     def test_shapes_and_types(self, rewards):
@@ -194,17 +197,20 @@ class FrozenBaseContract(EnsembleContract):
         raise NotImplementedError
 
     @pytest.fixture(scope="class", params=["gpt2", "bert"])
-    def given(self, request, tmp_path_factory) -> Material:
+    @classmethod
+    def given(cls, request, tmp_path_factory) -> Material:
         return tiny_material(tmp_path_factory.mktemp(request.param), request.param)
 
     @pytest.fixture(scope="class")
-    def backbone(self, given) -> Path:
+    @classmethod
+    def backbone(cls, given) -> Path:
         return given.backbone
 
     @pytest.fixture(scope="class")
-    def checkpoint(self, given, tmp_path_factory) -> Path:
+    @classmethod
+    def checkpoint(cls, given, tmp_path_factory) -> Path:
         path = tmp_path_factory.mktemp("ensemble") / "ensemble"
-        losses = self.train(given, path)
+        losses = cls.train(given, path)
         assert set(losses["ensemble"]) == {1} and set(losses["head"]) == {0, 1, 2}
         assert losses["loss"].notna().all()
         return path

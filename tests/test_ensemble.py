@@ -180,10 +180,11 @@ class TestHeads(EnsembleContract):
     """Heads on the frozen backbones of four architectures."""
 
     @pytest.fixture(scope="class", params=KINDS)
-    def checkpoint(self, request, tmp_path_factory) -> Path:
+    @classmethod
+    def checkpoint(cls, request, tmp_path_factory) -> Path:
         path = tmp_path_factory.mktemp(request.param)
         tokenizer = reward_tokenizer_of(request.param)
         base = tiny_reward_model(request.param, tokenizer)
         has_bias = final_linear(base)[1].bias is not None
-        save_ensemble(base, tokenizer, random_heads(self.MEMBERS, 16, has_bias), path / "ensemble")
+        save_ensemble(base, tokenizer, random_heads(cls.MEMBERS, 16, has_bias), path / "ensemble")
         return path / "ensemble"

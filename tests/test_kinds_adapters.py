@@ -328,15 +328,18 @@ class TestAdapters(EnsembleContract):
     TRAINED = True
 
     @pytest.fixture(scope="class", params=["gpt2", "llama", "bert", "roberta"])
-    def kind(self, request) -> str:
+    @classmethod
+    def kind(cls, request) -> str:
         return request.param
 
     @pytest.fixture(scope="class")
-    def backbone(self, kind, tmp_path_factory) -> Path:
+    @classmethod
+    def backbone(cls, kind, tmp_path_factory) -> Path:
         return save_backbone(tmp_path_factory.mktemp(kind) / "backbone", kind)
 
     @pytest.fixture(scope="class")
-    def checkpoint(self, kind, backbone, tmp_path_factory) -> Path:
+    @classmethod
+    def checkpoint(cls, kind, backbone, tmp_path_factory) -> Path:
         path = tmp_path_factory.mktemp("ensemble") / "ensemble"
         settings = SETTINGS.replace(embeddings=kind in ("gpt2", "bert"))
         train(Material(tiny_pairs(), backbone, REWARD), settings, 3, 5, 0, path)

@@ -201,15 +201,18 @@ class TestDropout(EnsembleContract):
     TRAINED = True
 
     @pytest.fixture(scope="class", params=["gpt2", "llama", "bert", "roberta"])
-    def kind(self, request) -> str:
+    @classmethod
+    def kind(cls, request) -> str:
         return request.param
 
     @pytest.fixture(scope="class")
-    def backbone(self, kind, tmp_path_factory) -> Path:
+    @classmethod
+    def backbone(cls, kind, tmp_path_factory) -> Path:
         return save_backbone(tmp_path_factory.mktemp(kind) / "backbone", kind)
 
     @pytest.fixture(scope="class")
-    def checkpoint(self, backbone, tmp_path_factory) -> Path:
+    @classmethod
+    def checkpoint(cls, backbone, tmp_path_factory) -> Path:
         path = tmp_path_factory.mktemp("ensemble") / "ensemble"
         train(Material(tiny_pairs(), backbone, REWARD), SETTINGS, 4, 5, 0, path)
         return path

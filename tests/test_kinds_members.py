@@ -269,16 +269,19 @@ class TestMembers(EnsembleContract):
     TRAINED = True
 
     @pytest.fixture(scope="class", params=["gpt2", "bert", "roberta"])
-    def given(self, request, tmp_path_factory) -> Material:
+    @classmethod
+    def given(cls, request, tmp_path_factory) -> Material:
         folder = tmp_path_factory.mktemp(request.param)
         return pool(material(folder, request.param), folder / "pool", 3)
 
     @pytest.fixture(scope="class")
-    def backbone(self, given) -> Path:
+    @classmethod
+    def backbone(cls, given) -> Path:
         return given.backbone
 
     @pytest.fixture(scope="class")
-    def checkpoint(self, given, tmp_path_factory) -> Path:
+    @classmethod
+    def checkpoint(cls, given, tmp_path_factory) -> Path:
         path = tmp_path_factory.mktemp("ensemble") / "ensemble"
         train(given, SETTINGS, 3, 5, 0, path)
         return path

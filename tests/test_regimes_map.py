@@ -9,7 +9,8 @@ from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
 
 from prudent.figures.looks import BLUE, ORANGE
-from prudent.figures.regimes import QUESTIONS, draw_map, sides, tiles
+from prudent.figures.regimes import QUESTIONS, draw_map, plot, sides, tiles
+from prudent.tables import write_csv
 
 CELL = {"pairs": 100, "noise": 1.0, "ensemble": "heads", "members": 3, "kl_target": 0.5}
 NAN = float("nan")
@@ -65,7 +66,7 @@ def test_the_map_has_every_cell_in_its_place():
             continue  # of too small a pool
         good = cell["pairs"] == 100 and cell["noise"] == 2.0
         rows.append(row(difference=(0.2, 0.1, 0.3) if good else (-0.2, -0.3, -0.1), **cell))
-    figure = draw_map(pd.DataFrame(rows), "mean", "vanilla")
+    figure = draw_map(pd.DataFrame(rows), "mean", "vanilla", "Where?")
     gain = figure.axes[0]
     labels = [label.get_text() for label in figure.axes[3].get_xticklabels()]  # of all above
     assert [label.split("\n")[0] for label in labels] == ["100", "300", "100", "300"]
@@ -77,8 +78,21 @@ def test_the_map_has_every_cell_in_its_place():
         column = int(np.argmin(np.abs(gain.get_xticks() - across)))
         wanted = BLUE if column == 2 else ORANGE
         assert to_hex(patch.get_facecolor()) == wanted.lower()
+    assert figure.get_suptitle() == "Where?"
     assert "better 2, worse 6 of 8" in gain.get_title(loc="left")
     of_members = figure.axes[3]
     hatched = [patch for patch in of_members.patches if patch.get_hatch()]
     assert len(hatched) == 4 and len(of_members.patches) == 8
     assert np.isclose({patch.get_y() for patch in hatched}.pop(), 1.05)
+
+
+def test_the_title_is_the_question_about_the_objective(tmp_path):
+    path, table = tmp_path / "regimes.csv", pd.DataFrame([row(), row(kl_target=1.0)])
+    known = ("ensembles", "effective_size", "gain", "gain_low", "gain_high")
+    known += ("below_share", "below_share_low", "below_share_high")
+    write_csv(table.assign(**dict.fromkeys(known, 0.5)), path, "regimes")
+    for objective, title in (
+        ("mean", "Where does averaging help?"),
+        ("median", "Where does the method mean help?"),
+    ):
+        assert plot(path, "mean", "vanilla", objective).get_suptitle() == title

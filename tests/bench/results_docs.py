@@ -2,8 +2,8 @@
 
 `make results-docs`, after `make run`, copies the pictures to scenarios/pictures and writes the
 parts of README.md, docs/results.md and docs/exact.md that stand between marks. `make results-docs
-SCENARIO=ensembles`, after that scenario's run, does so with docs/embedded-world.md, and
-`SCENARIO=imdb_small` with docs/real-data.md.
+SCENARIO=ensembles`, after that scenario's run, does so with docs/embedded-world.md,
+`SCENARIO=imdb_small` with docs/real-data.md, and `SCENARIO=regimes` with docs/findings.md.
 """
 
 from __future__ import annotations
@@ -23,16 +23,19 @@ sys.path.insert(0, str(ROOT / "workflow_scripts"))
 from prudent.analysis.findings import findings  # noqa: E402
 from prudent.analysis.verdict import read_verdicts  # noqa: E402
 from prudent.analysis.wording import name_of, number, p_value  # noqa: E402
-from prudent.figures.page_tables import decimals, methods_table  # noqa: E402
+from prudent.figures.page_tables import between, decimals, methods_table  # noqa: E402
+from prudent.figures.regimes import QUESTIONS, tiles  # noqa: E402
 from prudent.rewards.diagnosis import beyond  # noqa: E402
 from prudent.rewards.loading import draws_of  # noqa: E402
 from prudent.tables import read_csv  # noqa: E402
 
 RESULTS = ROOT / "results/embedded"
 KINDS = ROOT / "results/ensembles"
+REGIMES = ROOT / "results/regimes"
 PICTURES = ROOT / "scenarios/pictures"
 KEPT = {"rulegraph", "bench", "kinds"}
 """Pictures that other commands make."""
+BASELINE = "vanilla"
 FIRST = "mean"
 """What the README says beside the trained methods: the plain use of an ensemble."""
 
@@ -228,6 +231,56 @@ def written(page: Path, **parts: str) -> None:
     page.write_text(text, encoding="utf-8")
 
 
+def regimes_counts(table: pd.DataFrame) -> str:
+    """How many cells of each ensemble are better or worse than the baseline, by every method."""
+    head = ["method", "ensemble", *(question.title for question in QUESTIONS)]
+    lines = [head, ["---"] * len(head)]
+    for method in _held(table):
+        for ensemble, part in table.groupby("ensemble", sort=False):
+            cells = [name_of(method), name_of(ensemble)]
+            for question in QUESTIONS:
+                found = tiles(part, method, BASELINE, question)
+                better, worse = (found[found["side"] == side] for side in (1, -1))
+                known = found["side"].notna().sum()
+                cells.append(
+                    f"{len(better)} better ({better['beyond'].sum()} than its controls, too), "
+                    f"{len(worse)} worse ({worse['beyond'].sum()}), of {known}"
+                )
+            lines.append(cells)
+    return _rows(lines)
+
+
+def regimes_cells(table: pd.DataFrame) -> str:
+    """Every method in the cells of the world's own label noise, ten members and a KL of 1.5."""
+    part = table[(table["noise"] == 1) & (table["members"] == 10) & (table["kl_target"] == 1.5)]
+    head = ["ensemble", "pairs", "method", "against", "difference of the gains", "variance ratio"]
+    head += ["difference of the shares below the reference", "mean gain"]
+    lines = [head, ["---"] * len(head)]
+    for row in part[part["method"].isin(_held(table))].to_dict("records"):
+        cells = [name_of(row["ensemble"]), f"{row['pairs']}", name_of(row["method"])]
+        cells.append(name_of(row["against"]))
+        for effect, text in (
+            ("difference", decimals),
+            ("ratio", number),
+            ("below_difference", decimals),
+            ("gain", decimals),
+        ):
+            cells.append(text(row[effect]))
+            if bounds := between(row[f"{effect}_low"], row[f"{effect}_high"], text):
+                cells[-1] += f" ({bounds})"
+        lines.append(cells)
+    return _rows(lines)
+
+
+def _held(table: pd.DataFrame) -> list[str]:
+    """The methods that have controls."""
+    return list(dict.fromkeys(table.loc[table["against"] != BASELINE, "method"]))
+
+
+def _rows(lines: list[list[str]]) -> str:
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
 def main() -> None:
     """Writes all parts, and copies all pictures that a page shows."""
     if sys.argv[1:] == ["ensembles"]:
@@ -237,6 +290,14 @@ def main() -> None:
         return
     if sys.argv[1:] == ["imdb_small"]:
         written(ROOT / "docs/real-data.md", kinds=kinds(ROOT / "results/imdb_small"))
+        return
+    if sys.argv[1:] == ["regimes"]:
+        table = read_csv(REGIMES / "regimes/regimes.csv", "regimes")
+        parts = {"counts": regimes_counts(table), "cells": regimes_cells(table)}
+        written(ROOT / "docs/findings.md", **parts)
+        for method in _held(table):
+            name = f"regimes_{method}.png"
+            shutil.copyfile(REGIMES / "figures" / name, PICTURES / name)
         return
     trained = list(read_csv(RESULTS / "summary/summary.csv", "summary")["method"])
     written(ROOT / "README.md", verdict=sentences([*trained, FIRST]))

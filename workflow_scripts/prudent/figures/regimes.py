@@ -42,9 +42,19 @@ QUESTIONS = (
 )
 
 
-def plot(table: Path, method: str, baseline: str) -> Figure:
+TITLES = {
+    "variance_aware": "Where does weighting by the spread help?",
+    "mean": "Where does averaging help?",
+    "lower_confidence_bound": "Where does pessimism help?",
+    "shrunk_mean": "Where does shrinking help?",
+}
+"""The question about a method, by its objective."""
+
+
+def plot(table: Path, method: str, baseline: str, objective: str) -> Figure:
     """The map of one method."""
-    return draw_map(read_csv(table, "regimes"), method, baseline)
+    title = TITLES.get(objective, f"Where does the method {name_of(method)} help?")
+    return draw_map(read_csv(table, "regimes"), method, baseline, title)
 
 
 def sides(table: pd.DataFrame, question: Question) -> np.ndarray:
@@ -70,7 +80,7 @@ def tiles(table: pd.DataFrame, method: str, baseline: str, question: Question) -
 
 
 @styled
-def draw_map(table: pd.DataFrame, method: str, baseline: str) -> Figure:
+def draw_map(table: pd.DataFrame, method: str, baseline: str, title: str) -> Figure:
     """One row of panels per ensemble, one column per question, and one tile per cell.
 
     Args:
@@ -88,7 +98,7 @@ def draw_map(table: pd.DataFrame, method: str, baseline: str) -> Figure:
     ensembles = list(dict.fromkeys(table["ensemble"]))
     axes_of = _Axes(table)
     height = 0.2 * len(axes_of.rows) + 0.65
-    figure = new_figure(13.2, height * len(ensembles) + 1.9, f"Where the method {name} helps", note)
+    figure = new_figure(13.2, height * len(ensembles) + 1.9, title, note)
     shape = len(ensembles), len(QUESTIONS)
     panels = figure.subplots(*shape, squeeze=False, sharex=True, sharey=True)
     for row, ensemble in zip(panels, ensembles, strict=True):
@@ -98,9 +108,9 @@ def draw_map(table: pd.DataFrame, method: str, baseline: str) -> Figure:
             blue, orange = ((found["side"] == side).sum() for side in (1, -1))
             count = found["side"].notna().sum()
             chance = number(count * (1 - LEVEL) / 2, 2)
-            title = f"{question.title}\n" if axes in panels[0] else ""
+            asked = f"{question.title}\n" if axes in panels[0] else ""
             axes.set_title(
-                f"{title}{name_of(ensemble)}: better {blue}, worse {orange} of {count} "
+                f"{asked}{name_of(ensemble)}: better {blue}, worse {orange} of {count} "
                 f"(chance {chance} each)",
                 fontsize=9,
             )
