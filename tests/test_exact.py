@@ -305,12 +305,11 @@ def test_a_kl_that_too_few_responses_stand_for_is_refused():
         check_sizes(found, "vanilla", N)
 
 
-def test_what_half_the_responses_say(monkeypatch):
+def test_what_half_the_responses_say():
     """Each half's policies are those of a world that has no other responses; the first ensembles'
     alone are found, and their difference says what another sample would change."""
-    monkeypatch.setattr("prudent.exact.evaluate.HALVED", 3)
     method, whole_judge = Method(vanilla, True), truth()
-    found = exact_policies(method, ensembles(), whole_judge, [0.1], 0)
+    found = exact_policies(method, ensembles(), whole_judge, [0.1], 0, halved=3)
     assert found["first_half"].notna().tolist() == [True] * 3 + [False] * 2
     for name, half in (("first_half", slice(N // 2)), ("second_half", slice(N // 2, N))):
         part = [

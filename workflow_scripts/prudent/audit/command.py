@@ -42,7 +42,7 @@ def audit(scores: Path, output: Path, seed: int = 0, models: Sequence[str] = ())
     names: list[str] = []
     if models:
         given, names = _score(Path(scores), Path(output), models)
-        inputs |= {f"model {k}": path for k, path in enumerate(models) if os.path.isdir(path)}
+        inputs |= {f"model_{k}": path for k, path in enumerate(models) if os.path.isdir(path)}
         facts["models"] = ", ".join(models)
     else:
         given = read_scores(scores)
