@@ -109,9 +109,9 @@ def draw_map(table: pd.DataFrame, method: str, baseline: str, title: str) -> Fig
             count = found["side"].notna().sum()
             chance = number(count * (1 - LEVEL) / 2, 2)
             asked = f"{question.title}\n" if axes in panels[0] else ""
+            whose = f"{name_of(ensemble)}: " if axes is row[0] else ""
             axes.set_title(
-                f"{asked}{name_of(ensemble)}: better {blue}, worse {orange} of {count} "
-                f"(chance {chance} each)",
+                f"{asked}{whose}better {blue}, worse {orange} of {count} (chance {chance} each)",
                 fontsize=9,
             )
         row[0].set_ylabel("members, by KL")
