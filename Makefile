@@ -3,7 +3,8 @@
 # make slurm  installs SLURM, for the tests of the cluster (Debian, as root; .ci/run calls it)
 # make bench  compares PPO with TRL 1.12's and measures the rest, into results/bench (about an hour)
 # make resume goes on after Snakemake was killed on a cluster while its jobs ran
-# make results-docs  writes what a run says into the manual (SCENARIO: embedded, ensembles, imdb_small, regimes)
+# make results-docs  writes what a run says into the manual (SCENARIO: embedded, ensembles, imdb_small,
+#             regimes, theory)
 # make clean  removes all results
 #
 # Another scenario:  make run SCENARIO=imdb ARGS="--config data_root=FOLDER"

@@ -23,6 +23,7 @@ include: "rules/exact.smk"
 include: "rules/regimes.smk"
 include: "rules/policy.smk"
 include: "rules/judge.smk"
+include: "rules/theory.smk"
 include: "rules/figures.smk"
 
 
@@ -56,6 +57,7 @@ localrules:
     audit_rewards,
     preregister,
     power,
+    theory,
     verdict,
     plot_figure,
     write_page,
@@ -69,6 +71,7 @@ rule all:
         figures=figures(),
         summary=summary(),
         regimes=regimes(),
+        theory=f"{R}/theory/theory.csv",
         audit=f"{R}/audit/audit.html",
         rewards=expand(
             f"{R}/reward/responses/{{answerer}}.parquet",

@@ -124,6 +124,36 @@ FIGURES = {
         },
         "settings": {"methods": list(CALIBRATED)},
     },
+    "fig2_bandit": {
+        "what": "A bandit of three arms",
+        "category": "Theory",
+        "inputs": {"curves": f"{R}/theory/curves.parquet"},
+        "settings": {},
+    },
+    "fig3_high_variability": {
+        "what": "Returns where variances differ much",
+        "category": "Theory",
+        "inputs": {"curves": f"{R}/theory/curves.parquet"},
+        "settings": {},
+    },
+    "fig4_low_variability": {
+        "what": "Returns where variances are alike",
+        "category": "Theory",
+        "inputs": {"curves": f"{R}/theory/curves.parquet"},
+        "settings": {},
+    },
+    "fig5_matched_steps": {
+        "what": "The same with steps of the same length",
+        "category": "Theory",
+        "inputs": {"curves": f"{R}/theory/curves.parquet"},
+        "settings": {},
+    },
+    "theorems": {
+        "what": "The theorems, and what is true",
+        "category": "Theory",
+        "inputs": {"curves": f"{R}/theory/curves.parquet"},
+        "settings": {},
+    },
 }
 
 

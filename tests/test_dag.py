@@ -35,6 +35,7 @@ ONCE = {
     "compare_methods",
     "preregister",
     "verdict",
+    "theory",
 }
 
 
@@ -88,7 +89,7 @@ def whole(config):
     """All jobs of the default scenario, whose ensembles are two of heads on one base model."""
     assert config["diagnosis"]["ensembles"] == ["resampled", "heads"]
     policies, replicates = len(config["methods"]) * config["seeds"], config["exact"]["replicates"]
-    counts = jobs(policies, 2, ONCE | FEATURES, figures=15, replicates=replicates)
+    counts = jobs(policies, 2, ONCE | FEATURES, figures=20, replicates=replicates)
     return counts | {"train_ensemble": 2} | calibrated(2)
 
 
@@ -110,14 +111,14 @@ def test_imdb_scenario(project, tmp_path):
     policies, checked = 2 * said["seeds"], said["diagnosis"]["ensembles"]
     arguments = ["--configfile", "scenarios/imdb.yaml", "--config", f"data_root={tmp_path}"]
     # Which judgements are rare only the world's judge knows, so a figure less.
-    expected = jobs(policies, 2, ONCE | FEATURES | {"train_judge"}, figures=12, members=3)
+    expected = jobs(policies, 2, ONCE | FEATURES | {"train_judge"}, figures=17, members=3)
     expected["train_ensemble"] = len(checked)
     assert dry_run(project, *arguments, path=tmp_path) == expected
 
 
 def test_scenario_of_all_ensembles(project):
     """Three draws of independent members, and two averages of five, for the rewards alone."""
-    expected = jobs(0, 0, OF_REWARDS, figures=9, members=3 * 2 + 2)
+    expected = jobs(0, 0, OF_REWARDS, figures=14, members=3 * 2 + 2)
     arguments = ("--configfile", "scenarios/ensembles.yaml")
     overlay = (ROOT / "scenarios/ensembles.yaml").read_text(encoding="utf-8")
     checked = yaml.safe_load(overlay)["diagnosis"]["ensembles"]
@@ -129,7 +130,7 @@ def test_scenario_of_regimes(project):
     """Each number of pairs has its jobs of replicates, and one of policies, at both noises."""
     overlay = yaml.safe_load((project / "scenarios/regimes.yaml").read_text(encoding="utf-8"))
     grid = overlay["regimes"]
-    expected = jobs(0, 0, OF_REWARDS, figures=9 + len(grid["methods"]))
+    expected = jobs(0, 0, OF_REWARDS, figures=14 + len(grid["methods"]))
     trained = sum(-(-pool["replicates"] // pool["per_job"]) for pool in grid["pools"])
     expected |= {"train_pool": 2 * trained, "regime_policies": 2 * len(grid["pools"])}
     expected |= {"tabulate_regimes": 1, "train_ensemble": 1}
@@ -139,7 +140,7 @@ def test_scenario_of_regimes(project):
 def test_hard_scenario(project):
     """As many heads as seeds: every policy of a method has one of its own."""
     seeds = yaml.safe_load((project / "scenarios/hard.yaml").read_text())["seeds"]
-    expected = jobs(2 * seeds, 2, ONCE | FEATURES, figures=15, replicates=10) | calibrated(2)
+    expected = jobs(2 * seeds, 2, ONCE | FEATURES, figures=20, replicates=10) | calibrated(2)
     expected["train_ensemble"] = 2
     assert dry_run(project, "--configfile", "scenarios/hard.yaml") == expected
 
@@ -153,7 +154,7 @@ def test_scenario_of_all_methods(project):
     sections += [config["exact"]["methods"], said["exact"]["methods"]]
     found = {method.get("objective") for section in sections for method in section.values()}
     assert found - {None} == set(objectives())
-    expected = jobs(10 * len(methods), len(methods), ONCE | FEATURES, figures=15, replicates=10)
+    expected = jobs(10 * len(methods), len(methods), ONCE | FEATURES, figures=20, replicates=10)
     # One has a penalty of its own, and a coefficient of 0.
     expected |= {"train_ensemble": 1} | calibrated(len(methods) - 1)
     assert dry_run(project, "--configfile", "scenarios/methods.yaml") == expected
@@ -161,10 +162,10 @@ def test_scenario_of_all_methods(project):
 
 def test_a_run_without_policies_ends_with_the_check_of_the_rewards(project, tmp_path):
     arguments = ("--configfile", TINY, "--config", "seeds=0")
-    assert dry_run(project, *arguments) == jobs(0, 0, OF_REWARDS, figures=9, replicates=3)
+    assert dry_run(project, *arguments) == jobs(0, 0, OF_REWARDS, figures=14, replicates=3)
     overlay = tmp_path / "trained.yaml"
     overlay.write_text("seeds: 0\njudge: {model: trained}\n")
-    expected = jobs(0, 0, OF_REWARDS | {"train_judge"}, figures=8, replicates=3)
+    expected = jobs(0, 0, OF_REWARDS | {"train_judge"}, figures=13, replicates=3)
     assert dry_run(project, "--configfile", TINY, str(overlay)) == expected
 
 
@@ -192,7 +193,7 @@ def test_an_ensembles_jobs_are_what_its_kind_needs(
     arguments = ("--configfile", TINY, str(overlay))
     # One draw more for the pilots.
     more = members // 2 if members else 0
-    expected = jobs(4, 2, ONCE | rules, figures=15, members=members + more, replicates=3)
+    expected = jobs(4, 2, ONCE | rules, figures=20, members=members + more, replicates=3)
     assert dry_run(project, *arguments) == expected | calibrated(1)
     target = f"results/tiny/reward/ensembles/{name}"
     before = {"prepare_texts", "train_reference", "prepare_prompts", "prepare_preferences"}
@@ -371,7 +372,7 @@ def test_a_kinds_own_code_brings_back_its_ensembles_and_what_reads_them(finished
     below = {"train_ensemble", "diagnose_rewards", "score_benchmark", "tabulate_variance"}
     below |= {"audit_rewards", "score_reference", "exact_policies", "exact_frontier"}
     expected = jobs(
-        4, 2, below | {"compare_methods", "verdict"}, figures=15, replicates=3
+        4, 2, below | {"compare_methods", "verdict"}, figures=20, replicates=3
     ) | calibrated(1)
     # What the reference said is rewarded anew, but not judged.
     assert dry_run(finished, "--configfile", TINY) == expected | {"reward_responses": 3}
@@ -390,9 +391,10 @@ def test_an_ensemble_that_is_checked_besides_brings_its_own_jobs_alone(finished,
 @pytest.mark.parametrize(
     ("module", "figures"),
     [
-        ("style", 15),
-        ("looks", 15),
+        ("style", 20),
+        ("looks", 20),
         ("curves", 3),
+        ("simulated_returns", 2),
         ("fig1_heads", 1),
         ("fig10_kl", 1),
         ("kinds", 1),
@@ -453,7 +455,7 @@ def test_the_page_names_the_configuration_beside_it_and_no_commit_brings_it_back
 
 def test_another_version_of_a_package_brings_back_what_imports_it(finished, tmp_path):
     packages = install(tmp_path, "matplotlib")
-    again = jobs(0, rules={"audit_rewards"}, figures=15)
+    again = jobs(0, rules={"audit_rewards"}, figures=20)
     assert dry_run(finished, "--configfile", TINY, path=packages) == again
 
 

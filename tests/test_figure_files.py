@@ -25,6 +25,8 @@ from prudent.exact.evaluate import GIVEN
 from prudent.figures.fig10_kl import draw_kl
 from prudent.figures.style import save
 
+THEORY = ("fig2_bandit", "fig3_high_variability", "fig4_low_variability")
+THEORY += ("fig5_matched_steps", "theorems")
 POLICIES = pd.DataFrame({"method": TWO, "kl": [1.3, 1.2], "kl_target": 1.0, "target": "fixed"})
 
 
@@ -168,6 +170,7 @@ def test_scripts_make_all_files_from_files(results):
     row = policies[(policies["method"] == "variance_aware") & (policies["seed"] == 1)].iloc[0]
     assert row["score"] == pytest.approx(expected)
     assert (row["head"], row["trial"]) == (1, 0)
+    run("theory", table=folder / "theory.csv", curves=folder / "curves.parquet", seed=0)
     lists = {"methods": TWO, "seeds": [0, 1, 2, 3]}
     logs = {"training_logs": list(map(str, logs))}
     reference = str(folder / "reference.parquet")
@@ -213,6 +216,7 @@ def test_scripts_make_all_files_from_files(results):
             },
             {"methods": TWO[1:]},
         ),
+        *((name, {"curves": str(folder / "curves.parquet")}, {}) for name in THEORY),
     ):
         forms = {form: folder / f"{name}.{form}" for form in ("png", "pdf", "svg")}
         run("plot_figure", figure=name, files=files, settings=settings, **forms)
@@ -236,5 +240,5 @@ def test_scripts_make_all_files_from_files(results):
     )
     page = (folder / "summary.html").read_text(encoding="utf-8")
     assert "variance aware" in page and "SHA-256 0123abcd of config.yaml" in page
-    assert page.count("<svg") == len(names) == 15
+    assert page.count("<svg") == len(names) == 20
     assert "2.00 apart, variance aware 3.00, vanilla 1.00: question 1" in page

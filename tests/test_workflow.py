@@ -25,6 +25,8 @@ METHODS = ("vanilla", "variance_aware")
 OF_REWARDS = ("fig1_heads", "fig6_variance", "fig8_losses", "fig9_accuracy", "kinds", "frequency")
 OF_REWARDS += ("verdict",)
 OF_REWARDS += ("risk_return", "gain_over_kl")
+OF_REWARDS += ("fig2_bandit", "fig3_high_variability", "fig4_low_variability")
+OF_REWARDS += ("fig5_matched_steps", "theorems")
 FIGURES = (*OF_REWARDS, "fig7_scores", "frontier", "fig10_kl", "fig11_reward")
 FIGURES += ("calibration", "overoptimisation")
 
@@ -213,7 +215,7 @@ def test_the_report_builds_and_holds_every_figure(finished):
     output = snakemake(finished, "--configfile", TINY, "--report", "results/tiny/report.html")
     assert output.returncode == 0, output.stdout + output.stderr
     report = (finished / "results/tiny/report.html").read_text(encoding="utf-8")
-    for category in ("Summary", "Exact policies", "Reward models", "Policies"):
+    for category in ("Summary", "Exact policies", "Reward models", "Policies", "Theory"):
         assert category in report
     assert '"Audit on the benchmark"' in report
     for path in (finished / "results/tiny/figures").glob("*.png"):

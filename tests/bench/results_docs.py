@@ -4,6 +4,7 @@
 parts of README.md, docs/results.md and docs/exact.md that stand between marks. `make results-docs
 SCENARIO=ensembles`, after that scenario's run, does so with docs/embedded-world.md,
 `SCENARIO=imdb_small` with docs/real-data.md, and `SCENARIO=regimes` with docs/findings.md.
+docs/theory.md needs no run but `snakemake theory`, and `SCENARIO=theory` writes it alone.
 """
 
 from __future__ import annotations
@@ -280,12 +281,26 @@ def _rows(lines: list[list[str]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
+def theory() -> None:
+    """What the papers' theory says beside what is true."""
+    found = read_csv(RESULTS / "theory/theory.csv", "claims")
+    rows = []
+    for row in found.itertuples():
+        numbers = (number(value, 3) if pd.notna(value) else "–" for value in (row.paper, row.here))
+        rows.append([row.quantity, *numbers, row.agrees, row.why])
+    head = ["quantity", "paper", "here", "agrees", "why"]
+    written(ROOT / "docs/theory.md", theory=_rows([head, ["---"] * len(head), *rows]))
+
+
 def main() -> None:
     """Writes all parts, and copies all pictures that a page shows."""
     if sys.argv[1:] == ["ensembles"]:
         parts = {"kinds": kinds(), "judges": kinds_by_judge(), "gains": kinds_gain()}
         written(ROOT / "docs/embedded-world.md", **parts)
         shutil.copyfile(KINDS / "figures/kinds.png", PICTURES / "kinds.png")
+        return
+    if sys.argv[1:] == ["theory"]:
+        theory()
         return
     if sys.argv[1:] == ["imdb_small"]:
         written(ROOT / "docs/real-data.md", kinds=kinds(ROOT / "results/imdb_small"))
@@ -306,6 +321,7 @@ def main() -> None:
     written(ROOT / "README.md", verdict=sentences([*trained, FIRST]))
     written(ROOT / "docs/results.md", verdict=sentences(), trained=trained_policies())
     written(ROOT / "docs/exact.md", optimal=optimal_policies())
+    theory()
     pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
     shown = "".join(page.read_text(encoding="utf-8") for page in pages)
     for name in sorted(set(re.findall(r"scenarios/pictures/(\w+)\.png", shown)) - KEPT):

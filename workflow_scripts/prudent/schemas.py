@@ -280,6 +280,22 @@ _table(
     (BOUND, _with_interval("ratio"), COUNT),
 )
 
+# What the papers print beside what it is here, and the curves of their theory.
+_table(
+    *("claims", "quantity"),
+    (TEXT, "quantity"),
+    (MAYBE, "paper here"),
+    (TEXT, "agrees", ("yes", "no", "not given")),
+    (TEXT, "why"),
+)
+_table(
+    *("theory_curves", "figure panel series x"),
+    (WORD, "figure panel series"),
+    (REAL, "x y", FINITE),
+    (REAL, "low high"),
+    known="x",
+)
+
 # --- Trained policies
 
 # Each evaluation has all pilots.

@@ -177,7 +177,8 @@ def tilted(directions: np.ndarray, kl: float) -> np.ndarray:
         mean = (weight * u).sum(-1, keepdims=True)
         variance = (weight * (u - mean) ** 2).sum(-1, keepdims=True)
         divergence = t * (mean - most) - np.log(total / u.shape[-1])
-        step = np.log(divergence / kl) * divergence / (t**2 * variance)
+        with np.errstate(divide="ignore", invalid="ignore"):  # where all is on one response
+            step = np.log(divergence / kl) * divergence / (t**2 * variance)
         if np.abs(step).max() < 1e-9:
             return weight
         t = t * np.exp(-np.clip(step, -1, 1))

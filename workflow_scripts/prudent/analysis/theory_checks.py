@@ -1,15 +1,14 @@
 """What the theory of arXiv 2410.23726 says, beside what it is: rows of a table, and curves.
 
-The paper gives neither the true rewards, nor eps, nor the reference policy of its Figures 3 and 4.
-Here the true rewards are N(0, scale^2) at several scales. eps is such that the unaware policy has
-the standard deviation that the paper prints, and the reference's return such that it has its mean;
-what the aware policy has is then a prediction.
+The text that we could read gives neither the true rewards, nor eps, nor the reference policy of
+Figures 3 and 4. Here the true rewards are normal at several scales. eps is such that the unaware
+policy has the standard deviation that the paper prints, and the reference's return such that it has
+its mean; what the aware policy has is then a prediction.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +20,7 @@ from prudent.analysis.statistics import (
     Interval,
     jackknife_half_width,
     share_interval,
+    t_interval,
     variance_ratio,
 )
 from prudent.analysis.theory import (
@@ -54,7 +54,7 @@ RATIOS = (0.5, 2.0)
 """beta^2 over the number of responses, in the rows on Theorem 2.2."""
 AWARE, UNAWARE = "variance-aware", "variance-unaware"
 PRINTED, LENGTH, SAME_KL = "as printed", "same length", "same KL"
-OPTIMA = {"printed": printed_optimum, "true": true_optimum, "PPO's": ppo_optimum}
+OPTIMA = {"printed": printed_optimum, "true": true_optimum, "PPO": ppo_optimum}
 
 
 class Simulation(NamedTuple):
@@ -111,7 +111,7 @@ def study(seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     found = [*bandit(seed), *norm_bound(seed), *below(seed), *optima(seed)]
     for simulation in SIMULATIONS:
         found += simulated(seed, simulation)
-    found.append(Row("Figure 5", why="What it shows is not in the text that we could read."))
+    found.append(Row("Figure 5: what it shows", why="Not in the text that we could read."))
     rows = pd.DataFrame([row for row in found if isinstance(row, Row)])
     curves = [pd.DataFrame(curve._asdict()) for curve in found if isinstance(curve, Curve)]
     return rows, pd.concat(curves, ignore_index=True)
@@ -132,7 +132,7 @@ def verdict(agrees: bool) -> str:
 
 def bandit(seed: int) -> Iterator[Row | Curve]:
     """A bandit of three arms, on which the step's probabilities sum to 1."""
-    yield Row("Figure 2: arms and policies", why="Not in the text that we could read; ours differ.")
+    yield Row("Figure 2: arms and policies", why="Not in the text that we could read.")
     sd = np.sqrt(ARM_VARIANCES)
     arms = np.arange(3.0)
     yield Curve("fig2", "arms", "true", arms, ARMS, ARMS - sd, ARMS + sd)
@@ -203,8 +203,7 @@ def norm_bound(seed: int) -> Iterator[Row | Curve]:
 
 def below(seed: int) -> Iterator[Row | Curve]:
     """The probability of a policy that is worse than the reference."""
-    variances = np.linspace(*SIMULATIONS[0].variances, SIZE)
-    true = stream(seed, "true").normal(size=SIZE)
+    true, variances = world(seed, SIMULATIONS[0].variances)
     scales = np.geomspace(0.003, 1, 60)
     rewards = estimates(np.zeros(SIZE), variances, PAIRS, stream(seed, "below"))
     pairs = np.tile(np.arange(PAIRS), 2)
@@ -263,7 +262,7 @@ def optima(seed: int) -> Iterator[Row | Curve]:
                 paper,
                 values[name] - values["true"],
                 "no" if name == "printed" else "not given",
-                "The multiplier of sum pi = 1 is divided by sigma^2: no common factor."
+                "The multiplier of sum pi = 1 is divided by each variance, and does not cancel."
                 if name == "printed"
                 else "PPO's gradient leaves out beta E[sigma^2 grad log pi].",
             )
@@ -271,9 +270,8 @@ def optima(seed: int) -> Iterator[Row | Curve]:
         moved = np.abs(solve(ARMS + 1, *given) - policies[name]).sum() / 2
         why = "A Bradley-Terry reward is known up to a constant." if moved > 1e-9 else ""
         yield Row(
-            f"Theorem 3.6, bandit: probability that the {name} optimum moves if all rewards grow "
-            "by 1",
-            here=moved,
+            f"Theorem 3.6, bandit: how far the {name} optimum moves if all rewards grow by 1",
+            here=round(moved, 12),
             why=why,
         )
     draws = stream(seed, "optima")
@@ -306,6 +304,17 @@ def optima(seed: int) -> Iterator[Row | Curve]:
 
 
 # --- Figures 3 and 4, and the same at the same length and KL
+
+
+def world(seed: int, ends: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
+    """True rewards of sd 1 and the variances of their estimates [SIZE], from end to end.
+
+    A reward and its opposite have the same variance, so that the true rewards say nothing of the
+    variances: a chance correlation of the two would be a gain, or a loss, of all policies that move
+    to less certain responses.
+    """
+    half = stream(seed, "true").normal(size=SIZE // 2)
+    return np.concatenate([half, -half]), np.tile(np.linspace(*ends, SIZE // 2), 2)
 
 
 def estimates(
@@ -341,8 +350,14 @@ def sd_ratio(unaware: np.ndarray, aware: np.ndarray) -> Interval:
 
 
 def mean_ratio(unaware: np.ndarray, aware: np.ndarray) -> Interval:
-    """The ratio of means, aware over unaware [2 pairs], the same way."""
+    """The ratio of means, aware over unaware [2 pairs], the same way.
+
+    nan where the unaware policy's mean is not told from 0, as a ratio to it then says nothing.
+    """
     arms = np.stack([unaware, aware]).reshape(2, 2, -1).sum(1)
+    mean = t_interval(arms[0])
+    if mean[1] <= 0 <= mean[2]:
+        return Interval(np.nan, np.nan, np.nan)
     total = arms.sum(1, keepdims=True)
     ratio = float(total[1, 0] / total[0, 0])
     left_out = total - arms
@@ -354,7 +369,7 @@ def simulated(seed: int, simulation: Simulation) -> Iterator[Row | Curve]:
     """A figure's simulation at several true rewards, and by each rule of how far policies go."""
     figure, (printed_sd, aware_sd) = simulation.figure, simulation.sds
     title = f"Figure {figure.removeprefix('fig')}"
-    variances = np.linspace(*simulation.variances, SIZE)
+    unit, variances = world(seed, simulation.variances)
     limit = noise_limit(variances)
     ends = (printed_sd - 0.005) / (aware_sd + 0.005), (printed_sd + 0.005) / (aware_sd - 0.005)
     yield Row(
@@ -368,7 +383,7 @@ def simulated(seed: int, simulation: Simulation) -> Iterator[Row | Curve]:
         why = "The printed means, 0.14 and 0.13, look like standard deviations."
         yield Row(f"{title}: mean return of the unaware policy", simulation.means[0], why=why)
     for scale in SCALES:
-        true = scale * stream(seed, "true").normal(size=SIZE)
+        true = scale * unit
         rewards = estimates(true, variances, PAIRS, stream(seed, figure))
         found = gains(rewards, true, variances)
         for rule, of in found.items():
@@ -378,10 +393,12 @@ def simulated(seed: int, simulation: Simulation) -> Iterator[Row | Curve]:
             yield Curve(figure, "mean", rule, scale, *([value] for value in mean))
             if scale in SHOWN and rule != PRINTED:
                 of_scale = f"(true rewards of sd {scale:g}, {rule})"
-                name = f"{title}: sd of unaware over aware {of_scale}"
-                yield Row(name, here=sd[0], why=f"{LEVEL:.0%} interval {_range(sd)}.")
-                name = f"{title}: mean gain of aware over unaware {of_scale}"
-                yield Row(name, here=mean[0], why=f"{LEVEL:.0%} interval {_range(mean)}.")
+                ratios = {"sd of unaware over aware": sd, "mean gain of aware over unaware": mean}
+                for what, ratio in ratios.items():
+                    said = f"{LEVEL:.0%} interval {_range(ratio)}."
+                    if np.isnan(ratio[0]):
+                        said = "The unaware policy's gain is not told from 0."
+                    yield Row(f"{title}: {what} {of_scale}", here=ratio[0], why=said)
         if scale in SHOWN:
             yield from _as_printed(simulation, title, scale, found[PRINTED])
 

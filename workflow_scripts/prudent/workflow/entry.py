@@ -69,7 +69,9 @@ def set_threads(threads: int) -> None:
 
 
 def quieten() -> None:
-    """Leaves out what transformers says of each model that it loads; errors are ours to give."""
+    """Leaves out what transformers says of each model that it loads, and matplotlib of each font in
+    a PDF; errors are ours to give."""
+    logging.getLogger("fontTools").setLevel(logging.WARNING)
     if "transformers" in sys.modules:
         logs = sys.modules["transformers"].utils.logging
         logs.set_verbosity_error()
