@@ -153,18 +153,32 @@ def test_losses_show_every_head_and_the_mean(heads, ensembles):
     assert "stops at 0.30" in texts(figure)
 
 
-def test_the_first_steps_do_not_choose_the_axes_of_the_losses():
-    members = make_losses(3, steps=100)
-    members.loc[members["step"] < 4, "loss"] = 7.5
-    left, right = draw_losses(make_losses(1), members).axes
+@pytest.mark.parametrize("steep", [4, 40])
+@pytest.mark.parametrize("heads", [1, 10])
+def test_the_first_steps_do_not_choose_the_axes_of_the_losses(steep, heads):
+    members = make_losses(heads, steps=100)
+    members.loc[members["step"] < steep, "loss"] = 7.5
+    figure = draw_losses(make_losses(1), members, 0.1)
+    check_layout(figure)
+    left, right = figure.axes
+    assert left.get_ylim()[0] < 0.1
     for axes in (left, right):
-        assert axes.get_ylim()[0] == 0 and np.log(2) < axes.get_ylim()[1] < 1
+        assert np.log(2) < axes.get_ylim()[1] < 1
+    assert 0.1 < right.get_ylim()[0] < members["loss"].min()
     assert [t.get_text() for t in right.texts if "reach" in t.get_text()] == [
         "\N{UPWARDS ARROW} the first steps reach 7.5"
     ]
     assert not any("reach" in text.get_text() for text in left.texts)
-    later = members[members["step"] > 10]
+    later = members[members["step"] > 50]
     assert (later["loss"] < right.get_ylim()[1]).all()
+
+
+def test_all_losses_of_two_steps_are_shown():
+    members = make_losses(3, steps=2)
+    members.loc[members["step"] == 0, "loss"] = 7.5
+    (_, right) = draw_losses(make_losses(1), members).axes
+    assert right.get_ylim()[1] > 7.5
+    assert all(tick == int(tick) for tick in right.get_xticks())
 
 
 def test_losses_without_validation_or_stop_level():
