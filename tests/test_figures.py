@@ -246,7 +246,7 @@ def test_no_methods_marker_hides_another(draw, methods):
     check_layout(figure)
     marks = figure.findobj(lambda item: str(item.get_gid()).startswith("marker "))
     assert len(marks) == len(methods)
-    (axes,) = figure.axes
+    axes = figure.axes[-1]
     heights = sorted(axes.transData.transform((0, mark.get_ydata()[0]))[1] for mark in marks)
     assert (np.diff(heights) > 9 / 72 * figure.dpi).all()  # a marker is 8 points
 
@@ -276,7 +276,44 @@ def test_the_mean_of_all_heads_is_dashed():
 )
 def test_kl_says_whether_it_is_matched(methods, kls, text):
     policies = pd.DataFrame({"method": methods, "kl": kls, "kl_target": 1.0, "target": "fixed"})
-    assert text in texts(draw_kl(long_table(make_logs(methods)), policies, methods))
+    assert text in re.sub(
+        r"\s+", " ", texts(draw_kl(long_table(make_logs(methods)), policies, methods))
+    )
+
+
+@pytest.mark.parametrize("methods", [TWO[:1], TWO, MANY])
+def test_every_final_kl_has_its_place_beside_its_target(methods):
+    draw = np.random.default_rng(3)
+    policies = make_policies(methods, 10)
+    policies = policies.assign(kl=0.8 + 0.05 * draw.normal(size=len(policies)), kl_target=0.8)
+    logs = long_table(make_logs(methods))
+    figure = draw_kl(logs, policies, methods)
+    check_layout(figure)
+    curves, final = figure.axes
+    columns = []
+    for method in methods:
+        dots = artist(figure, f"final {method}")
+        assert dots.get_ydata() == pytest.approx(policies.loc[policies["method"] == method, "kl"])
+        columns += sorted(set(dots.get_xdata()))
+    assert len(set(columns)) == len(methods) and columns == sorted(columns)
+    for axes, count in ((curves, 1), (final, len(methods))):
+        targets = [line for line in axes.lines if line.get_gid() == "target"]
+        assert len(targets) == count
+        assert all(list(line.get_ydata()) == [0.8, 0.8] for line in targets)
+    # A method without a target, and targets that differ, have no line across the curves.
+    policies.loc[policies["method"] == methods[-1], "kl_target"] = np.nan
+    curves, final = draw_kl(logs, policies, methods).axes
+    found = [[line.get_gid() for line in axes.lines].count("target") for axes in (curves, final)]
+    assert found == [0, len(methods) - 1]
+
+
+def test_the_names_of_unmatched_methods_stay_over_the_curves():
+    policies = make_policies(MANY).assign(kl=1.0)
+    policies.loc[policies["method"] == "a_method_with_a_name_that_is_very_long_indeed", "kl"] = 2
+    figure = draw_kl(long_table(make_logs(MANY)), policies, MANY)
+    check_layout(figure)
+    curves, final = figure.axes
+    assert curves._left_title.get_window_extent().x1 < final.get_window_extent().x0
 
 
 @pytest.mark.parametrize("methods", [TWO, MANY])
