@@ -347,6 +347,10 @@ def test_the_search_shows_every_pilot_and_what_was_taken(methods, pilots):
         assert ("not reached" in said) == (method == methods[0])
         numbers = [text.get_text() for text in axes.texts]
         assert numbers == ["1", "2", "3"]
+        places = axes.transData.transform(dots.get_xydata())
+        for text in axes.texts:
+            box = text.get_bbox_patch().get_window_extent()
+            assert not any(box.contains(*place) for place in places), "a number hides a pilot"
         (taken,) = [line for line in axes.lines if line.get_gid() == "taken"]
         assert list(taken.get_xdata()) == [0.7, 0.7]
 
@@ -403,6 +407,32 @@ def test_gains_over_the_kl_are_means_with_their_intervals(kls):
     assert figure.axes[0].get_title(loc="left") == f"{GIVEN} (6)"
 
 
+@pytest.mark.parametrize("kls", [(0.8,), (0.1, 0.2, 0.8)])
+def test_no_gain_hides_another(kls):
+    """Where all methods gain the same."""
+    methods = MANY[:8]
+    rows = [
+        (GIVEN, number, method, kl, kl + 0.1 * number, kl)
+        for number in range(3)
+        for method in methods
+        for kl in kls
+    ]
+    columns = ["level", "replicate", "method", "kl_target", "gain", "proxy_gain"]
+    table = pd.DataFrame(rows, columns=columns)
+    figure = draw_gain_over_kl(table)
+    check_layout(figure)
+    axes = figure.axes[0]
+    marks = [container.lines[0] for container in axes.containers]
+    assert len(marks) == len(methods)
+    places = [mark.get_transform().transform(mark.get_xydata()) for mark in marks]
+    across = np.sort(np.concatenate(places)[:, 0])
+    assert (np.diff(across) > 1 / 72 * figure.dpi).all()
+    box = axes.get_window_extent()
+    assert box.x0 < across[0] and across[-1] < box.x1
+    few = draw_gain_over_kl(table[table["method"].isin(TWO)])
+    assert len(few.axes[0].collections) == 2 and not few.axes[0].containers
+
+
 def test_kl_says_that_all_are_where_they_were_to_be():
     policies = pd.DataFrame({"method": TWO, "kl": [0.77, 0.83], "kl_target": 0.8})
     figure = draw_kl(long_table(make_logs()), policies.assign(target="reached"), TWO)
@@ -441,6 +471,13 @@ def test_verdicts_are_read_off_place_and_colour():
     assert low < 1 < high and all(low <= tick <= high for tick in ratio.get_xticks())
     assert "reduces variance, beyond its controls" in texts(figure)
     check_layout(figure)
+    for method in verdicts.methods:
+        for one in method.comparisons:
+            who = f"{method.name} {one.policies}"
+            for step in range(1, len(one.controls) + 1):
+                marks = [artist(figure, gid) for gid in (f"ratio {who}", f"control {step} {who}")]
+                own, control = (mark.get_window_extent() for mark in marks)
+                assert control.y1 < own.y0, "a mark hides that of a control"
 
 
 @pytest.mark.parametrize("methods", [(), ("variance_aware",), tuple(MANY[1:])])
