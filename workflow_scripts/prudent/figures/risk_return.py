@@ -110,7 +110,7 @@ def _singles(axes: Axes, singles: list, look: dict[str, Look]) -> None:
     right = axes.get_xlim()[1]
     ticks = MaxNLocator(4).tick_values(0, right)
     axes.set_xticks(ticks[(ticks >= 0) & (ticks <= right)])
-    wide = 0.06 * right
+    wide = 0.08 * right
     axes.set_xlim(-wide * len(singles), right)
     if singles:
         axes.axvspan(-wide * len(singles), 0, color=GREY, alpha=0.2, linewidth=0, zorder=0)
