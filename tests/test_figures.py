@@ -153,18 +153,32 @@ def test_losses_show_every_head_and_the_mean(heads, ensembles):
     assert "stops at 0.30" in texts(figure)
 
 
-def test_the_first_steps_do_not_choose_the_axes_of_the_losses():
-    members = make_losses(3, steps=100)
-    members.loc[members["step"] < 4, "loss"] = 7.5
-    left, right = draw_losses(make_losses(1), members).axes
+@pytest.mark.parametrize("steep", [4, 40])
+@pytest.mark.parametrize("heads", [1, 10])
+def test_the_first_steps_do_not_choose_the_axes_of_the_losses(steep, heads):
+    members = make_losses(heads, steps=100)
+    members.loc[members["step"] < steep, "loss"] = 7.5
+    figure = draw_losses(make_losses(1), members, 0.1)
+    check_layout(figure)
+    left, right = figure.axes
+    assert left.get_ylim()[0] < 0.1
     for axes in (left, right):
-        assert axes.get_ylim()[0] == 0 and np.log(2) < axes.get_ylim()[1] < 1
+        assert np.log(2) < axes.get_ylim()[1] < 1
+    assert 0.1 < right.get_ylim()[0] < members["loss"].min()
     assert [t.get_text() for t in right.texts if "reach" in t.get_text()] == [
         "\N{UPWARDS ARROW} the first steps reach 7.5"
     ]
     assert not any("reach" in text.get_text() for text in left.texts)
-    later = members[members["step"] > 10]
+    later = members[members["step"] > 50]
     assert (later["loss"] < right.get_ylim()[1]).all()
+
+
+def test_all_losses_of_two_steps_are_shown():
+    members = make_losses(3, steps=2)
+    members.loc[members["step"] == 0, "loss"] = 7.5
+    (_, right) = draw_losses(make_losses(1), members).axes
+    assert right.get_ylim()[1] > 7.5
+    assert all(tick == int(tick) for tick in right.get_xticks())
 
 
 def test_losses_without_validation_or_stop_level():
@@ -232,7 +246,7 @@ def test_no_methods_marker_hides_another(draw, methods):
     check_layout(figure)
     marks = figure.findobj(lambda item: str(item.get_gid()).startswith("marker "))
     assert len(marks) == len(methods)
-    (axes,) = figure.axes
+    axes = figure.axes[-1]
     heights = sorted(axes.transData.transform((0, mark.get_ydata()[0]))[1] for mark in marks)
     assert (np.diff(heights) > 9 / 72 * figure.dpi).all()  # a marker is 8 points
 
@@ -262,7 +276,44 @@ def test_the_mean_of_all_heads_is_dashed():
 )
 def test_kl_says_whether_it_is_matched(methods, kls, text):
     policies = pd.DataFrame({"method": methods, "kl": kls, "kl_target": 1.0, "target": "fixed"})
-    assert text in texts(draw_kl(long_table(make_logs(methods)), policies, methods))
+    assert text in re.sub(
+        r"\s+", " ", texts(draw_kl(long_table(make_logs(methods)), policies, methods))
+    )
+
+
+@pytest.mark.parametrize("methods", [TWO[:1], TWO, MANY])
+def test_every_final_kl_has_its_place_beside_its_target(methods):
+    draw = np.random.default_rng(3)
+    policies = make_policies(methods, 10)
+    policies = policies.assign(kl=0.8 + 0.05 * draw.normal(size=len(policies)), kl_target=0.8)
+    logs = long_table(make_logs(methods))
+    figure = draw_kl(logs, policies, methods)
+    check_layout(figure)
+    curves, final = figure.axes
+    columns = []
+    for method in methods:
+        dots = artist(figure, f"final {method}")
+        assert dots.get_ydata() == pytest.approx(policies.loc[policies["method"] == method, "kl"])
+        columns += sorted(set(dots.get_xdata()))
+    assert len(set(columns)) == len(methods) and columns == sorted(columns)
+    for axes, count in ((curves, 1), (final, len(methods))):
+        targets = [line for line in axes.lines if line.get_gid() == "target"]
+        assert len(targets) == count
+        assert all(list(line.get_ydata()) == [0.8, 0.8] for line in targets)
+    # A method without a target, and targets that differ, have no line across the curves.
+    policies.loc[policies["method"] == methods[-1], "kl_target"] = np.nan
+    curves, final = draw_kl(logs, policies, methods).axes
+    found = [[line.get_gid() for line in axes.lines].count("target") for axes in (curves, final)]
+    assert found == [0, len(methods) - 1]
+
+
+def test_the_names_of_unmatched_methods_stay_over_the_curves():
+    policies = make_policies(MANY).assign(kl=1.0)
+    policies.loc[policies["method"] == "a_method_with_a_name_that_is_very_long_indeed", "kl"] = 2
+    figure = draw_kl(long_table(make_logs(MANY)), policies, MANY)
+    check_layout(figure)
+    curves, final = figure.axes
+    assert curves._left_title.get_window_extent().x1 < final.get_window_extent().x0
 
 
 @pytest.mark.parametrize("methods", [TWO, MANY])
@@ -296,6 +347,10 @@ def test_the_search_shows_every_pilot_and_what_was_taken(methods, pilots):
         assert ("not reached" in said) == (method == methods[0])
         numbers = [text.get_text() for text in axes.texts]
         assert numbers == ["1", "2", "3"]
+        places = axes.transData.transform(dots.get_xydata())
+        for text in axes.texts:
+            box = text.get_bbox_patch().get_window_extent()
+            assert not any(box.contains(*place) for place in places), "a number hides a pilot"
         (taken,) = [line for line in axes.lines if line.get_gid() == "taken"]
         assert list(taken.get_xdata()) == [0.7, 0.7]
 
@@ -352,6 +407,32 @@ def test_gains_over_the_kl_are_means_with_their_intervals(kls):
     assert figure.axes[0].get_title(loc="left") == f"{GIVEN} (6)"
 
 
+@pytest.mark.parametrize("kls", [(0.8,), (0.1, 0.2, 0.8)])
+def test_no_gain_hides_another(kls):
+    """Where all methods gain the same."""
+    methods = MANY[:8]
+    rows = [
+        (GIVEN, number, method, kl, kl + 0.1 * number, kl)
+        for number in range(3)
+        for method in methods
+        for kl in kls
+    ]
+    columns = ["level", "replicate", "method", "kl_target", "gain", "proxy_gain"]
+    table = pd.DataFrame(rows, columns=columns)
+    figure = draw_gain_over_kl(table)
+    check_layout(figure)
+    axes = figure.axes[0]
+    marks = [container.lines[0] for container in axes.containers]
+    assert len(marks) == len(methods)
+    places = [mark.get_transform().transform(mark.get_xydata()) for mark in marks]
+    across = np.sort(np.concatenate(places)[:, 0])
+    assert (np.diff(across) > 1 / 72 * figure.dpi).all()
+    box = axes.get_window_extent()
+    assert box.x0 < across[0] and across[-1] < box.x1
+    few = draw_gain_over_kl(table[table["method"].isin(TWO)])
+    assert len(few.axes[0].collections) == 2 and not few.axes[0].containers
+
+
 def test_kl_says_that_all_are_where_they_were_to_be():
     policies = pd.DataFrame({"method": TWO, "kl": [0.77, 0.83], "kl_target": 0.8})
     figure = draw_kl(long_table(make_logs()), policies.assign(target="reached"), TWO)
@@ -390,6 +471,13 @@ def test_verdicts_are_read_off_place_and_colour():
     assert low < 1 < high and all(low <= tick <= high for tick in ratio.get_xticks())
     assert "reduces variance, beyond its controls" in texts(figure)
     check_layout(figure)
+    for method in verdicts.methods:
+        for one in method.comparisons:
+            who = f"{method.name} {one.policies}"
+            for step in range(1, len(one.controls) + 1):
+                marks = [artist(figure, gid) for gid in (f"ratio {who}", f"control {step} {who}")]
+                own, control = (mark.get_window_extent() for mark in marks)
+                assert control.y1 < own.y0, "a mark hides that of a control"
 
 
 @pytest.mark.parametrize("methods", [(), ("variance_aware",), tuple(MANY[1:])])

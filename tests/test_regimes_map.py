@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
+from tiny_results import check_layout
 
 from prudent.figures.looks import BLUE, ORANGE
 from prudent.figures.regimes import QUESTIONS, draw_map, plot, sides, tiles
@@ -80,10 +81,23 @@ def test_the_map_has_every_cell_in_its_place():
         assert to_hex(patch.get_facecolor()) == wanted.lower()
     assert figure.get_suptitle() == "Where?"
     assert "better 2, worse 6 of 8" in gain.get_title(loc="left")
+    check_layout(figure)
+    for axes, beside in zip(figure.axes[:-1], figure.axes[1:], strict=True):
+        title, following = (one._left_title.get_window_extent() for one in (axes, beside))
+        assert title.x1 < following.x0 or title.y0 > following.y1
     of_members = figure.axes[3]
     hatched = [patch for patch in of_members.patches if patch.get_hatch()]
     assert len(hatched) == 4 and len(of_members.patches) == 8
     assert np.isclose({patch.get_y() for patch in hatched}.pop(), 1.05)
+
+
+def test_many_pairs_are_in_thousands_unless_that_makes_them_equal():
+    for pairs, wanted in (((300, 1000, 10177), "300 1k 10k"), ((1010, 1020), "1010 1020")):
+        rows = [row(pairs=count) for count in pairs]
+        figure = draw_map(pd.DataFrame(rows), "mean", "vanilla", "Where?")
+        labels = [label.get_text().split("\n")[0] for label in figure.axes[0].get_xticklabels()]
+        assert " ".join(labels) == wanted
+        assert ("thousands" in figure.axes[0].get_xlabel()) == ("k" in wanted)
 
 
 def test_the_title_is_the_question_about_the_objective(tmp_path):

@@ -32,6 +32,11 @@ def test_a_panel_a_level_and_kl_and_a_mark_a_method(methods, kls):
                 assert mark.get_xydata()[0] == pytest.approx((row["sd"], row["gain"]))
                 hollow = mark.get_markerfacecolor() == "white"
                 assert hollow == (row["control"] == "yes")
+            singles = [line for gid, line in marks.items() if str(gid).startswith("single")]
+            places = sorted(mark.get_xdata()[0] for mark in singles)
+            assert all(place < 0 for place in places), "a single policy looks as if it had a spread"
+            apart = np.diff([axes.transData.transform((place, 0))[0] for place in places])
+            assert (apart > 6 / 72 * figure.dpi).all()  # a mark is 7 points: its edge may touch
             assert level in axes.get_title(loc="left")
             assert axes.get_ylim()[0] < 0, "the reference at 0 is in sight"
     for method in methods:

@@ -42,8 +42,8 @@ def draw_calibration(pilots: pd.DataFrame, found: Mapping[str, Calibration]) -> 
     look = looks(methods)
     note = (
         "Each small mark is a pilot: a policy with a member and a random stream of its own that is "
-        "not compared. The numbered marks are their means, in the order of the search, "
-        "\N{PLUS-MINUS SIGN} 1 standard error. The vertical line is the coefficient that was "
+        "not compared. A dash beside a number is their mean \N{PLUS-MINUS SIGN} 1 standard error; "
+        "the numbers are the order of the search. The vertical line is the coefficient that was "
         "taken. The curve is the mean KL of the optimal policies of the members that are "
         f"compared. The band is the target \N{PLUS-MINUS SIGN} {KL_TOLERANCE:.0%}."
     )
@@ -89,20 +89,24 @@ def _panel(axes: Axes, pilots: pd.DataFrame, found: Calibration, look: Look) -> 
             row.beta,
             row.policies_kl,
             error,
-            marker="o",
+            marker="_",
             markersize=13,
             color=look.ink,
-            markerfacecolor="white",
             linewidth=1.2,
             zorder=3,
         )
+        # Beside the mean, where the number hides no pilot.
+        side = 1 if row.beta < estimates["beta"].max() else -1
         axes.annotate(
             f"{row.evaluation + 1:.0f}",
             (row.beta, row.policies_kl),
+            (17 * side, 0),
+            textcoords="offset points",
             ha="center",
             va="center",
             fontsize=8,
             color=look.ink,
+            bbox={"boxstyle": "circle,pad=0.25", "facecolor": "white", "edgecolor": look.ink},
             zorder=5,
         )
     for axis, scale in ((axes.xaxis, axes.set_xscale), (axes.yaxis, axes.set_yscale)):

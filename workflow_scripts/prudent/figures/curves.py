@@ -38,19 +38,16 @@ def legend(logs: pd.DataFrame, methods: Sequence[str], what: str = "") -> str:
 
 
 def draw_curves(
-    axes: Axes,
-    logs: pd.DataFrame,
-    methods: Sequence[str],
-    lines: dict[str, object],
-    labels: dict[str, str],
-) -> None:
-    """Each method's mean curve(s), with band, single policies, and a label at the end.
+    axes: Axes, logs: pd.DataFrame, methods: Sequence[str], lines: dict[str, object]
+) -> list[tuple[float, float]]:
+    """Each method's mean curve(s), with band and single policies; returns the curves' ends.
 
     The first of ``lines`` is the main one: only it has the band and the single policies.
     """
     look = looks(methods)
     main = next(iter(lines))
     heavy = is_heavy(len(logs))
+    width = 2.2 if len(methods) <= BANDS else 1.4  # thick lines of many methods hide each other
     ends = []
     for method in methods:
         part = logs[logs["method"] == method]
@@ -67,7 +64,7 @@ def draw_curves(
         for column, style in lines.items():
             curve = mean if column == main else part.groupby("step")[column].mean()
             (line,) = axes.plot(
-                curve.index, curve, color=colour, linewidth=2.2, linestyle=style, zorder=3
+                curve.index, curve, color=colour, linewidth=width, linestyle=style, zorder=3
             )
             line.set_gid(f"mean {column} {method}")
         ends.append((mean.index[-1], float(mean.iloc[-1])))
@@ -75,6 +72,20 @@ def draw_curves(
     axes.set_xlim(first, last if last > first else first + 1)
     bottom, top = axes.get_ylim()
     axes.set_ylim(min(bottom, 0) if main == "kl" else bottom, top)
+    axes.grid(axis="y")
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.set_xlabel("PPO step")
+    return ends
+
+
+def label(
+    axes: Axes,
+    ends: Sequence[tuple[float, float]],
+    methods: Sequence[str],
+    labels: dict[str, str],
+) -> None:
+    """Each method's name, marker and numbers to the right of its end."""
+    look = looks(methods)
     label_ends(
         axes,
         ends,
@@ -84,6 +95,3 @@ def draw_curves(
         fontsize=9,
         fontweight="bold",
     )
-    axes.grid(axis="y")
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    axes.set_xlabel("PPO step")

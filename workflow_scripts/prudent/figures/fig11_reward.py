@@ -53,7 +53,8 @@ def draw_reward(logs: pd.DataFrame, methods: Sequence[str], off: Sequence[str] =
         labels[method] = f"\nown member {number(own)}, all {number(every)}"
         labels[method] += off_target(method, off)
     lines = {"proxy_reward": "-", "ensemble_reward": (0, (4, 2))}
-    curves.draw_curves(axes, logs, methods, lines, labels)
+    ends = curves.draw_curves(axes, logs, methods, lines)
+    curves.label(axes, ends, methods, labels)
     axes.set_ylabel("proxy reward")
     handles = [
         Line2D([], [], color=INK, linewidth=2.2, linestyle=style) for style in lines.values()

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from prudent.analysis.wording import number
 from prudent.figures.looks import BLUE, GREY, INK, ORANGE, darker
@@ -22,6 +23,8 @@ def plot(base: Path, heads: Path, stop_loss: float | None) -> Figure:
 
 
 COLOURS = {"train": BLUE, "validation": ORANGE}
+FEW = 4  # of so few steps, all decide about the axis
+LEAST_SPAN = 0.1  # less would show noise as large
 
 
 @styled
@@ -39,7 +42,8 @@ def draw_losses(
     note = (
         "The loss is in nats per pair. Left: a thin line has every logged step, a thick one the "
         "running mean. Right: a thin line is a member's running mean, a thick one the mean of all "
-        "members'. The dotted line is the loss of a coin, ln 2."
+        "members'. The dotted line is the loss of a coin, ln 2. The axes need not begin at 0, nor "
+        "show the first steps."
     )
     figure = new_figure(9, 4.2, "Training the reward model", note)
     left, right = figure.subplots(1, 2)
@@ -61,7 +65,9 @@ def draw_losses(
         axes.grid(axis="y")
         axes.set_xlabel("step")
         axes.set_xlim(0, max([1, *(wide.index.max() for wide in drawn)]))
-        axes.set_ylim(0, _top(drawn))
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        levels = [np.log(2), *([stop_loss] if axes is left and stop_loss is not None else [])]
+        axes.set_ylim(_range(drawn, levels))
         _say_what_is_above(axes, drawn)
         _label(axes, drawn)
     left.set_title("base reward model")
@@ -91,17 +97,22 @@ def _curves(axes: Axes, table: pd.DataFrame, smooth: bool) -> list[pd.DataFrame]
     return drawn
 
 
-def _top(drawn: Sequence[pd.DataFrame]) -> float:
-    """The upper end of the axes; fresh heads may begin far above the losses of training.
+def _range(drawn: Sequence[pd.DataFrame], lines: Sequence[float]) -> tuple[float, float]:
+    """The ends of the loss's axis, which has all losses and the levels ``lines``.
 
-    In that case the losses after the first tenth of the steps decide.
+    Fresh heads may begin far above the losses of training. In that case the later half of the
+    steps decides, with room above it for the end of the fall.
     """
-    highest, later = [float(np.log(2))], [float(np.log(2))]
+    low, high = min(lines), max(lines)
+    first = high
     for wide in drawn:
-        rest = wide[wide.index > wide.index.max() / 10]
-        highest.append(float(wide.max(axis=None)))
-        later.append(float((rest if len(rest) else wide).max(axis=None)))
-    return 1.08 * (max(highest) if max(highest) < 1.5 * max(later) else max(later))
+        later = wide[wide.index >= wide.index.max() / 2] if len(wide) > FEW else wide
+        low = min(low, float(wide.min(axis=None)))
+        high = max(high, float(later.max(axis=None)))
+        first = max(first, float(wide.max(axis=None)))
+    span = max(high - low, LEAST_SPAN)
+    top = first if first <= high + 0.6 * span else high + 0.35 * span
+    return max(low - 0.06 * span, 0), max(top + 0.06 * span, low + span)
 
 
 def _say_what_is_above(axes: Axes, drawn: Sequence[pd.DataFrame]) -> None:

@@ -71,7 +71,7 @@ def draw_kinds(table: pd.DataFrame) -> Figure:
         axes.set_title(title, fontsize=9)
         axes.grid(axis="x")
         axes.tick_params(axis="y", length=0)
-        axes.tick_params(axis="x", labelsize=8)
+        axes.tick_params(axis="x", labelsize=9)
         axes.locator_params(axis="x", nbins=4)
         axes.spines["left"].set_visible(False)
         axes.use_sticky_edges = False  # the bands have them

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +17,7 @@ from matplotlib.patches import Patch, Rectangle
 from prudent.analysis.statistics import LEVEL
 from prudent.analysis.wording import name_of, number
 from prudent.figures.looks import BLUE, INK, ORANGE
-from prudent.figures.style import new_figure, styled
+from prudent.figures.style import new_figure, on_lines, styled
 from prudent.tables import read_csv
 
 NONE, EDGE = "white", "#C8C8C8"
@@ -97,8 +98,8 @@ def draw_map(table: pd.DataFrame, method: str, baseline: str, title: str) -> Fig
     )
     ensembles = list(dict.fromkeys(table["ensemble"]))
     axes_of = _Axes(table)
-    height = 0.2 * len(axes_of.rows) + 0.65
-    figure = new_figure(13.2, height * len(ensembles) + 1.9, title, note)
+    height = 0.2 * len(axes_of.rows) + 0.9
+    figure = new_figure(10.6, height * len(ensembles) + 2.2, title, note)
     shape = len(ensembles), len(QUESTIONS)
     panels = figure.subplots(*shape, squeeze=False, sharex=True, sharey=True)
     for row, ensemble in zip(panels, ensembles, strict=True):
@@ -108,15 +109,15 @@ def draw_map(table: pd.DataFrame, method: str, baseline: str, title: str) -> Fig
             blue, orange = ((found["side"] == side).sum() for side in (1, -1))
             count = found["side"].notna().sum()
             chance = number(count * (1 - LEVEL) / 2, 2)
-            asked = f"{question.title}\n" if axes in panels[0] else ""
-            whose = f"{name_of(ensemble)}: " if axes is row[0] else ""
-            axes.set_title(
-                f"{asked}{whose}better {blue}, worse {orange} of {count} (chance {chance} each)",
-                fontsize=9,
-            )
-        row[0].set_ylabel("members, by KL")
+            asked = [textwrap.fill(question.title, 24)] if axes in panels[0] else []
+            counts = f"better {blue}, worse {orange} of {count}"
+            # Lines of their own: what is beside each other must not meet.
+            lines = [*asked, counts, f"(chance {chance} each)"]
+            axes.set_title("\n".join(lines), fontsize=9)
+        row[0].set_ylabel(f"{on_lines(ensemble)}:\nmembers, by KL")
     for axes in panels[-1]:
-        axes.set_xlabel("pairs, by label noise")
+        thousands = ", k: thousands" if any("k" in text for text in axes_of.numbers) else ""
+        axes.set_xlabel(f"pairs{thousands}, by label noise")
     figure.legend(handles=list(_keys(method, baseline)), loc="outside right upper")
     return figure
 
@@ -131,6 +132,8 @@ class _Axes:
         self.columns = [(noise, count) for noise in noises for count in pairs]
         self.rows = [(kl, count) for kl in kls for count in members]
         self.pairs, self.members, self.noises, self.kls = pairs, members, noises, kls
+        short = [f"{count / 1000:.2g}k" if count >= 1000 else f"{count}" for count in pairs]
+        self.numbers = short if len(set(short)) == len(pairs) else [f"{count}" for count in pairs]
 
     def across(self, column: int) -> float:
         """A column's left edge; a gap sets noises apart."""
@@ -163,10 +166,10 @@ def _panel(axes: Axes, found: pd.DataFrame, of: _Axes) -> None:
     axes.set_xticks(
         [of.across(n) + 0.5 for n in range(len(of.columns))],
         [
-            f"{pairs}" + (f"\nnoise × {noise:g}" if n % wide == wide // 2 else "")
-            for n, (noise, pairs) in enumerate(of.columns)
+            of.numbers[n % wide] + (f"\nnoise × {noise:g}" if n % wide == wide // 2 else "")
+            for n, (noise, _) in enumerate(of.columns)
         ],
-        fontsize=7,
+        fontsize=7.5,
     )
     axes.set_yticks(
         [of.up(n) + 0.5 for n in range(len(of.rows))],
@@ -174,7 +177,7 @@ def _panel(axes: Axes, found: pd.DataFrame, of: _Axes) -> None:
             (f"KL {kl:g}   " if n % tall == tall // 2 else "") + f"{members}"
             for n, (kl, members) in enumerate(of.rows)
         ],
-        fontsize=7,
+        fontsize=8,
     )
     axes.tick_params(length=0)
     for spine in axes.spines.values():

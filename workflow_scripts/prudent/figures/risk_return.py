@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from prudent.analysis.wording import name_of, number
 from prudent.figures.looks import GREY, INK, Look, looks
@@ -38,11 +39,11 @@ def draw_risk_return(summary: pd.DataFrame, baseline: str) -> Figure:
         "Each mark is a method: the mean over ensembles of its policies' gain in the judge's score "
         "over the reference policy (dashed, 0), and the standard deviation of the gain. Up and to "
         "the left is better. Bars are 95% intervals over ensembles. Lines cross at "
-        f"{name_of(baseline)}; hollow marks are controls. A triangle on the left edge is a single "
+        f"{name_of(baseline)}; hollow marks are controls. A mark on the grey is a single "
         "policy, whose spread is not known. Independent members are one member of each replicate; "
         "their policies share members, so that bars there are too short."
     )
-    figure = new_figure(4.1 * len(levels) + 2.6, 3.1 * len(kls) + 1.1, TITLE, note)
+    figure = new_figure(3 * len(levels) + 2.4, 3.1 * len(kls) + 1.3, TITLE, note)
     panels = figure.subplots(len(kls), len(levels), sharey="row", squeeze=False)
     for row, kl in zip(panels, kls, strict=True):
         for axes, level in zip(row, levels, strict=True):
@@ -71,6 +72,7 @@ def _key(method: str, look: Look, control: bool) -> Line2D:
 
 def _panel(axes: Axes, part: pd.DataFrame, look: dict[str, Look], baseline: str) -> None:
     axes.axhline(0, color=INK, linestyle=(0, (4, 2)), linewidth=1.2)
+    singles = []
     for row in part.to_dict("records"):
         name, mean, sd = row["method"], row["gain"], row["sd"]
         if not np.isfinite(mean):
@@ -78,16 +80,7 @@ def _panel(axes: Axes, part: pd.DataFrame, look: dict[str, Look], baseline: str)
         colour = look[name].colour
         face = "white" if row["control"] == "yes" else colour
         if not np.isfinite(sd):
-            axes.plot(
-                [0.012],
-                [mean],
-                marker=">",
-                transform=axes.get_yaxis_transform(),
-                color=colour,
-                markerfacecolor=face,
-                markersize=7,
-                gid=f"single {name}",
-            )
+            singles.append((name, mean, colour, face))
             continue
         for x, y in (
             ([sd, sd], [row["gain_low"], row["gain_high"]]),
@@ -108,6 +101,26 @@ def _panel(axes: Axes, part: pd.DataFrame, look: dict[str, Look], baseline: str)
         if name == baseline:
             axes.axhline(mean, color=GREY, linewidth=0.8, zorder=1)
             axes.axvline(sd, color=GREY, linewidth=0.8, zorder=1)
-    axes.set_xlim(left=0)
-    axes.locator_params(axis="x", nbins=5)
+    _singles(axes, singles, look)
     axes.grid(True)
+
+
+def _singles(axes: Axes, singles: list, look: dict[str, Look]) -> None:
+    """Marks without a spread, beside each other on grey, left of a spread of 0."""
+    right = axes.get_xlim()[1]
+    ticks = MaxNLocator(4).tick_values(0, right)
+    axes.set_xticks(ticks[(ticks >= 0) & (ticks <= right)])
+    wide = 0.08 * right
+    axes.set_xlim(-wide * len(singles), right)
+    if singles:
+        axes.axvspan(-wide * len(singles), 0, color=GREY, alpha=0.2, linewidth=0, zorder=0)
+    for place, (name, mean, colour, face) in enumerate(reversed(singles)):
+        axes.plot(
+            [-wide * (place + 0.5)],
+            [mean],
+            marker=look[name].marker,
+            color=colour,
+            markerfacecolor=face,
+            markersize=7,
+            gid=f"single {name}",
+        )

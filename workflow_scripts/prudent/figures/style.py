@@ -16,6 +16,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.transforms import ScaledTranslation
 from scipy.optimize import isotonic_regression
 
 from prudent import tables
@@ -111,21 +112,24 @@ def label_ends(
     line = 1.5 * font.get("fontsize", 9) / 72 / inches * (high - low)
     heights = [line * (1 + text.count("\n")) for text in texts]
     places = _spread([y for _, y in ends], heights, low + line / 2, high - line / 2)
-    side = axes.get_yaxis_transform()
     markers = markers or [None] * len(texts)
+    first, second = (10, 13) if markers[0] is None else (17, 25)  # points from the axes
+    there, behind = (
+        axes.get_yaxis_transform() + ScaledTranslation(x / 72, 0, axes.figure.dpi_scale_trans)
+        for x in (first, second)
+    )
     for end, text, ink, place, marker in zip(ends, texts, inks, places, markers, strict=True):
         arrow = {"arrowstyle": "-", "color": ink, "linewidth": 0.8, "shrinkA": 0, "shrinkB": 2}
         axes.annotate(
-            "", end, (1.045, place), textcoords=side, annotation_clip=False, arrowprops=arrow
+            "", end, (1, place), textcoords=there, annotation_clip=False, arrowprops=arrow
         )
         if marker is not None:
             style = {"markersize": 8, "markeredgecolor": "white", "zorder": 4}
             (mark,) = axes.plot(
-                1.045, place, marker, color=ink, transform=side, clip_on=False, **style
+                1, place, marker, color=ink, transform=there, clip_on=False, **style
             )
             mark.set_gid(f"marker {text}")
-        x = 1.055 if marker is None else 1.065
-        axes.text(x, place, text, transform=side, va="center", color=ink, **font)
+        axes.text(1, place, text, transform=behind, va="center", color=ink, **font)
 
 
 def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:

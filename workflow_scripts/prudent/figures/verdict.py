@@ -42,7 +42,9 @@ def draw_verdicts(verdicts: Verdicts, margin: float) -> Figure:
         "rewards, whose number is in brackets."
     )
     title = "What may be said of each method, at the same KL"
-    figure = new_figure(12.5, 1.9 + 0.3 * max(len(rows), 3), title, note)
+    controls = max((len(one.controls) for _, one in rows), default=0)
+    apart = 0.3 + 0.1 * controls  # inches between rows, with room for the controls' marks
+    figure = new_figure(11.5, 2.1 + apart * max(len(rows), 3), title, note)
     ratio, mean = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
     ratio.set_xscale("log")
     ratio.axvline(1, color=INK, linewidth=1)
@@ -54,7 +56,7 @@ def draw_verdicts(verdicts: Verdicts, margin: float) -> Figure:
             who = on_lines(method.name) if number_of == 0 else ""
             labels.append(f"{who}{',  ' if who else ''}{one.policies} ({one.draws})")
             heights.append(place)
-            _row(ratio, mean, one, place, f"{method.name} {one.policies}")
+            _row(ratio, mean, one, place, f"{method.name} {one.policies}", apart)
             place += 1
         place += 0.5
     ratio.set_yticks(heights, labels)
@@ -65,12 +67,12 @@ def draw_verdicts(verdicts: Verdicts, margin: float) -> Figure:
     _ticks(ratio)
     ratio.set_xlabel(f"variance ratio, {baseline} over method")
     mean.set_xlabel("difference of mean scores")
-    mean.locator_params(axis="x", nbins=5)
+    mean.locator_params(axis="x", nbins=4)
     figure.legend(handles=_keys(rows), loc="outside right upper")
     return figure
 
 
-def _row(ratio: Axes, mean: Axes, one: Comparison, place: float, who: str) -> None:
+def _row(ratio: Axes, mean: Axes, one: Comparison, place: float, who: str, apart: float) -> None:
     colour, marker = COLOURS[one.word], MARKERS[one.policies]
     shown = {"color": colour, "marker": marker, "markersize": 7}
     if one.ratio.estimate is not None:
@@ -80,9 +82,10 @@ def _row(ratio: Axes, mean: Axes, one: Comparison, place: float, who: str) -> No
     for step, control in enumerate(one.controls.values(), start=1):
         if control.estimate is None:
             continue
-        low = place + 0.18 * step
+        low = place + (0.04 + 0.1 * step) / apart  # below the row's own mark
         hollow = {"color": INK, "markerfacecolor": "white", "markersize": 4, "zorder": 2}
-        ratio.plot([control.estimate], [low], marker=marker, **hollow)
+        gid = f"control {step} {who}"
+        ratio.plot([control.estimate], [low], marker=marker, gid=gid, **hollow)
         if None not in (control.low, control.high):
             ratio.plot([control.low, control.high], [low, low], color=INK, linewidth=0.7)
     if one.difference.estimate is not None:
