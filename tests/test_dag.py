@@ -372,7 +372,7 @@ def test_a_kinds_own_code_brings_back_its_ensembles_and_what_reads_them(finished
     below = {"train_ensemble", "diagnose_rewards", "score_benchmark", "tabulate_variance"}
     below |= {"audit_rewards", "score_reference", "exact_policies", "exact_frontier"}
     expected = jobs(
-        4, 2, below | {"compare_methods", "verdict"}, figures=20, replicates=3
+        4, 2, below | {"compare_methods", "verdict"}, figures=15, replicates=3
     ) | calibrated(1)
     # What the reference said is rewarded anew, but not judged.
     assert dry_run(finished, "--configfile", TINY) == expected | {"reward_responses": 3}

@@ -44,11 +44,11 @@ from prudent.rewards import rewardbench
 
 def test_a_figure_is_a_row_a_module_and_a_caption():
     names = names_of_figures()
-    assert len(names) == 15
+    assert len(names) == 20
     numbered = {name for name in names if name.startswith("fig")}
     assert set(names) - numbered == {
         *("kinds", "frequency", "risk_return", "gain_over_kl"),
-        *("frontier", "calibration", "overoptimisation", "verdict"),
+        *("frontier", "calibration", "overoptimisation", "verdict", "theorems"),
     }
     modules = {path.stem for path in (ROOT / "workflow_scripts/prudent/figures").glob("fig*.py")}
     captions = {path.stem for path in (ROOT / "rules/captions").glob("fig*_*.rst")}
