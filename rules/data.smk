@@ -20,7 +20,7 @@ rule prepare_texts:
         content=contents(config["texts"]["sources"], memory),
         bad_rows=config["bad_rows"],
         seed=config["seed"],
-        code=code_digest("prepare_texts"),
+        code=lambda wildcards: code_digest("prepare_texts"),
     message:
         "Preparing the texts"
     script:
@@ -47,7 +47,7 @@ rule prepare_prompts:
         content=contents(config["prompts"]["sources"], memory),
         bad_rows=config["bad_rows"],
         seed=config["seed"],
-        code=code_digest("prepare_prompts"),
+        code=lambda wildcards: code_digest("prepare_prompts"),
     message:
         "Preparing the prompts"
     script:
@@ -79,7 +79,7 @@ rule prepare_preferences:
         bad_rows=config["bad_rows"],
         sampling=config["sampling"],
         seed=config["seed"],
-        code=code_digest("prepare_preferences"),
+        code=lambda wildcards: code_digest("prepare_preferences"),
     message:
         "Preparing the preference pairs"
     script:
@@ -105,7 +105,7 @@ rule prepare_benchmark:
         content=contents(config["benchmark"]["sources"], memory),
         bad_rows=config["bad_rows"],
         seed=config["seed"],
-        code=code_digest("prepare_benchmark"),
+        code=lambda wildcards: code_digest("prepare_benchmark"),
     message:
         "Preparing the benchmark"
     script:

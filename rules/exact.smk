@@ -24,7 +24,7 @@ rule preregister:
         margin=config["statistics"]["margin"],
         permutations=config["statistics"]["permutations"],
         seed=config["seed"],
-        code=code_digest("preregister"),
+        code=lambda wildcards: code_digest("preregister"),
     message:
         "Stating how methods will be judged"
     script:
@@ -57,7 +57,7 @@ rule sample_reference:
         checkpoints=f"{CHECKPOINTS}/exact",
         content=content_of(config["exact"]["responses"], memory),
         seed=config["seed"],
-        code=code_digest("sample_reference"),
+        code=lambda wildcards: code_digest("sample_reference"),
     message:
         "Sampling the reference policy"
     script:
@@ -88,7 +88,9 @@ rule score_reference:
         model=config["judge"]["model"],
         revision=config["judge"]["revision"],
         content=content_of(config["judge"]["model"], memory),
-        code=code_of_ensembles("score_reference", [config["ensemble"]]),
+        code=lambda wildcards: code_of_ensembles(
+            "score_reference", [config["ensemble"]]
+        ),
     message:
         "Scoring the reference policy's responses"
     script:
@@ -127,7 +129,7 @@ rule exact_policies:
         size=ENSEMBLE["count"],
         baseline=config["statistics"]["baseline"],
         seed=config["seed"],
-        code=[
+        code=lambda wildcards: [
             code_digest("exact_policies", objective=name)
             for name in sorted({method["objective"] for method in EXACT.values()})
         ],
@@ -160,7 +162,7 @@ rule exact_kinds:
         kl=config["exact"]["kl"],
         baseline=config["statistics"]["baseline"],
         seed=config["seed"],
-        code=[
+        code=lambda wildcards: [
             code_of_ensembles("exact_kinds", CHECKED),
             *(
                 code_digest("exact_kinds", objective=name)
@@ -194,7 +196,7 @@ rule exact_frontier:
         methods={name: EXACT[name] for name in METHODS},
         pairs=[list(pair) for pair in dict.fromkeys(map(tuple, PAIRS))],
         seed=config["seed"],
-        code=[
+        code=lambda wildcards: [
             code_digest("exact_frontier", objective=name)
             for name in sorted({EXACT[name]["objective"] for name in METHODS})
         ],

@@ -242,7 +242,7 @@ rule compare_methods:
         heads=members_of(ENSEMBLE),
         permutations=config["statistics"]["permutations"],
         seed=config["seed"],
-        code=code_digest("compare_methods"),
+        code=lambda wildcards: code_digest("compare_methods"),
     message:
         "Comparing the methods"
     script:
@@ -267,7 +267,7 @@ rule verdict:
     resources:
         **needs(memory=4, minutes=30),
     params:
-        code=code_digest("verdict"),
+        code=lambda wildcards: code_digest("verdict"),
     message:
         "Reaching the verdicts"
     script:
@@ -290,7 +290,7 @@ rule power:
         **needs(memory=4, minutes=30),
     params:
         draws=independent_draws(),
-        code=code_digest("power"),
+        code=lambda wildcards: code_digest("power"),
     message:
         "What this study can find"
     script:
@@ -367,7 +367,7 @@ rule write_page:
         scenario=config["scenario"],
         seed=config["seed"],
         config_digest=config_digest(config),
-        code=code_digest(
+        code=lambda wildcards: code_digest(
             "write_page",
             loads=["prudent/figures/page.html", "prudent/figures/parts.html"],
         ),

@@ -49,7 +49,7 @@ rule respond:
         prompt_count=config["judge"]["prompts"],
         sampling=config["sampling"],
         seed=config["seed"],
-        code=code_digest("respond"),
+        code=lambda wildcards: code_digest("respond"),
     message:
         "Letting the policies of {wildcards.method} answer the test prompts"
     script:
@@ -74,7 +74,7 @@ use rule respond as respond_reference with:
         prompt_count=config["judge"]["prompts"],
         sampling=config["sampling"],
         seed=config["seed"],
-        code=code_digest("respond"),
+        code=lambda wildcards: code_digest("respond"),
     message:
         "Letting the reference policy answer the test prompts"
 
@@ -99,7 +99,7 @@ rule judge_responses:
         model=config["judge"]["model"],
         revision=config["judge"]["revision"],
         content=content_of(config["judge"]["model"], memory),
-        code=code_digest("judge_responses"),
+        code=lambda wildcards: code_digest("judge_responses"),
     message:
         "Judging the responses of {wildcards.answerer}"
     script:
@@ -122,7 +122,9 @@ rule reward_responses:
     resources:
         **needs(memory=16, minutes=120, gpu=1),
     params:
-        code=code_of_ensembles("reward_responses", [config["ensemble"]]),
+        code=lambda wildcards: code_of_ensembles(
+            "reward_responses", [config["ensemble"]]
+        ),
     message:
         "Rewarding the responses of {wildcards.answerer}"
     script:

@@ -22,7 +22,7 @@ rule train_reference:
         settings=portable(config["reference"]),
         content=content_of(config["reference"]["checkpoint"], memory),
         seed=config["seed"],
-        code=code_digest("train_reference"),
+        code=lambda wildcards: code_digest("train_reference"),
     message:
         "Training the reference policy"
     script:

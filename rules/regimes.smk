@@ -22,7 +22,7 @@ rule train_pool:
         reward=portable(config["reward"]),
         content=content_of(config["reward"]["checkpoint"], memory),
         seed=config["seed"],
-        code=code_digest("train_pool"),
+        code=lambda wildcards: code_digest("train_pool"),
     message:
         "Training replicates {params.replicates} of {wildcards.pairs} pairs, noise {wildcards.noise}"
     script:
@@ -63,7 +63,7 @@ rule regime_policies:
         methods={name: EXACT[name] for name in COMPARED},
         kl=REGIMES["kl"],
         seed=config["seed"],
-        code=[
+        code=lambda wildcards: [
             code_of_ensembles("regime_policies", REGIMES["ensembles"]),
             *(
                 code_digest("regime_policies", objective=name)
@@ -102,7 +102,7 @@ rule tabulate_regimes:
     params:
         baseline=config["statistics"]["baseline"],
         controls=CONTROLS,
-        code=code_digest("tabulate_regimes"),
+        code=lambda wildcards: code_digest("tabulate_regimes"),
     message:
         "Comparing the methods in each cell"
     script:

@@ -23,7 +23,7 @@ rule train_reward_base:
         content=content_of(config["reward"]["checkpoint"], memory),
         split="train",
         seed=config["seed"],
-        code=code_digest("train_reward_base"),
+        code=lambda wildcards: code_digest("train_reward_base"),
     message:
         "Training the base reward model"
     script:
@@ -48,7 +48,7 @@ rule compute_features:
         **needs(memory=16, minutes=240, gpu=1),
     params:
         batch_tokens=8192,
-        code=code_digest("compute_features"),
+        code=lambda wildcards: code_digest("compute_features"),
     message:
         "Computing the features of the pairs"
     script:
@@ -76,7 +76,7 @@ rule train_members:
         content=content_of(config["reward"]["checkpoint"], memory),
         members=members_of_job,
         seed=config["seed"],
-        code=code_digest("train_members"),
+        code=lambda wildcards: code_digest("train_members"),
     message:
         "Training members {params.members} of {wildcards.ensemble}"
     script:
@@ -137,7 +137,7 @@ use rule train_ensemble as train_pilots with:
         settings=ensemble_settings(ENSEMBLE),
         content=content_of(config["reward"]["checkpoint"], memory),
         seed=config["seed"],
-        code=code_of_ensembles("train_ensemble", [config["ensemble"]]),
+        code=lambda wildcards: code_of_ensembles("train_ensemble", [config["ensemble"]]),
     message:
         "Training the pilots' ensemble"
 
@@ -167,7 +167,9 @@ rule train_replicate:
         content=content_of(config["reward"]["checkpoint"], memory),
         replicate=lambda wildcards: int(wildcards.replicate),
         seed=config["seed"],
-        code=code_of_ensembles("train_replicate", [config["ensemble"]]),
+        code=lambda wildcards: code_of_ensembles(
+            "train_replicate", [config["ensemble"]]
+        ),
     message:
         "Training replicate {wildcards.replicate} of the rewards"
     script:
@@ -214,7 +216,7 @@ rule diagnose_rewards:
         content=content_of(config["judge"]["model"], memory),
         sampling=config["sampling"],
         seed=config["seed"],
-        code=code_of_ensembles("diagnose_rewards", CHECKED),
+        code=lambda wildcards: code_of_ensembles("diagnose_rewards", CHECKED),
     message:
         "Diagnosing the rewards"
     script:

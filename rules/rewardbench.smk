@@ -20,7 +20,9 @@ rule score_benchmark:
         **needs(memory=16, minutes=120, gpu=1),
     params:
         batch_tokens=8192,
-        code=code_of_ensembles("score_benchmark", [config["ensemble"]]),
+        code=lambda wildcards: code_of_ensembles(
+            "score_benchmark", [config["ensemble"]]
+        ),
     message:
         "Scoring the benchmark"
     script:
@@ -51,7 +53,7 @@ rule tabulate_variance:
     conda:
         ENVIRONMENT
     params:
-        code=code_digest("tabulate_variance"),
+        code=lambda wildcards: code_digest("tabulate_variance"),
     message:
         "Tabulating accuracy and variance"
     script:
@@ -84,7 +86,7 @@ rule audit_rewards:
         scenario=config["scenario"],
         ensemble=config["ensemble"],
         seed=config["seed"],
-        code=code_digest(
+        code=lambda wildcards: code_digest(
             "audit_rewards",
             loads=[
                 "prudent/audit/figures.py",

@@ -23,7 +23,7 @@ rule theory:
         **needs(memory=4, minutes=30),
     params:
         seed=config["seed"],
-        code=code_digest("theory"),
+        code=lambda wildcards: code_digest("theory"),
     message:
         "Checking the theory"
     script:

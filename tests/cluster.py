@@ -214,12 +214,16 @@ def wait_for(
         TimeoutError: the condition does not hold after HANG seconds.
     """
     end = time.monotonic() + HANG
-    while not condition():
+    while True:
+        asked = time.monotonic()
+        if condition():
+            return
         if process is not None and process.poll() is not None and not condition():
             raise RuntimeError(f"{what}: the process ended with {process.returncode} before")
         if time.monotonic() > end:
             raise TimeoutError(f"{what}: not within {HANG} s")
-        time.sleep(0.2)
+        # What asks SLURM takes time of the cores that it waits for.
+        time.sleep(min(max(0.2, 20 * (time.monotonic() - asked)), 1))
 
 
 def _which(name: str) -> str | None:

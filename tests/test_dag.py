@@ -359,11 +359,9 @@ def test_the_trainer_brings_back_all_policies(finished, edit):
     assert dry_run(finished, "--configfile", TINY) == again
 
 
-@pytest.mark.parametrize(
-    "kind", ["adapters", "members", "gaussian", "dropout", "warm", "mlp", "last_layer"]
-)
-def test_another_kinds_code_brings_nothing_back(finished, edit, kind):
-    edit(f"workflow_scripts/prudent/rewards/kinds/{kind}.py", append("\n\nUNUSED = 1\n"))
+def test_other_kinds_code_brings_nothing_back(finished, edit):
+    for kind in ("adapters", "members", "gaussian", "dropout", "warm", "mlp", "last_layer"):
+        edit(f"workflow_scripts/prudent/rewards/kinds/{kind}.py", append("\n\nUNUSED = 1\n"))
     assert dry_run(finished, "--configfile", TINY) == {}
 
 
@@ -389,32 +387,28 @@ def test_an_ensemble_that_is_checked_besides_brings_its_own_jobs_alone(finished,
 
 
 @pytest.mark.parametrize(
-    ("module", "figures"),
-    [
-        ("style", 20),
-        ("looks", 20),
-        ("curves", 3),
-        ("simulated_returns", 2),
-        ("fig1_heads", 1),
-        ("fig10_kl", 1),
-        ("kinds", 1),
-        ("risk_return", 1),
-        ("frontier", 1),
-        ("frequency", 1),
-        ("calibration", 1),
-        ("overoptimisation", 1),
-        ("gain_over_kl", 1),
-        ("verdict", 1),
-    ],
+    ("module", "figures"), [("style", 20), ("looks", 20), ("curves", 3), ("simulated_returns", 2)]
 )
-def test_a_figures_code_brings_back_what_it_draws(finished, edit, module, figures):
+def test_code_that_figures_share_brings_back_what_it_draws(finished, edit, module, figures):
     edit(f"workflow_scripts/prudent/figures/{module}.py", append("\n\nDPI_FOR_PRINT = 600\n"))
+    shared = {"audit_rewards"} if module in ("style", "looks") else set()
+    counts = dry_run(finished, "--configfile", TINY)
+    assert counts == jobs(0, rules=shared, figures=figures)
+
+
+ALONE = ("fig1_heads", "fig10_kl", "kinds", "risk_return", "frontier", "frequency", "calibration")
+ALONE += ("overoptimisation", "gain_over_kl", "verdict", "theorems")
+
+
+@pytest.mark.parametrize("modules", [ALONE[:1], ALONE])
+def test_a_figures_own_code_brings_back_that_figure_alone(finished, edit, modules):
+    for module in modules:
+        path = f"workflow_scripts/prudent/figures/{module}.py"
+        edit(path, append("\n\nDPI_FOR_PRINT = 600\n"))
     output = snakemake(finished, "--dry-run", "--configfile", TINY)
     text = output.stdout + output.stderr
-    shared = {"audit_rewards"} if module in ("style", "looks") else set()
-    assert job_counts(text) == jobs(0, rules=shared, figures=figures)
-    if figures == 1:
-        assert re.findall(r"Plotting (\w+)", text) == [module]
+    assert job_counts(text) == jobs(0, figures=len(modules))
+    assert sorted(re.findall(r"Plotting (\w+)", text)) == sorted(modules)
 
 
 @pytest.mark.parametrize(

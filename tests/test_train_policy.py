@@ -4,7 +4,6 @@ import json
 import re
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 import train_policy
+from conftest import environment, python
 from tiny_models import CONFIGS, VOCABULARY, tiny_model, tiny_tokenizer
 from tiny_runs import PROMPTS, CountingRewards, Preempted
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
@@ -127,17 +127,20 @@ def test_the_script_killed_and_terminated_ends_with_the_same_policy(tmp_path, ob
     """Also the one that remembers, whose memory comes back with the checkpoint."""
     args = script_args(tmp_path, steps=16, checkpoint_every=1)
     args = replace(args, objective=objective)
-    train_policy.main(args)
     again = replace(args, policy=tmp_path / "again", training_log=tmp_path / "again.csv")
-    command = [sys.executable, train_policy.__file__, *entry.to_command_line(again)]
+    script = [python(), train_policy.__file__]
+    command = [*script, *entry.to_command_line(again)]
+    # The tokenizer's file says whether the hub was to be had, so all have one environment.
+    options = {"stderr": subprocess.PIPE, "text": True, "env": environment(tmp_path)}
+    subprocess.run([*script, *entry.to_command_line(args)], **options, check=True)
 
     def stopped(number: int) -> tuple[int, str]:
         """Status and output of a process that is sent a signal after its first checkpoint."""
         before = {path.stat().st_mtime_ns for path in args.checkpoints.glob("*/checkpoint*")}
-        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        with subprocess.Popen(command, **options) as process:
             while {path.stat().st_mtime_ns for path in args.checkpoints.glob("*/check*")} == before:
                 assert process.poll() is None, process.stderr.read()
-                time.sleep(0.001)
+                time.sleep(0.01)
             process.send_signal(number)
             return process.wait(), process.stderr.read()
 
@@ -147,7 +150,7 @@ def test_the_script_killed_and_terminated_ends_with_the_same_policy(tmp_path, ob
     assert "taken over from process" in output and "the process has ended" in output
     step = re.search(r"SIGTERM: checkpoint written after step (\d+)", output)[1]
     assert not again.policy.exists()
-    output = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=True).stderr
+    output = subprocess.run(command, **options, check=True).stderr
     assert f"going on after step {step}" in output
     for file in args.policy.iterdir():
         assert file.read_bytes() == (again.policy / file.name).read_bytes()

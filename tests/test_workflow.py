@@ -293,7 +293,8 @@ def test_a_log_says_how_to_repeat_its_job_by_hand(finished, tmp_path):
     ):
         command = (results / f"logs/{rule}.log").read_text().splitlines()[0]
         assert command.startswith(f"by hand: {python()} ")
-        command = command.replace(python(), sys.executable, 1)
+        if output.endswith(".csv"):  # some as a reader does, the others in less time
+            command = command.replace(python(), sys.executable, 1)
         # The fixture's folder has moved since.
         command = re.sub(r"\S+(?=/workflow_scripts/)", str(folder), command, count=1)
         before = (results / output).read_bytes()

@@ -108,6 +108,8 @@ def start(folder: Path) -> tuple[Path, subprocess.Popen[bytes]]:
 def serve(address: Path) -> None:
     """Answers calls until the standard input is closed."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # so that none becomes a zombie
+    # Ctrl-C reaches what is started, also where the tests were started in the background.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(f"{address}.new")
     listener.listen(64)

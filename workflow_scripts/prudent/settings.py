@@ -100,13 +100,23 @@ class Settings(BaseModel):
                 yield key, f"is {shown(value)}; expected one of at most 18 digits"
 
 
+class Composed(Settings):
+    """Base of settings that are put together from parts, each of which brings its meaning.
+
+    Pydantic would look for their docstrings in vain: in every file of the call stack, which takes
+    it half a second where many modules are loaded.
+    """
+
+    model_config = ConfigDict(use_attribute_docstrings=False)
+
+
 def partial(model: type[Settings], name: str) -> type[Settings]:
     """The same settings with every key optional and unset, for what overrides others."""
     fields = {}
     for key, field in model.model_fields.items():
         fields[key] = (field.annotation, unset := copy.copy(field))
         unset.default = None
-    return create_model(name, __base__=Settings, __doc__=model.__doc__, **fields)
+    return create_model(name, __base__=Composed, __doc__=model.__doc__, **fields)
 
 
 NUMBER, SECTION = "(number)", "(section)"

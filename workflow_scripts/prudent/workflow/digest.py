@@ -48,9 +48,7 @@ def code_digest(
     loads = tuple(loads)
     _there(folder / f"{script}.py", "script")
     stamps = [_stamp(_there(folder / name, "file")) for name in loads]
-    for place, _, names in os.walk(folder):
-        files = [os.path.join(place, name) for name in names if name.endswith(".py")]
-        stamps += [(file, *_stamp(file)) for file in files]
+    stamps += [(file, *_stamp(file)) for file in _modules(folder)]
     return _code_digest(script, folder, objective, loads, tuple(stamps))
 
 
@@ -69,12 +67,14 @@ def _code_digest(
         def read(file: Path) -> tuple[str, tuple[Import, ...]]:
             return _needed(file, _stamp(file), objective) if file == family else _read(file)
 
-    modules = imported_files(path, folder, read)
+    there = _same(frozenset(file for file, *_ in stamps[len(loads) :]))
+    modules = imported_files(path, folder, read, there)
     if objective is not None:
-        modules |= imported_files(family, folder, read)
+        modules |= imported_files(family, folder, read, there)
     loaded = [folder / name for name in loads]
     for file in loaded:
-        modules |= imported_files(file, folder, read) if file.suffix == ".py" else set()
+        if file.suffix == ".py":
+            modules |= imported_files(file, folder, read, there)
     for module in sorted(modules):
         name = module.relative_to(folder).as_posix()
         digest.update(name.encode() + b"\0" + read(module)[0].encode() + b"\0")
@@ -94,11 +94,34 @@ def _read(file: Path) -> tuple[str, tuple[Import, ...]]:
     return _parsed(file, _stamp(file))
 
 
-def imported_files(path: Path, folder: Path = SCRIPTS, read: Reader = _read) -> set[Path]:
+def _modules(folder: Path) -> list[str]:
+    """The paths of all of Python's files below ``folder``."""
+    return [
+        os.path.join(place, name)
+        for place, _, names in os.walk(folder)
+        for name in names
+        if name.endswith(".py")
+    ]
+
+
+@functools.cache
+def _same(files: frozenset[str]) -> frozenset[str]:
+    """The same object for the same files, so that what is cached by them is found at once."""
+    return files
+
+
+def imported_files(
+    path: Path,
+    folder: Path = SCRIPTS,
+    read: Reader = _read,
+    there: frozenset[str] | None = None,
+) -> set[Path]:
     """``path`` and the files below ``folder`` that it imports, also inside functions.
 
-    ``read`` gives a file's tree as text, and its imports.
+    ``read`` gives a file's tree as text, and its imports; ``there`` are the paths of all files, by
+    default as they are found now.
     """
+    there = _same(frozenset(_modules(folder))) if there is None else there
     found: set[Path] = set()
     waiting = [path]
     while waiting:
@@ -106,11 +129,22 @@ def imported_files(path: Path, folder: Path = SCRIPTS, read: Reader = _read) -> 
         if current in found:
             continue
         found.add(current)
-        package = current.parent.relative_to(folder).parts
-        for level, module, names in read(current)[1]:
-            base = package[: len(package) - level + 1] if level else ()
-            waiting.extend(_files_of((*base, *module), names, folder))
+        waiting.extend(_imported_by(current.parent, read(current)[1], folder, there))
     return found
+
+
+# Most scripts import most of the same modules, and a workflow asks for dozens of digests.
+@functools.cache
+def _imported_by(
+    place: Path, imports: tuple[Import, ...], folder: Path, there: frozenset[str]
+) -> frozenset[Path]:
+    """The files that a file at ``place`` imports itself."""
+    package = place.relative_to(folder).parts
+    files: set[str] = set()
+    for level, module, names in imports:
+        base = package[: len(package) - level + 1] if level else ()
+        files.update(_files_of((*base, *module), names, folder))
+    return frozenset(map(Path, files & there))
 
 
 def package_versions(files: Iterable[Path], read: Reader = _read) -> dict[str, str]:
@@ -132,15 +166,19 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _files_of(module: tuple[str, ...], names: tuple[str, ...], folder: Path) -> list[Path]:
-    """The files that ``from module import names`` runs: packages on the way, and submodules."""
-    files = [folder.joinpath(*module[:depth], "__init__.py") for depth in range(1, len(module) + 1)]
+def _files_of(module: tuple[str, ...], names: tuple[str, ...], folder: Path) -> list[str]:
+    """What ``from module import names`` runs where it is there: packages, and submodules."""
+    start = str(folder)
+    files = [
+        os.path.join(start, *module[:depth], "__init__.py") for depth in range(1, len(module) + 1)
+    ]
+    whole = os.path.join(start, *module)
     if module:
-        files.append(folder.joinpath(*module).with_suffix(".py"))
+        files.append(f"{whole}.py")
     for name in names:
-        files.append(folder.joinpath(*module, f"{name}.py"))
-        files.append(folder.joinpath(*module, name, "__init__.py"))
-    return [file for file in files if file.is_file()]
+        files.append(os.path.join(whole, f"{name}.py"))
+        files.append(os.path.join(whole, name, "__init__.py"))
+    return files
 
 
 def _stamp(path: Path | str) -> tuple[int, int]:
@@ -170,10 +208,15 @@ def _imports(tree: ast.Module) -> tuple[Import, ...]:
 def _family(objective: str, folder: Path) -> Path:
     """The file of the objectives' package that defines an objective."""
     for file in sorted((folder / OBJECTIVES).glob("*.py")):
-        for node in _tree(file).body:
-            if isinstance(node, ast.FunctionDef) and node.name == objective:
-                return file
+        if objective in _functions(file, _stamp(file)):
+            return file
     raise InputError(f"{folder / OBJECTIVES}: no file has the objective {objective!r}")
+
+
+@functools.cache
+def _functions(path: Path, stamp: tuple[int, int]) -> frozenset[str]:
+    """The names of the functions that a file defines."""
+    return frozenset(node.name for node in _tree(path).body if isinstance(node, ast.FunctionDef))
 
 
 @functools.cache

@@ -15,7 +15,7 @@ from pydantic import Field, create_model
 
 from prudent import settings
 from prudent.errors import InputError, quoted
-from prudent.settings import Settings
+from prudent.settings import Composed, Settings
 
 FOLDER = Path(__file__).parents[1] / "objectives"
 GIVEN = ("head", "run", "spread", "reference_spread", "std", "last_layer")
@@ -129,7 +129,7 @@ def _parameters(node: ast.FunctionDef, file: Path) -> type[Settings]:
                 f"{', '.join(TYPES)}, and a plain value"
             ) from error
         fields[name] = (kind, Field(default=value, description=meanings.get(name, "")))
-    parameters = create_model(node.name, __base__=Settings, **fields)
+    parameters = create_model(node.name, __base__=Composed, **fields)
     try:
         parameters(**{name: field.default for name, (_, field) in fields.items()})
     except InputError as error:
