@@ -25,6 +25,7 @@ include: "rules/policy.smk"
 include: "rules/judge.smk"
 include: "rules/theory.smk"
 include: "rules/figures.smk"
+include: "rules/paper.smk"
 
 
 # Digests that this call has computed are remembered for the jobs, which read all this again.
@@ -61,6 +62,7 @@ localrules:
     verdict,
     plot_figure,
     write_page,
+    paper,
 
 
 rule all:
@@ -72,6 +74,7 @@ rule all:
         summary=summary(),
         regimes=regimes(),
         theory=f"{R}/theory/theory.csv",
+        paper=f"{R}/paper/paper.html",
         audit=f"{R}/audit/audit.html",
         rewards=expand(
             f"{R}/reward/responses/{{answerer}}.parquet",

@@ -496,6 +496,45 @@ def summary():
     return [*tables_of_policies().values(), f"{R}/summary/summary.html"]
 
 
+def trainings():
+    """The logs and the folders of the trainings whose resources the paper's tables have."""
+    policies = [f"{method}/seed{seed}" for method in METHODS for seed in SEEDS]
+    return {
+        "Table 3": {
+            "logs": [f"{R}/logs/train_reward_base.log"],
+            "folders": [f"{R}/reward/base"],
+        },
+        "Table 5": {
+            "logs": [f"{R}/logs/train_ensemble/{config['ensemble']}.log"],
+            "folders": [REWARDS],
+        },
+        "Table 8": {
+            "logs": [f"{R}/logs/train_policy/{policy}.log" for policy in policies],
+            "folders": [f"{R}/policies/{policy}" for policy in policies],
+        },
+    }
+
+
+def item_of_paper(item):
+    """The files of one of the paper's figures or tables; refuses what the scenario cannot make."""
+    kind, number = item.split("_")
+
+    def files(wildcards):
+        if kind == "figure" and int(number) not in DRAWN:
+            refuse(f"{item}: needs trained policies; `seeds` is {len(SEEDS)} here")
+        if item == "table_1" and all(
+            "world" in s for s in config["benchmark"]["sources"]
+        ):
+            refuse(
+                f"{item}: needs RewardBench's data; `benchmark.sources` has none here"
+            )
+        if kind == "table":
+            return f"{R}/paper/{item}.csv"
+        return expand(f"{R}/figures/{DRAWN[int(number)]}.{{form}}", form=["png", "pdf"])
+
+    return files
+
+
 def regimes():
     """The table of the grid, if there is one."""
     return [f"{R}/regimes/regimes.csv"] if REGIMES["pools"] else []

@@ -289,6 +289,18 @@ _table(
     (TEXT, "why"),
 )
 _table(
+    *("paper", "item quantity"),
+    (TEXT, "item quantity paper here"),
+    (TEXT, "agrees", ("yes", "no", "not given", "not comparable", "chosen")),
+    (TEXT, "why"),
+)
+_table(
+    *("paper_rewardbench", "model"),
+    (TEXT, "model"),
+    (TEXT, "origin", ("printed", "here")),
+    (MAYBE, "overall chat chat_hard safety reasoning prior", (0.0, 100.0)),
+)
+_table(
     *("theory_curves", "figure panel series x"),
     (WORD, "figure panel series"),
     (REAL, "x y", FINITE),

@@ -208,16 +208,16 @@ def render(
         Part(accuracy_table(accuracy), "accuracy", "Accuracy on the benchmark", ACCURACY_NOTE),
         Part(variance_table(variance), "variance", "Variance over the members", VARIANCE_NOTE),
     ]
-    shown: dict[str, list[Shown]] = {}
+    drawn: dict[str, list[Shown]] = {}
     for figure in figures:
-        shown.setdefault(figure.category, []).append(_shown(figure))
+        drawn.setdefault(figure.category, []).append(shown(figure))
     risk = Part(verdict_table(verdict), "risk", "Risk and return", " ".join(VERDICT_NOTE.split()))
     sections = [
-        Section("verdict", "Verdict", [risk] if verdict.methods else (), shown.pop("Verdict", ()))
+        Section("verdict", "Verdict", [risk] if verdict.methods else (), drawn.pop("Verdict", ()))
     ]
-    for title in dict.fromkeys([*parts, *shown]):
+    for title in dict.fromkeys([*parts, *drawn]):
         anchor = f"section-{len(sections)}"
-        sections.append(Section(anchor, title, parts.get(title, ()), shown.get(title, ())))
+        sections.append(Section(anchor, title, parts.get(title, ()), drawn.get(title, ())))
     groups = by_spread(samples)
     if judgements is not None and rewards is not None:
         groups += by_disagreement(judgements, rewards)
@@ -290,7 +290,7 @@ def _by_ensemble(exact: pd.DataFrame | None) -> list[Part]:
     ]
 
 
-def _shown(figure: Figure) -> Shown:
+def shown(figure: Figure) -> Shown:
     """Splits a caption ``**Title.** Text``, as in the report."""
     caption = " ".join(figure.caption.split())
     found = re.fullmatch(r"\*\*(.+?)\.?\*\* (.+)", caption)

@@ -6,8 +6,11 @@ import dataclasses
 import json
 import logging
 import os
+import re
+import resource
 import shlex
 import sys
+import time
 import types
 import typing
 from collections import Counter
@@ -46,11 +49,39 @@ def run(main: Callable[[Any], None], args_class: type, snakemake: Any = None) ->
         if threads:
             set_threads(threads)
         quieten()
+        start = time.monotonic()
         try:
             main(args)
+            logging.info("%s", used(time.monotonic() - start))
         except InputError as error:
             logging.error("error: %s", error)
             sys.exit(1)
+
+
+def used(seconds: float) -> str:
+    """What a job has taken, as the last line of its log; ``logged_use`` reads it."""
+    # In kB; macOS counts bytes.
+    unit = 1e9 if sys.platform == "darwin" else 1e6
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    text = f"took {seconds:.1f} s and at most {peak:.2f} GB of memory"
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
+        text += f" and {torch.cuda.max_memory_allocated() / 1e9:.2f} GB of GPU memory"
+    return text
+
+
+def logged_use(log: Path) -> tuple[float, float] | None:
+    """The seconds and the GB of memory, of the GPU if it had one, that a job's log says it took;
+    None where the log does not say."""
+    try:
+        text = log.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    found = re.findall(r"took ([\d.]+) s and at most ([\d.]+) GB of memory(?: and ([\d.]+))?", text)
+    if not found:
+        return None
+    seconds, memory, of_gpu = found[-1]
+    return float(seconds), float(of_gpu or memory)
 
 
 def command_line(main: Callable[[Any], None], args: Any) -> str:
