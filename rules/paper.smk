@@ -62,7 +62,7 @@ rule paper:
         scenario=config["scenario"],
         seed=config["seed"],
         config_digest=config_digest(config),
-        code=code_digest(
+        code=lambda wildcards: code_digest(
             "paper", loads=["prudent/figures/paper.html", "prudent/figures/parts.html"]
         ),
     message:

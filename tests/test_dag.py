@@ -55,12 +55,13 @@ def jobs(
 ) -> dict[str, int]:
     """So many policies, what so many methods' policies say and what is said of it, one job of each
     rule, so many independent reward models, so many replicates of the ensemble, and so many figures
-    with the page that holds them."""
+    with the pages that hold them."""
     answered = methods + ("respond_reference" in rules)
     counts = {"train_policy": policies, "respond": methods, "train_members": members}
     counts |= {"judge_responses": answered, "reward_responses": answered}
     counts["train_replicate"] = replicates
-    counts |= {"plot_figure": figures, "write_page": min(figures, 1)} | dict.fromkeys(rules, 1)
+    counts |= {"plot_figure": figures} | dict.fromkeys(("write_page", "paper"), min(figures, 1))
+    counts |= dict.fromkeys(rules, 1)
     return {rule: count for rule, count in counts.items() if count}
 
 
@@ -305,6 +306,24 @@ def test_any_name_of_a_file_will_do(project, tmp_path, name):
     assert len(pd.read_parquet(tmp_path / "here/results/tiny/data/texts.parquet")) == 9
 
 
+def test_the_papers_figures_and_tables_are_targets_by_their_names(project):
+    """Drawn from what the figure needs alone; one line says what the scenario has not."""
+    assert dry_run(project, "figure_3") == {"theory": 1, "plot_figure": 1, "figure_3": 1}
+    assert dry_run(project, "figure_8")["plot_figure"] == 1
+    seventh, twelfth = (
+        dry_run(project, "--configfile", TINY, "--", f"figure_{n}") for n in (7, 12)
+    )
+    assert seventh.pop("figure_7") == twelfth.pop("figure_12") == 1 and seventh == twelfth
+    for item, says, arguments in (
+        ("figure_12", "figure_12: needs trained policies; `seeds` is 0 here", ("seeds=0",)),
+        ("table_1", "table_1: needs RewardBench's data; `benchmark.sources` has none here", ()),
+    ):
+        config = ("--config", *arguments) if arguments else ()
+        output = snakemake(project, "--dry-run", "--configfile", TINY, *config, "--", item)
+        assert output.returncode == 1 and "Traceback" not in output.stderr
+        assert output.stderr.strip().splitlines()[-1] == says
+
+
 def test_lint_is_clean(project):
     output = snakemake(project, "--lint")
     assert output.returncode == 0, output.stdout + output.stderr
@@ -415,16 +434,19 @@ def test_a_figures_own_code_brings_back_that_figure_alone(finished, edit, module
     ("name", "rules"),
     [
         ("workflow_scripts/prudent/figures/page.html", {"write_page"}),
-        ("workflow_scripts/prudent/figures/parts.html", {"write_page", "audit_rewards"}),
+        ("workflow_scripts/prudent/figures/parts.html", {"write_page", "audit_rewards", "paper"}),
+        ("workflow_scripts/prudent/figures/paper.html", {"paper"}),
         ("workflow_scripts/prudent/audit/page.html", {"audit_rewards"}),
-        ("rules/captions/fig6_variance.rst", {"write_page"}),
+        ("rules/captions/fig6_variance.rst", {"write_page", "paper"}),
+        ("rules/captions/kinds.rst", {"write_page"}),
     ],
 )
 def test_the_words_of_pages_bring_back_these_pages_alone(finished, edit, name, rules):
     edit(name, append("\nMore.\n"))
     assert dry_run(finished, "--configfile", TINY) == dict.fromkeys(rules, 1)
     edit("workflow_scripts/prudent/figures/page_tables.py", append("\n\nUNUSED = 1\n"))
-    assert dry_run(finished, "--configfile", TINY) == {"write_page": 1, "audit_rewards": 1}
+    pages = ("write_page", "audit_rewards", "paper")
+    assert dry_run(finished, "--configfile", TINY) == dict.fromkeys(pages, 1)
 
 
 @pytest.mark.parametrize("module", ["figures", "measures", "page", "scores", "sentences"])

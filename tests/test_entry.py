@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -230,6 +231,22 @@ def test_a_jobs_output_goes_to_its_log(tmp_path, capsys):
     assert "printed" in text and "to the error stream" in text and "logged" in text
     assert "printed" in capsys.readouterr().out
     assert type(sys.stdout).__name__ != "_Both"
+
+
+def test_a_log_ends_with_what_the_job_took(tmp_path, capsys):
+    log = tmp_path / "job.log"
+    entry.run(lambda args: time.sleep(0.3 * len(set(b"x" * 300_000_000))), Args, Job(log))
+    seconds, memory = entry.logged_use(log)
+    assert 0.3 <= seconds < 60 and 0.3 < memory < 60
+    assert "of memory" in log.read_text().splitlines()[-1]
+    # Of the GPU where there is one; the last one told, as a log may have several attempts.
+    log.write_text("took 3.0 s and at most 2.50 GB of memory\n")
+    assert entry.logged_use(log) == (3.0, 2.5)
+    with log.open("a") as file:
+        file.write("took 4.0 s and at most 2.50 GB of memory and 7.25 GB of GPU memory\n")
+    assert entry.logged_use(log) == (4.0, 7.25)
+    log.write_text("nothing\n")
+    assert entry.logged_use(log) is None and entry.logged_use(tmp_path / "none.log") is None
 
 
 def test_logging_after_the_job_is_no_error(tmp_path, capsys):

@@ -15,6 +15,7 @@ from prudent.figures.paper_page import render
 from prudent.figures.style import new_figure, svg_text
 from prudent.rewards import rewardbench
 from prudent.tables import read_csv, write_csv, write_parquet
+from prudent.workflow.objectives import objectives
 
 SETTINGS = {
     "reward": {
@@ -181,6 +182,28 @@ def test_theory_and_contradictions():
     assert table.loc[("Figure 5", "what it shows"), "agrees"] == "not given"
     row = table.loc[("Choices", "the reference's mean score, Figures 7 and 12")]
     assert row["agrees"] == "no" and row["here"].startswith("p = 0.00")
+
+
+def test_algorithms_and_later_papers():
+    table = table_of(make_run())
+    row = table.loc[("Algorithms", "variance-aware PPO (2410.23726, Section 5)")]
+    assert row["why"] == "Trained as the method aware."
+    assert {f"objective {name}" for name in objectives()} >= set(table.loc["Algorithms", "here"])
+    risk = ("Later papers", "2507.15906: risk of a policy worse than the default, variance-aware")
+    assert table.loc[risk].tolist()[1:3] == ["1 of 10 against 4 of 10", "not given"]
+    run = make_run()
+    for low, high, agrees in ((0.0, 0.05, "yes"), (0.9, 1.0, "no")):
+        aware = run.summary["method"] == "aware"
+        summary = run.summary.copy()
+        summary.loc[aware, ["worse_low", "worse_high"]] = low, high
+        assert table_of(make_run(summary=summary)).loc[risk, "agrees"] == agrees
+    methods = {**SETTINGS["methods"], "robust": {"objective": "reward_robust", "alpha": 0.4}}
+    config = {**SETTINGS, "methods": methods}
+    config["ensemble"] = {**SETTINGS["ensemble"], "kind": "gaussian", "count": 5}
+    table = table_of(make_run(config=config)).loc["Later papers"]
+    assert table.loc["2409.15360: the best alpha", "here"] == "0.400"
+    members = table.loc["2409.15360: members with a mean and a standard deviation"]
+    assert members.tolist()[:3] == ["5", "5", "yes"]
 
 
 def test_the_page():

@@ -298,6 +298,8 @@ WRONG_ROWS = {
         "column 'beta': found -1.0, expected a number from 0 to inf",
     ),
     "claims": ({"agrees": "maybe"}, "column 'agrees': found maybe, expected one of yes, no, not"),
+    "paper": ({"agrees": "maybe"}, "column 'agrees': found maybe, expected one of yes, no, not"),
+    "paper_rewardbench": ({"chat": 101.0}, "column 'chat': found 101.0, expected a number from 0"),
     "theory_curves": ({}, "found figure 'b', panel 'a', series 'a', x 0.5 a second time"),
     "regimes": ({"below_share": 1.5}, "column 'below_share': found 1.5, expected a number from 0"),
     "best_of": ({"n": -2.0}, "column 'n': found -2.0, expected a number from 0 to inf"),

@@ -59,7 +59,8 @@ class Run:
 def rows(run: Run) -> list[Row]:
     """All rows, in the order of the paper's items."""
     found = [*_rewards(run), *_scores(run), *_training(run), *_benchmark(run)]
-    found += [*_settings(run), *_resources(run), *_theory(run.theory), *_choices(run)]
+    found += [*_settings(run), *_resources(run), *_theory(run.theory)]
+    found += [*_algorithms(run), *_later_papers(run), *_choices(run)]
     order = list(TITLES)
     return sorted(found, key=lambda row: order.index(row.item))
 
@@ -357,6 +358,65 @@ def _theory(table: pd.DataFrame) -> Iterator[Row]:
         item = re.match(r"(Figure|Theorem) [\d.]+", row.quantity)[0]
         quantity = row.quantity.removeprefix(item).lstrip(",: ")
         yield Row(item, quantity, number(row.paper), number(row.here), row.agrees, row.why or "")
+
+
+# --- Algorithms, and the later papers
+
+ALGORITHMS = {
+    "variance-aware PPO (2410.23726, Section 5)": (
+        "r - beta sigma log(pi / pi0)",
+        "variance_aware",
+    ),
+    "variance-weighted KL (2410.23726, Section 2)": (
+        "the same with sigma^2, differentiated",
+        "exact_gradient",
+    ),
+    "vanilla PPO (2410.23726, Table 6)": ("r - beta log(pi / pi0)", "vanilla"),
+    "reward-robust RLHF (2409.15360)": (
+        "alpha E[r of the surest member] + (1 - alpha) min_k E[r_k] - beta KL",
+        "reward_robust",
+    ),
+}
+"""Each printed objective, and the name of ours."""
+
+
+def _algorithms(run: Run) -> Iterator[Row]:
+    for quantity, (paper, objective) in ALGORITHMS.items():
+        method = method_of(run.config, objective)
+        why = f"Trained as the method {method}." if method else "No method trains it here."
+        yield Row("Algorithms", quantity, paper, f"objective {objective}", CHOSEN, why)
+
+
+def _later_papers(run: Run) -> Iterator[Row]:
+    item = "Later papers"
+    names = [method_of(run.config, name) for name in ("variance_aware", "vanilla")]
+    quantity = "2507.15906: risk of a policy worse than the default, variance-aware"
+    if run.summary is None or not set(names) <= set(run.summary["method"]):
+        yield Row(item, quantity, "provably smaller", why="The scenario trains no such policies.")
+    else:
+        aware, vanilla = (run.summary.set_index("method").loc[name] for name in names)
+        here = " against ".join(
+            f"{row['worse']:g} of {row['policies']:g}" for row in (aware, vanilla)
+        )
+        agrees, why = NOT_GIVEN, "The intervals of the two shares overlap."
+        if aware["worse_high"] < vanilla["worse_low"]:
+            agrees, why = "yes", ""
+        elif aware["worse_low"] > vanilla["worse_high"]:
+            agrees, why = "no", ""
+        yield Row(item, quantity, "provably smaller", here, agrees, why)
+    ensemble, method = run.config["ensemble"], method_of(run.config, "reward_robust")
+    gaussian = ensemble["kind"] == "gaussian"
+    yield Row(
+        *(item, "2409.15360: members with a mean and a standard deviation", "5"),
+        f"{ensemble['count']:g}" if gaussian else NOTHING,
+        _verdict(ensemble["count"] == 5) if gaussian else NOT_GIVEN,
+        "Keys ensembles.NAME.kind (gaussian) and ensembles.NAME.count.",
+    )
+    alpha = run.config["methods"][method].get("alpha", 0.3) if method else np.nan
+    yield Row(
+        *(item, "2409.15360: the best alpha", "about 0.2 to 0.4, as summaries say", number(alpha)),
+        *(CHOSEN, f"Key methods.{method or 'NAME'}.alpha; 1 is the nominal reward alone."),
+    )
 
 
 # --- Contradictions

@@ -28,6 +28,8 @@ TITLES = {
     "Theorem 2.2": "How far estimates are from the truth",
     "Theorem 3.3": "The probability of a policy worse than the reference",
     "Theorem 3.6": "The optimal policy",
+    "Algorithms": "The papers' objectives, by their names here",
+    "Later papers": "arXiv 2507.15906 and 2409.15360",
     "Choices": "Where the paper leaves a choice, or contradicts itself",
 }
 
