@@ -24,6 +24,7 @@ include: "rules/regimes.smk"
 include: "rules/policy.smk"
 include: "rules/judge.smk"
 include: "rules/theory.smk"
+include: "rules/plan.smk"
 include: "rules/figures.smk"
 include: "rules/paper.smk"
 
@@ -58,6 +59,7 @@ localrules:
     audit_rewards,
     preregister,
     power,
+    plan,
     theory,
     verdict,
     plot_figure,

@@ -33,6 +33,7 @@ from prudent.workflow.checks import (
     effective_config,
     is_local,
     local_files,
+    row_counts,
     save_config,
 )
 from prudent.workflow.config import (

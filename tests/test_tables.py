@@ -328,6 +328,7 @@ WRONG_ROWS = {
         None,
         "found 1 row(s) of method 'b', evaluation 0.5, expected 2: each pilot once",
     ),
+    "plan": ({"fits": "maybe"}, "column 'fits': found maybe, expected one of yes, no"),
     "power": ({}, "row 3: found comparison 'b' a second time, expected it once"),
     "audit": ({"n": -1.0}, "column 'n': found -1.0, expected a number from 0 to inf"),
     "diagnosis": ({}, "row 3: found ensemble 'b', quantity 'a' a second time"),

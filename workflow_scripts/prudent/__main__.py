@@ -1,4 +1,4 @@
-"""The command line: ``prudent audit FILE`` or ``python -m prudent audit FILE``."""
+"""The command line: ``prudent audit FILE`` and ``prudent plan``, or ``python -m prudent ...``."""
 
 from __future__ import annotations
 
@@ -58,6 +58,12 @@ audit.json with every number. The summary is printed. The exit status is 1 where
 checkpoint is bad; the message names the file, the row and the column.
 """
 
+PLAN = """
+What a scenario takes before anything is queued: for each rule with a model its jobs, memory by
+parts, disk, FLOPs and hours on the GPU of the section `plan`, and what does not fit on it. From
+configurations alone; no weights are read.
+"""
+
 
 def parser() -> argparse.ArgumentParser:
     """The commands and their options."""
@@ -88,6 +94,21 @@ def parser() -> argparse.ArgumentParser:
     audit.add_argument(
         "--seed", type=int, default=0, help="of the resamples (default: %(default)s)"
     )
+    plan = commands.add_parser(
+        "plan",
+        help="what a scenario takes: jobs, memory, disk, FLOPs and hours",
+        description=PLAN,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    plan.add_argument(
+        "--configfile",
+        type=Path,
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="FILE",
+        help="scenarios, over the default one",
+    )
     return result
 
 
@@ -95,14 +116,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs a command; an ``InputError`` is one line, and status 1."""
     tolerate_any_text()
     args = parser().parse_args(arguments)
-    from prudent.audit.command import PAGE, audit  # slow to import, and not needed for --help
-
     try:
-        said = audit(args.file, args.output, args.seed, args.model)
+        print(*(_audit(args) if args.command == "audit" else _plan(args)), sep="\n")
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
-    print(*said, f"The page: {args.output / PAGE}", sep="\n")
+
+
+def _audit(args: argparse.Namespace) -> list[str]:
+    from prudent.audit.command import PAGE, audit  # slow to import, and not needed for --help
+
+    said = audit(args.file, args.output, args.seed, args.model)
+    return [*said, f"The page: {args.output / PAGE}"]
+
+
+def _plan(args: argparse.Namespace) -> list[str]:
+    from prudent.plan.command import plan
+
+    return plan(args.configfile)
 
 
 if __name__ == "__main__":

@@ -424,6 +424,14 @@ _table(
     (BOUND, "ratio difference", COUNT),
     empty=True,
 )
+_table(
+    *("plan", "rule"),
+    (TEXT, "rule left_out"),
+    (TEXT, "fits", ("yes", "no")),
+    (NUMBER, "jobs", (1.0, math.inf)),
+    (NUMBER, "weights_gb gradients_gb optimizer_gb activations_gb cache_gb memory_gb", COUNT),
+    (MAYBE, "disk_gb operations hours", COUNT),
+)
 
 
 def check_csv(frame: pd.DataFrame, schema: str, path: str | Path) -> None:

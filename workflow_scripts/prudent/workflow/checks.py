@@ -339,3 +339,16 @@ def _most_rows(source: Source, memory: Memory) -> int | None:
         elif ending(path) in (".csv", ".jsonl"):
             count = memory.of(path).lines
     return count if source.rows is None or count is None else min(source.rows, count)
+
+
+def row_counts(config: dict[str, Any], memory: Memory) -> dict[str, int | None]:
+    """The most rows that each table's sources have; None where that is not known.
+
+    A source that is sampled has as many as it says; the file of texts of a reference that is not
+    trained may be missing, and is none.
+    """
+    counts: dict[str, int | None] = {}
+    for table in _tables(Config(**config)):
+        parts = [source.sampled or _most_rows(source, memory) for source in table.sources]
+        counts[table.section] = None if None in parts else sum(parts)
+    return {"texts": 0} | counts

@@ -20,6 +20,7 @@ from prudent.data.settings import (
     TextSettings,
 )
 from prudent.errors import quoted
+from prudent.plan.settings import PlanSettings
 from prudent.policies.settings import ReferenceSettings, SamplingSettings
 from prudent.ppo.settings import TrainingSettings
 from prudent.rewards.settings import KINDS, ON_BASE, RewardSettings, SpreadSettings
@@ -278,6 +279,8 @@ class Config(Settings):
     """How methods are compared."""
     limits: LimitSettings = LimitSettings()
     """What a run may not exceed by mistake."""
+    plan: PlanSettings = PlanSettings()
+    """What `snakemake plan` reckons with; no result depends on it."""
 
     # Jobs that are not of a policy; about as many as there are rules.
     OTHER_JOBS: ClassVar[int] = 30

@@ -1,0 +1,1 @@
+"""What a scenario takes, from its configuration alone: memory, disk, operations and hours."""
