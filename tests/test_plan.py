@@ -265,7 +265,7 @@ def test_gemma_beside_the_paper(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(GEMMA))
     batch = next(one.value for one in SETTINGS["Table 2"] if one.key == "batch_size")
     pairs = STEPS["Table 2"] * batch
-    reward = {"checkpoint": str(tmp_path), "template": "dialogue", "max_length": 1024}
+    reward = {"checkpoint": str(tmp_path), "template": "dialogue", "max_length": 512}
     reward |= {"batch_size": batch, "epochs": 1, "bfloat16": True}
     gpt2 = {"layers": 12, "width": 768, "heads": 12, "vocabulary": 50257, "context": 1024}
     config = config_with(
@@ -287,7 +287,7 @@ def test_gemma_beside_the_paper(tmp_path):
         line += f"{row['memory_gb']:.3g} | {paper.disk:g} | {disk:.2g} |"
         assert line in page, line
     said = sentences(table, rows_of(config), config["plan"])
-    assert ["Does not fit: train_reward_base" in text for text in said].count(True) <= 1
+    assert any(text.startswith("Does not fit: train_reward_base needs") for text in said)
 
 
 # --- The commands ---------------------------------------------------------------------------------

@@ -429,7 +429,8 @@ _table(
     (TEXT, "rule left_out"),
     (TEXT, "fits", ("yes", "no")),
     (NUMBER, "jobs", (1.0, math.inf)),
-    (NUMBER, "weights_gb gradients_gb optimizer_gb activations_gb cache_gb memory_gb", COUNT),
+    (NUMBER, "weights_gb gradients_gb optimizer_gb activations_gb cache_gb passing_gb", COUNT),
+    (NUMBER, "memory_gb", COUNT),
     (MAYBE, "disk_gb operations hours", COUNT),
 )
 

@@ -15,9 +15,7 @@ from prudent.plan.memory import (
     SINGLE,
     Memory,
     activations,
-    keys_and_values,
     language_training,
-    passing,
     reward_training,
     sampling,
     scoring,
@@ -187,7 +185,11 @@ def _preferences(study: Study) -> Stage:
         and Config(**study.config).preferences.labelled
     )
     model = study.reference
-    memory = sampling(model, min(ANSWERED, 2 * drawn), study.length) if drawn else Memory()
+    memory = (
+        sampling(model, min(ANSWERED, 2 * drawn), study.prompt, study.response)
+        if drawn
+        else Memory()
+    )
     return Stage(
         "prepare_preferences",
         1,
@@ -295,7 +297,7 @@ def _rewards(study: Study) -> Iterator[Stage]:
         "diagnose_rewards",
         1,
         _larger(
-            sampling(study.reference, min(ANSWERED, answers), study.length),
+            sampling(study.reference, min(ANSWERED, answers), study.prompt, study.response),
             _scored(study, weights, study.read),
         ),
         SINGLE * answers * study.length,
@@ -418,7 +420,7 @@ def _exact(study: Study) -> Iterator[Stage]:
     yield Stage(
         "sample_reference",
         1,
-        Memory() if given else sampling(model, min(SAMPLED, answers), study.length),
+        Memory() if given else sampling(model, min(SAMPLED, answers), study.prompt, study.response),
         SINGLE * answers * study.length,
         generation=0.0 if given else answers * sampled,
     )
@@ -478,20 +480,22 @@ def policy_memory(study: Study, method: str) -> Memory:
     rewards = _weights(study, study.config["ensemble"])
     parts = settings["gradient_accumulation_steps"]
     rows, batch = settings["minibatch_size"] // parts, settings["batch_size"]
+    # PPO replaces an activation of several operations by one kernel.
+    model = replace(model, slow_gelu=False)
     networks = 2 if separate else 1
     kept = networks * activations(model, rows, study.length, half, eager=False)
     kept += min(BUFFER, SINGLE * rows * study.response * model.vocabulary)
-    learning = Memory(gradients=SINGLE * learnt)
-    cache = keys_and_values(model, batch, study.length, half)
-    cache += 3 * SINGLE * batch * model.vocabulary + passing(model, batch, study.prompt, half)
-    # Gradients of a minibatch's earlier parts, or the last step's, are there beside these.
-    earlier = learning.gradients if parts > 1 else 0.0
+    drawn = sampling(model, batch, study.prompt, study.response, half)
+    scored = _scored(study, rewards, study.read)
+    # Gradients of a minibatch's earlier parts are there beside these.
+    earlier = SINGLE * learnt if parts > 1 else 0.0
     return Memory(
         weights=SINGLE * (learnt + model.policy + rewards),
-        gradients=learning.gradients,
+        gradients=SINGLE * learnt,
         optimizer=2 * SINGLE * learnt,
         activations=kept + earlier,
-        cache=cache,
+        cache=drawn.cache,
+        passing=max(drawn.passing, scored.passing),
     )
 
 
@@ -536,7 +540,10 @@ def _policies(study: Study) -> Iterator[Stage]:
         seeds * sum(rest for _, rest in found.values()),
         half,
     )
-    texts, drawn = len(names) * seeds, sampling(model, min(ANSWERED, tested), study.length)
+    texts, drawn = (
+        len(names) * seeds,
+        sampling(model, min(ANSWERED, tested), study.prompt, study.response),
+    )
     # The log-probabilities under the reference need it beside the policy.
     both = replace(drawn, weights=2 * drawn.weights)
     read = tested * forward(model, study.length, study.length, 2 * study.response)

@@ -27,6 +27,8 @@ class Memory:
     optimizer: float = 0.0
     activations: float = 0.0
     cache: float = 0.0
+    passing: float = 0.0
+    """The largest tensors of passes without gradients, which are gone after each layer or token."""
 
     @property
     def peak(self) -> float:
@@ -35,7 +37,8 @@ class Memory:
         Gradients grow as the backward pass frees activations, and sampling keeps the last step's
         gradients beside its cache.
         """
-        return self.weights + self.optimizer + max(self.activations, self.gradients + self.cache)
+        without = self.gradients + self.cache + self.passing
+        return self.weights + self.optimizer + max(self.activations, without)
 
 
 def activations(
@@ -96,16 +99,16 @@ def reward_training(
     return trained(model.reward, activations(model, 2 * pairs, length, bfloat16, eager))
 
 
-def sampling(model: Model, rows: int, length: int, bfloat16: bool = False) -> Memory:
-    """Sampling of responses, with the logits and probabilities of one step."""
+def sampling(model: Model, rows: int, prompt: int, response: int, bfloat16: bool = False) -> Memory:
+    """Sampling of responses: the larger one of the pass over the prompts and a token's logits."""
     logits = 3 * SINGLE * rows * model.vocabulary
     return Memory(
         weights=SINGLE * model.policy,
-        activations=0.0,
-        cache=keys_and_values(model, rows, length, bfloat16) + logits,
+        cache=keys_and_values(model, rows, prompt + response, bfloat16),
+        passing=max(logits, passing(model, rows, prompt, bfloat16)),
     )
 
 
 def scoring(weights: float, model: Model, rows: int, length: int) -> Memory:
     """Scoring of texts by models of these weights in all."""
-    return Memory(weights=SINGLE * weights, activations=passing(model, rows, length))
+    return Memory(weights=SINGLE * weights, passing=passing(model, rows, length))

@@ -12,7 +12,7 @@ import pandas as pd
 from prudent.plan.costs import Stage
 
 GB, HOUR = 1e9, 3600.0
-PARTS = ("weights", "gradients", "optimizer", "activations", "cache")
+PARTS = ("weights", "gradients", "optimizer", "activations", "cache", "passing")
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def sentences(
     """The table in words, a line each."""
     said = [
         f"{'rule':<20}{'jobs':>6}{'weights':>9}{'grads':>9}{'optim.':>9}{'activ.':>9}"
-        f"{'cache':>9}{'at once':>9}{'disk':>9}{'FLOPs':>9}{'hours':>9}"
+        f"{'cache':>9}{'passing':>9}{'at once':>9}{'disk':>9}{'FLOPs':>9}{'hours':>9}"
     ]
     said[0] += "   (GB of one job's memory; disk, FLOPs and hours of all jobs)"
     for row in table.to_dict("records"):
