@@ -162,7 +162,7 @@ def test_gradients_and_optimizer_are_those_of_adamw():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", [("gpt2", "reward", 16), ("gemma", "ppo", 16)])
+@pytest.mark.parametrize("case", [("gpt2", "reward", 8), ("gemma", "ppo", 8)])
 def test_memory_is_what_a_training_takes(case):
     assert plan_memory.planned(*case) == pytest.approx(plan_memory.measured(*case), rel=0.2)
 
@@ -205,6 +205,20 @@ def test_operations_of_a_policy_by_hand():
     assert training == 2 * 4 * 3 * 3 * read
     score = forward(found.backbone, 18, 18)
     assert rest == 2 * 4 * (generation(found.reference, 8, 10) + read + score)
+
+
+def test_the_judge_that_is_asked_counts():
+    def found(**over):
+        config = config_with(preferences={"judge": 0.3}, **over)
+        return {stage.rule: stage for stage in stages(study(config, rows_of(config)))}
+
+    world, trained = found(), found(judge={"model": "trained"})
+    besides = found(diagnosis={"ensembles": None, "trained_judge": True})
+    assert "train_judge" not in world and "train_judge" in trained and "train_judge" in besides
+    for rule in ("diagnose_rewards", "score_reference", "judge_responses"):
+        assert trained[rule].generation > world[rule].generation
+    assert besides["judge_responses"].generation == 0
+    assert besides["score_reference"].generation == world["score_reference"].generation
 
 
 def test_a_separate_value_network_and_parts_of_minibatches_count():
@@ -263,7 +277,7 @@ def test_gemma_beside_the_paper(tmp_path):
     """What docs/plan.md prints beside tables 3, 5 and 8, with the paper's settings (table 2, 7)."""
     assert from_config(GEMMA).policy == 2_506_172_416
     (tmp_path / "config.json").write_text(json.dumps(GEMMA))
-    batch = next(one.value for one in SETTINGS["Table 2"] if one.key == "batch_size")
+    batch = next(one.printed for one in SETTINGS["Table 2"] if one.key == "batch_size")
     pairs = STEPS["Table 2"] * batch
     reward = {"checkpoint": str(tmp_path), "template": "dialogue", "max_length": 512}
     reward |= {"batch_size": batch, "epochs": 1, "bfloat16": True}

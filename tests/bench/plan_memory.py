@@ -100,7 +100,7 @@ def tokenizer():
 
 
 def train(what: str, config, rows: int) -> None:
-    """Three steps."""
+    """Two steps, of which the second one has an optimizer's state from the start."""
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
@@ -112,7 +112,7 @@ def train(what: str, config, rows: int) -> None:
     model = classes[what].from_config(config, attn_implementation="sdpa").train()
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     ids = torch.randint(2, config.vocab_size, (rows, LENGTH))
-    for _ in range(3):
+    for _ in range(2):
         if what == "reward":
             chosen, rejected = model(ids, use_cache=False).logits.chunk(2)
             loss = -torch.nn.functional.logsigmoid(chosen - rejected).mean()
@@ -124,7 +124,7 @@ def train(what: str, config, rows: int) -> None:
 
 
 def train_policy(config, rows: int) -> None:
-    """Three steps of PPO, with rewards that need no model."""
+    """Two steps of PPO, with rewards that need no model."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -137,7 +137,7 @@ def train_policy(config, rows: int) -> None:
         AutoModelForCausalLM.from_config(config, attn_implementation="sdpa") for _ in range(2)
     )
     settings = PPOSettings(
-        steps=3, batch_size=rows, minibatch_size=rows, epochs=1, response_length=RESPONSE
+        steps=2, batch_size=rows, minibatch_size=rows, epochs=1, response_length=RESPONSE
     )
     trainer = PPOTrainer(
         policy,
@@ -152,7 +152,7 @@ def train_policy(config, rows: int) -> None:
 
 
 def measure(kind: str, what: str, rows: int) -> int:
-    """The peak of three steps, in bytes."""
+    """The peak of two steps, in bytes."""
     import torch
 
     torch.set_num_threads(1)

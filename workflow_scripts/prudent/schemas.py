@@ -428,7 +428,7 @@ _table(
     *("plan", "rule"),
     (TEXT, "rule left_out"),
     (TEXT, "fits", ("yes", "no")),
-    (NUMBER, "jobs", (1.0, math.inf)),
+    (NUMBER, "jobs", COUNT),
     (NUMBER, "weights_gb gradients_gb optimizer_gb activations_gb cache_gb passing_gb", COUNT),
     (NUMBER, "memory_gb", COUNT),
     (MAYBE, "disk_gb operations hours", COUNT),

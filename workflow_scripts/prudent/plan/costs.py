@@ -70,6 +70,9 @@ class Study:
     reference: Model
     backbone: Model
     judge: Model | None
+    """Who judges; the world's judge takes no model."""
+    trained: Model | None
+    """The judge that is trained, whether it judges or is only asked besides."""
     rows: Mapping[str, int | None]
 
     @property
@@ -91,6 +94,11 @@ class Study:
         reward = self.config["reward"]
         same = reward["checkpoint"] == "reference" and reward["template"] == "continuation"
         return min(reward["max_length"], self.length) if same else reward["max_length"]
+
+    @property
+    def judge_length(self) -> int:
+        """Tokens that a judge reads; one that is given reads as many as the reward model."""
+        return Config(**self.config).judge_reward().max_length
 
     def share(self, section: str, share: float) -> int | None:
         """So large a part of a table's rows."""
@@ -120,14 +128,16 @@ def study(config: dict[str, Any], rows: Mapping[str, int | None]) -> Study:
             return policy
         return read_model(reward["checkpoint"], reward["revision"])
 
-    judge, trained = config["judge"]["model"], config["diagnosis"]["trained_judge"]
-    if judge == "trained" or trained:
-        judging = of(Config(**config).judge_reward().model_dump())
-    elif judge == "world":
+    judge, trained = config["judge"], None
+    if judge["model"] == "trained" or config["diagnosis"]["trained_judge"]:
+        trained = of(Config(**config).judge_reward().model_dump())
+    if judge["model"] == "world":
         judging = None
+    elif judge["model"] == "trained":
+        judging = trained
     else:
-        judging = read_model(judge, config["judge"]["revision"])
-    return Study(config, policy, of(config["reward"]), judging, rows)
+        judging = read_model(judge["model"], judge["revision"])
+    return Study(config, policy, of(config["reward"]), judging, trained, rows)
 
 
 def stages(study: Study) -> list[Stage]:
@@ -253,15 +263,24 @@ def _scored(study: Study, weights: float, length: int) -> Memory:
     return scoring(weights, study.backbone, max(1, SCORED_TOKENS // length), length)
 
 
+def _judged(study: Study, model: Model | None) -> tuple[Memory, float]:
+    """The memory of a judge that scores responses, and its operations for each of them."""
+    if model is None:
+        return Memory(), 0.0
+    length = study.judge_length
+    memory = scoring(model.reward, model, max(1, SCORED_TOKENS // length), length)
+    return memory, forward(model, length, length)
+
+
 def _rewards(study: Study) -> Iterator[Stage]:
     config, model = study.config, study.backbone
     reward, names = config["reward"], used_ensembles(config)
     base = _reward_model(study, "train_reward_base", reward, study.pairs, model)
     yield base
-    judge = Config(**config).judge_reward().model_dump()
-    if config["judge"]["model"] == "trained" or config["diagnosis"]["trained_judge"]:
+    if study.trained is not None:
+        judge = Config(**config).judge_reward().model_dump()
         pairs = study.share("preferences", config["preferences"]["judge"])
-        yield _reward_model(study, "train_judge", judge, pairs, study.judge)
+        yield _reward_model(study, "train_judge", judge, pairs, study.trained)
     length = reward["max_length"]
     text = forward(model, length, length)
     kinds = {config["ensembles"][name]["kind"] for name in names}
@@ -293,20 +312,23 @@ def _rewards(study: Study) -> Iterator[Stage]:
     passes = sum(_passes(study, name) for name in names)
     passes += config["exact"]["replicates"]
     weights = max(_weights(study, name) for name in names)
+    asked = study.trained if diagnosis["trained_judge"] else None
+    judges = [_judged(study, study.judge), _judged(study, asked)]
     yield Stage(
         "diagnose_rewards",
         1,
         _larger(
             sampling(study.reference, min(ANSWERED, answers), study.prompt, study.response),
             _scored(study, weights, study.read),
+            *(memory for memory, _ in judges),
         ),
         SINGLE * answers * study.length,
         generation=answers
         * (
             generation(study.reference, study.prompt, study.response)
             + passes * forward(model, study.read, study.read)
+            + sum(each for _, each in judges)
         ),
-        left_out="" if study.judge is None else "the judge's scores",
     )
     weights = _weights(study, config["ensemble"])
     each = 2 * text * (1 + _passes(study, config["ensemble"]))
@@ -323,8 +345,8 @@ def _times_all(value: float | None, factor: float) -> float | None:
     return None if value is None else value * factor
 
 
-def _larger(one: Memory, other: Memory) -> Memory:
-    return max(one, other, key=lambda memory: memory.peak)
+def _larger(*memories: Memory) -> Memory:
+    return max(memories, key=lambda memory: memory.peak)
 
 
 def _members(study: Study, base: Stage, names: list[str]) -> Iterator[Stage]:
@@ -424,15 +446,14 @@ def _exact(study: Study) -> Iterator[Stage]:
         SINGLE * answers * study.length,
         generation=0.0 if given else answers * sampled,
     )
-    left_out = "" if study.judge is None else "the judge's scores"
+    judged, each = _judged(study, study.judge)
     rewarding = config["ensemble"]
     yield Stage(
         "score_reference",
         1,
-        _scored(study, _weights(study, rewarding), read),
+        _larger(_scored(study, _weights(study, rewarding), read), judged),
         SINGLE * answers * config["ensembles"][rewarding]["count"],
-        generation=answers * score * (_passes(study, rewarding) + exact["replicates"]),
-        left_out=left_out,
+        generation=answers * (score * (_passes(study, rewarding) + exact["replicates"]) + each),
     )
     if exact["checked"]:
         names = used_ensembles(config)
@@ -550,13 +571,8 @@ def _policies(study: Study) -> Iterator[Stage]:
     size = SINGLE * tested * study.length
     yield Stage("respond", len(names), both, texts * size, generation=texts * (answer + 2 * read))
     yield Stage("respond_reference", 1, both, size, generation=answer + 2 * read)
-    judged = Memory()
-    work = 0.0
-    if study.judge is not None and config["judge"]["model"] != "world":
-        length = Config(**config).judge_reward().max_length
-        rows = max(1, SCORED_TOKENS // length)
-        judged = scoring(study.judge.reward, study.judge, rows, length)
-        work = (texts + 1) * tested * forward(study.judge, length, length)
+    judged, each = _judged(study, study.judge)
+    work = (texts + 1) * tested * each
     yield Stage("judge_responses", len(names) + 1, judged, generation=work)
     scores = (texts + 1) * tested * forward(study.backbone, study.read, study.read)
     rewarding = config["ensemble"]
