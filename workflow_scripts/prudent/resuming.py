@@ -35,6 +35,9 @@ logger = logging.getLogger(__name__)
 SECONDS = 300.0
 """Between two checkpoints of a training; a shorter one writes none."""
 
+SHARE = 0.05
+"""Of a training's time that may go into writing them: of a large model there are fewer."""
+
 MODEL, OPTIMIZER = "model.safetensors", "optimizer.safetensors"
 TRAINING, STATE = "training.json", "trainer_state.json"
 
@@ -45,7 +48,8 @@ class TrainingCheckpoints:
     It is a folder of its own in ``folder``, named after ``fingerprint``: JSON values that say all
     that the outcome depends on. After success it is deleted; after an error the last checkpoint
     stays. Of several processes of one training, the first one holds the lock and deletes. Entering
-    raises InputError where another job holds the folder.
+    raises InputError where another job holds the folder. ``seconds`` lie between two checkpoints;
+    with 0 there is one after each step, for tests.
     """
 
     def __init__(self, folder: Path, fingerprint: dict[str, Any], seconds: float = SECONDS) -> None:
@@ -111,7 +115,7 @@ class Resuming:
             "device": self.args.device.type,
         }
         self.process: dict[str, Any] | None = None
-        self.written = time.monotonic()
+        self.written, self.cost = time.monotonic(), 0.0
         self.add_callback(_When(self))
         found = checkpoints.last(self.fingerprint) if is_first() else None
         (path,) = broadcast_object_list([None if found is None else str(found)])
@@ -123,8 +127,9 @@ class Resuming:
 
     def is_due(self) -> bool:
         """Whether it is time for a checkpoint; the first process decides for all."""
-        due = time.monotonic() - self.written >= self.checkpoints.seconds
-        return broadcast_object_list([due])[0]
+        seconds = self.checkpoints.seconds
+        wait = max(seconds, self.cost / SHARE) if seconds else 0.0
+        return broadcast_object_list([time.monotonic() - self.written >= wait])[0]
 
     def begin(self) -> None:
         """Called as the training begins: the losses since the last log, and those before."""
@@ -145,7 +150,7 @@ class Resuming:
         self.epoch_state = _random_state()
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        step = self.state.global_step
+        step, start = self.state.global_step, time.monotonic()
         path = self.checkpoints.folder / f"step-{step:09d}"
         temporary = path.with_name(f".{path.name}.tmp")
         try:
@@ -177,15 +182,15 @@ class Resuming:
             if is_first():
                 shutil.rmtree(temporary, ignore_errors=True)
         self.written = time.monotonic()
+        self.cost = self.written - start
 
     def _write_shared(self, folder: Path) -> None:
         """What all processes have in common: in each the model and the optimizer are the same."""
-        # Copies, because safetensors takes no parts of one tensor.
-        weights = {name: part.detach().clone() for name, part in _tensors(self.model).items()}
+        weights = {name: _plain(part) for name, part in _tensors(self.model).items()}
         save_file(weights, folder / MODEL)
         optimizer = self.optimizer.state_dict()
         moments = {
-            f"{number}.{name}": part.detach().clone()
+            f"{number}.{name}": _plain(part)
             for number, parts in optimizer["state"].items()
             for name, part in parts.items()
         }
@@ -275,8 +280,15 @@ def _is_whole(epoch: float) -> bool:
 
 
 def _tensors(model: torch.nn.Module) -> dict[str, Tensor]:
-    """A model's parameters and buffers by name, tied ones once."""
-    return dict(model.named_parameters()) | dict(model.named_buffers())
+    """A model's parameters and the buffers that belong to a checkpoint by name, tied ones once."""
+    kept = model.state_dict().keys()
+    buffers = {name: part for name, part in model.named_buffers() if name in kept}
+    return dict(model.named_parameters()) | buffers
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """A tensor as safetensors takes it; on the CPU, as a GPU may have no room for a copy."""
+    return tensor.detach().cpu().contiguous()
 
 
 def _fault(path: Path, fingerprint: dict[str, Any]) -> str | None:
