@@ -85,7 +85,9 @@ try:
     CONFIG = Config(**config)  # the same, typed
     R = f"results/{config['scenario']}"
     CHECKPOINTS = f"checkpoints/{config['scenario']}"
-    check_results(R, CHECKPOINTS, ".snakemake")
+    # The cache counts parameters, so those of cached trainings do not name the scenario.
+    TRAININGS = "checkpoints/trainings"
+    check_results(R, CHECKPOINTS, TRAININGS, ".snakemake")
     # On another node a job may see a link before what it leads to.
     if workflow.is_main_process:
         check_links(R)

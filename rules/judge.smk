@@ -19,6 +19,7 @@ if config["judge"]["model"] == "trained" or config["diagnosis"]["trained_judge"]
             settings=portable(JUDGE_REWARD),
             content=content_of(JUDGE_REWARD["checkpoint"], memory),
             split="judge",
+            checkpoints=f"{TRAININGS}/judge",
         message:
             "Training the judge"
 

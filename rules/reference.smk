@@ -21,6 +21,7 @@ rule train_reference:
     params:
         settings=portable(config["reference"]),
         content=content_of(config["reference"]["checkpoint"], memory),
+        checkpoints=f"{TRAININGS}/reference",
         seed=config["seed"],
         code=lambda wildcards: code_digest("train_reference"),
     message:

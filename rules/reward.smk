@@ -22,6 +22,7 @@ rule train_reward_base:
         settings=portable(config["reward"]),
         content=content_of(config["reward"]["checkpoint"], memory),
         split="train",
+        checkpoints=f"{TRAININGS}/reward/base",
         seed=config["seed"],
         code=lambda wildcards: code_digest("train_reward_base"),
     message:
@@ -75,6 +76,7 @@ rule train_members:
         settings=settings_of_members,
         content=content_of(config["reward"]["checkpoint"], memory),
         members=members_of_job,
+        resume=f"{TRAININGS}/reward/members",
         seed=config["seed"],
         code=lambda wildcards: code_digest("train_members"),
     message:

@@ -51,6 +51,7 @@ def member_args(folder: Path, *members: int, **changes) -> train_members.Args:
         "settings": KINDS["members"](),
         "reward": REWARD,
         "members": list(members),
+        "resume": folder / "resume",
         "seed": SEED,
     }
     return train_members.Args(**given | changes)

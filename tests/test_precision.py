@@ -118,6 +118,7 @@ def test_a_reward_model_elsewhere_is_that_of_float32(tmp_path, monkeypatch, capl
                     loss=tmp_path / "loss.csv",
                     settings=SETTINGS.replace(epochs=0.5, bfloat16=asked),
                     split="train",
+                    checkpoints=tmp_path / "checkpoints",
                     seed=0,
                     backbone=tmp_path / "backbone",
                 )

@@ -293,6 +293,7 @@ def start_script(
         "loss": folder / "loss.csv",
         "settings": json.dumps(settings.model_dump()),
         "split": "train",
+        "checkpoints": folder / "checkpoints",
         "seed": 0,
         "backbone": backbone,
         "threads": 2,

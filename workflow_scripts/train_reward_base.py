@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prudent.precision import decided
+from prudent.resuming import TrainingCheckpoints
 from prudent.rewards.training import RewardSettings, check_processes, train_reward_model
 from prudent.tables import file_digest, metadata, read_table, write_csv, write_json, write_text
 from prudent.training import is_first
@@ -19,8 +20,10 @@ class Args:
     loss: Path  # table, written
     settings: RewardSettings  # section `reward` of the configuration
     split: str  # of the pairs to train on
+    checkpoints: Path  # folder to go on from after an interruption
     seed: int  # of the study
     backbone: Path | None = None  # checkpoint to start from, if it is local
+    code: str = ""  # digest of the code; another one starts afresh
     threads: int = 1  # of the CPU
 
 
@@ -31,23 +34,24 @@ def main(args: Args) -> None:
         launch("train_reward_base", args, count)
         return
     settings = decided(args.settings)
-    losses = train_reward_model(
-        read_table(args.preferences, "preferences"),
-        args.split,
-        args.backbone or settings.checkpoint,
-        settings,
-        args.seed,
-        args.checkpoint,
-    )
-    if not is_first():
-        return
     inputs = {"preferences": args.preferences}
     if args.backbone:
         inputs["backbone"] = args.backbone
     sheet = metadata({**dict(settings), "split": args.split, "seed": args.seed}, **inputs)
-    write_json(sheet, args.checkpoint / "metadata.json")
-    write_csv(losses, args.loss, "losses")
-    write_text(file_digest(args.checkpoint) + "\n", args.digest)
+    with TrainingCheckpoints(args.checkpoints, {"code": args.code, **sheet}) as checkpoints:
+        losses = train_reward_model(
+            read_table(args.preferences, "preferences"),
+            args.split,
+            args.backbone or settings.checkpoint,
+            settings,
+            args.seed,
+            args.checkpoint,
+            checkpoints,
+        )
+        if is_first():
+            write_json(sheet, args.checkpoint / "metadata.json")
+            write_csv(losses, args.loss, "losses")
+            write_text(file_digest(args.checkpoint) + "\n", args.digest)
 
 
 if __name__ == "__main__":

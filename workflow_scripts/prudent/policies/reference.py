@@ -27,6 +27,7 @@ from prudent.errors import InputError
 from prudent.policies.models import load_policy
 from prudent.policies.settings import ReferenceSettings
 from prudent.policies.text import end_tokens, text_ids
+from prudent.resuming import Resuming, TrainingCheckpoints
 from prudent.seeding import derive_seed
 from prudent.training import LossRecorder, common_arguments
 
@@ -82,11 +83,16 @@ def new_policy(tokenizer: PreTrainedTokenizerBase, settings: ReferenceSettings) 
 
 
 def make_reference(
-    texts: pd.DataFrame | None, settings: ReferenceSettings, seed: int, output: str | Path
+    texts: pd.DataFrame | None,
+    settings: ReferenceSettings,
+    seed: int,
+    output: str | Path,
+    checkpoints: TrainingCheckpoints | None = None,
 ) -> pd.DataFrame:
     """Writes the reference policy's checkpoint and returns its losses: step, split, loss.
 
     ``texts``: columns text and split, needed if it trains. ``InputError`` where it is missing.
+    After an interruption the training goes on from ``checkpoints``.
     """
     trains = settings.checkpoint is None or settings.train
     if trains and (texts is None or not (texts["split"] == "train").any()):
@@ -104,7 +110,7 @@ def make_reference(
             check_length(model, settings.context, "reference.context is")
     losses = pd.DataFrame({"step": [], "split": [], "loss": []})
     if trains:
-        losses = _train(model, tokenizer, texts, settings, stream)
+        losses = _train(model, tokenizer, texts, settings, stream, checkpoints)
     save_checkpoint(model, tokenizer, output)
     return losses
 
@@ -115,6 +121,7 @@ def _train(
     texts: pd.DataFrame,
     settings: ReferenceSettings,
     stream: int,
+    checkpoints: TrainingCheckpoints | None,
 ) -> pd.DataFrame:
     ends = end_tokens(model, tokenizer)
     end = ends[0] if tokenizer.eos_token_id is None else tokenizer.eos_token_id
@@ -124,7 +131,7 @@ def _train(
     }
     recorder = LossRecorder()
     with tempfile.TemporaryDirectory() as folder:
-        trainer = Trainer(
+        trainer = ResumingTrainer(
             model=model,
             args=TrainingArguments(
                 output_dir=folder,
@@ -145,9 +152,13 @@ def _train(
             callbacks=[recorder],
         )
         trainer.remove_callback(PrinterCallback)
-        trainer.train()
+        trainer.train_on(recorder, checkpoints)
     model.eval()
     return recorder.frame()[["step", "split", "loss"]]
+
+
+class ResumingTrainer(Resuming, Trainer):
+    """A trainer that goes on after an interruption."""
 
 
 def _tokenized(

@@ -14,7 +14,6 @@ from __future__ import annotations
 import logging
 import math
 import tempfile
-from collections import deque
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -31,6 +30,7 @@ from trl import RewardConfig, RewardTrainer
 from prudent.checkpoints import save_checkpoint
 from prudent.errors import InputError, quoted
 from prudent.precision import decided
+from prudent.resuming import Resuming, TrainingCheckpoints
 from prudent.rewards.models import new_reward_model
 from prudent.rewards.settings import RewardSettings
 from prudent.rewards.text import count_cut, encode_pairs, reward_tokenizer
@@ -56,14 +56,18 @@ def train_reward_model(
     settings: RewardSettings,
     seed: int,
     output: str | Path,
+    checkpoints: TrainingCheckpoints | None = None,
 ) -> pd.DataFrame:
     """Trains on the pairs of ``split`` and writes a checkpoint whose tokenizer holds the template.
+    It goes on from ``checkpoints`` after an interruption.
 
     Returns the losses: step, loss, accuracy, split (train or validation).
     """
     stream = derive_seed(seed, "reward", split, "training")
     model, tokenizer = start_reward_model(backbone, settings, stream)
-    losses = fit_reward_model(model, tokenizer, preferences, split, settings, stream)
+    losses = fit_reward_model(
+        *(model, tokenizer, preferences, split, settings, stream), checkpoints=checkpoints
+    )
     if is_first():
         save_checkpoint(model, tokenizer, output)
     return losses
@@ -88,9 +92,11 @@ def fit_reward_model(
     settings: RewardSettings,
     stream: int,
     evaluations: int = 4,
+    checkpoints: TrainingCheckpoints | None = None,
 ) -> pd.DataFrame:
     """Trains a started model in place on the pairs of ``split``; ``stream`` decides their order and
-    the dropout. The model is evaluated ``evaluations`` times, the last time at the end.
+    the dropout. The model is evaluated ``evaluations`` times, the last time at the end. After an
+    interruption it goes on from ``checkpoints``.
 
     Returns the losses: step, loss, accuracy, split (train or validation).
     """
@@ -105,10 +111,10 @@ def fit_reward_model(
         for name in (split, "validation")
     )
     check_ends(train["chosen_ids"], tokenizer, model.name_or_path)
-    recorder, stop = LossRecorder(), StopAtLoss(settings.stop_loss)
+    recorder = LossRecorder()
     steps = settings.epochs * math.ceil(len(train) / settings.batch_size)
     with tempfile.TemporaryDirectory() as folder:
-        trainer = RewardTrainer(
+        trainer = ResumingRewardTrainer(
             model=model,
             args=RewardConfig(
                 output_dir=folder,
@@ -132,16 +138,20 @@ def fit_reward_model(
             train_dataset=train,
             eval_dataset=validation if len(validation) else None,
             processing_class=tokenizer,
-            callbacks=[recorder, stop],
+            callbacks=[recorder, StopAtLoss(settings.stop_loss, recorder)],
         )
         trainer.remove_callback(PrinterCallback)
-        trainer.train()
+        trainer.train_on(recorder, checkpoints)
         if len(validation) and recorder.last("validation") < trainer.state.global_step:
             trainer.evaluate()  # the training stopped early
         # Else the model would go on to compute in bfloat16 where that was its training's precision.
         trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     model.eval()
     return recorder.frame()[["step", "loss", "accuracy", "split"]]
+
+
+class ResumingRewardTrainer(Resuming, RewardTrainer):
+    """TRL's trainer, which goes on after an interruption."""
 
 
 def tokenized_pairs(tokenizer: PreTrainedTokenizerBase, pairs: pd.DataFrame) -> Dataset:
@@ -179,16 +189,18 @@ def check_ends(ids: Iterable[Sequence[int]], tokenizer: PreTrainedTokenizerBase,
 
 
 class StopAtLoss(TrainerCallback):
-    """Ends the training when the mean of the last four logged losses is below a level."""
+    """Ends the training when the mean of the last four logged losses is below a level.
 
-    def __init__(self, level: float) -> None:
-        self.level = level
-        self.recent: deque[float] = deque(maxlen=4)
+    ``recorder`` comes before it among the trainer's callbacks.
+    """
+
+    def __init__(self, level: float, recorder: LossRecorder) -> None:
+        self.level, self.recorder = level, recorder
 
     def on_log(self, args, state, control, logs=None, **kwargs) -> None:
         if "loss" in (logs or {}):
-            self.recent.append(float(logs["loss"]))
-            if len(self.recent) == 4 and sum(self.recent) / 4 < self.level:
+            losses = [row["loss"] for row in self.recorder.rows if row["split"] == "train"]
+            if len(losses) >= 4 and sum(losses[-4:]) / 4 < self.level:
                 if is_first():
                     logger.info(
                         "training loss below %g at step %d: stop", self.level, state.global_step

@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerBase
 from prudent.checkpoint_files import read_json
 from prudent.checkpoints import load_tensors, save_checkpoint, save_tensors
 from prudent.errors import InputError, quoted
+from prudent.resuming import TrainingCheckpoints
 from prudent.rewards.ensemble import RewardEnsemble, mean_rewards
 from prudent.rewards.features import BATCH_TOKENS, extract_ids
 from prudent.rewards.interface import Rewards
@@ -118,12 +119,14 @@ def train_member(
     member: int,
     output: str | Path,
     stage: str = "members",
+    checkpoints: TrainingCheckpoints | None = None,
 ) -> pd.DataFrame:
     """Trains member ``member`` of the pool ``stage``, writes it, and returns its losses.
 
     The checkpoint is a reward model whose rewards are centred on training responses, with its head
     before training (untrained.safetensors) and its losses (losses.csv): member, step, loss,
-    accuracy, split. It depends only on the seed, the pool and the member's number.
+    accuracy, split. It depends only on the seed, the pool and the member's number. After an
+    interruption it goes on from ``checkpoints``.
     """
     reward = member_settings(material.reward, settings, member)
     start = material.backbone if settings.start == "backbone" else material.base_model()
@@ -141,6 +144,7 @@ def train_member(
         reward,
         derive_seed(seed, stage, member, "training"),
         evaluations=1,  # a pool would spend much of its time on more
+        checkpoints=checkpoints,
     )
     losses.insert(0, "member", member)
     model.config.reward_offsets = mean_rewards(model, tokenizer, *texts)
