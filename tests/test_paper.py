@@ -122,6 +122,9 @@ def test_the_scores_of_policies():
             row = table.loc[(item, f"policies worse than the reference, {name}")]
             assert row["paper"] == chance
     assert table.loc[("Figure 7", "policies of each method"), "agrees"] == "no"
+    wide = make_run(tests=make_run().tests.assign(low=0.5, high=14.0))
+    row = table_of(wide).loc[("Figure 7", "variance ratio, vanilla over variance-aware")]
+    assert row["agrees"] == "not given" and "and 1: too few" in row["why"]
     low = make_run(tests=make_run().tests.assign(low=np.nan, high=np.nan))
     row = table_of(low).loc[("Figure 7", "variance ratio, vanilla over variance-aware")]
     assert row["agrees"] == "not given" and "Too few" in row["why"]

@@ -191,6 +191,9 @@ def _scores(run: Run) -> Iterator[Row]:
             agrees = _verdict(low <= ratio <= high)
             why = "Whether our interval includes the printed ratio. The printed one takes all "
             why += "policies as independent, and ours those of different members."
+            if low <= min(ratio, 1) and max(ratio, 1) <= high:
+                agrees = NOT_GIVEN
+                why = "Our interval includes the printed ratio, and 1: too few policies to tell."
         yield Row(item, quantities[1], said, text, agrees, why)
         for name, row, (mean, variance) in (
             ("vanilla", vanilla, of.vanilla),
