@@ -172,6 +172,10 @@ MISTAKES = [
         ["`methods.vanilla.ppo.batch_size` is 256", "at most 188"],
     ),
     (
+        {"reward.gradient_accumulation_steps": 5},
+        ["`reward.gradient_accumulation_steps` is 5", "a divisor of `batch_size`, 32"],
+    ),
+    (
         {"ppo.gradient_accumulation_steps": 3},
         ["`ppo.gradient_accumulation_steps` is 3", "a divisor of `minibatch_size`, 128"],
     ),

@@ -175,6 +175,16 @@ def test_activations_grow_with_the_batch_and_halve_in_bfloat16():
     assert half.activations < large.activations
 
 
+def test_checkpointing_keeps_the_inputs_of_layers_and_one_layers_activations():
+    model = from_config(ALL["gemma"].to_dict())
+    one = reward_training(replace(model, layers=1), 4, 64, False).activations
+    for layers in (2, 20):
+        deep = replace(model, layers=layers)
+        found = reward_training(deep, 4, 64, False, checkpointing=True)
+        assert found.activations == one + layers * 4 * 8 * 64 * model.width
+        assert found.activations < reward_training(deep, 4, 64, False).activations
+
+
 # --- A scenario -----------------------------------------------------------------------------------
 
 

@@ -217,9 +217,19 @@ def _reward_operations(
     length = settings["max_length"]
     text = forward(model, length, length)
     held = study.share("preferences", study.config["preferences"]["validation"])
+    passes = BACKWARD + settings["gradient_checkpointing"]
     return _sum(
-        _times(pairs, BACKWARD * settings["epochs"] * 2 * text),
+        _times(pairs, passes * settings["epochs"] * 2 * text),
         _times(held, EVALUATIONS * 2 * text),
+    )
+
+
+def _reward_memory(settings: Mapping[str, Any], model: Model, half: bool) -> Memory:
+    """Of the pairs that are computed at once."""
+    return reward_training(
+        *(model, settings["batch_size"] // settings["gradient_accumulation_steps"]),
+        *(settings["max_length"], half),
+        checkpointing=settings["gradient_checkpointing"],
     )
 
 
@@ -230,7 +240,7 @@ def _reward_model(
     return Stage(
         rule,
         1,
-        reward_training(model, settings["batch_size"], settings["max_length"], half),
+        _reward_memory(settings, model, half),
         SINGLE * model.reward,
         _reward_operations(study, settings, pairs, model),
         bfloat16=half,
@@ -481,7 +491,7 @@ def _regimes(study: Study) -> Iterator[Stage]:
         one = _reward_operations(study, reward, pairs, model)
         work = _sum(work, _times_all(one, noises * pool["replicates"]))
     half = _wanted(reward["bfloat16"])
-    memory = reward_training(model, reward["batch_size"], reward["max_length"], half)
+    memory = _reward_memory(reward, model, half)
     saved = SINGLE * model.reward * models
     yield Stage("train_pool", jobs, memory, saved, work, bfloat16=half)
     yield Stage(

@@ -6,7 +6,7 @@ tensors that the backward pass reads, counted layer by layer.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from prudent.plan.models import Model
 
@@ -93,10 +93,21 @@ def language_training(model: Model, rows: int, length: int, bfloat16: bool, eage
 
 
 def reward_training(
-    model: Model, pairs: int, length: int, bfloat16: bool, eager: bool = False
+    model: Model,
+    pairs: int,
+    length: int,
+    bfloat16: bool,
+    eager: bool = False,
+    checkpointing: bool = False,
 ) -> Memory:
-    """Training of a reward model, both responses of all pairs in one forward pass."""
-    return trained(model.reward, activations(model, 2 * pairs, length, bfloat16, eager))
+    """Training of a reward model, both responses of all pairs at once in one forward pass; with
+    ``checkpointing`` each layer's input is kept, and the activations of one layer at a time."""
+    rows = 2 * pairs
+    kept = activations(model, rows, length, bfloat16, eager)
+    if checkpointing:
+        one = activations(replace(model, layers=1), rows, length, bfloat16, eager)
+        kept = one + model.layers * SINGLE * rows * length * model.width
+    return trained(model.reward, kept)
 
 
 def sampling(model: Model, rows: int, prompt: int, response: int, bfloat16: bool = False) -> Memory:

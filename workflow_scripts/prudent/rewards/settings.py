@@ -29,6 +29,12 @@ class RewardSettings(Settings):
     """Passes over the pairs (AdamW, cosine schedule to zero)."""
     batch_size: Count = 32
     """Pairs per step."""
+    gradient_accumulation_steps: Count = 1
+    """Parts in which a batch is computed, one after the other, to save memory; it divides the
+    batch."""
+    gradient_checkpointing: bool = False
+    """Whether activations are computed again in the backward pass, layer by layer, which saves
+    memory and costs a third more time."""
     learning_rate: Positive = 3e-4
     """Peak learning rate."""
     weight_decay: Nonnegative = 0.001
@@ -42,6 +48,14 @@ class RewardSettings(Settings):
     log says so."""
     dropout: Share = 0.0
     """Dropout in training, for everything that the architecture can drop."""
+
+    def rules(self) -> Iterator[tuple[str, str]]:
+        if self.batch_size % self.gradient_accumulation_steps:
+            yield (
+                "gradient_accumulation_steps",
+                f"is {self.gradient_accumulation_steps}; expected a divisor of `batch_size`, "
+                f"{self.batch_size}",
+            )
 
 
 class HeadFitting(Settings):

@@ -42,9 +42,10 @@ logger = logging.getLogger(__name__)
 
 def check_processes(settings: RewardSettings, processes: int) -> None:
     """Raises InputError unless this many processes can share a batch."""
-    if settings.batch_size % processes:
+    at_once = settings.batch_size // settings.gradient_accumulation_steps
+    if at_once % processes:
         raise InputError(
-            f"reward.batch_size: {settings.batch_size} pairs cannot be shared by {processes} "
+            f"reward.batch_size: {at_once} pairs at once cannot be shared by {processes} "
             "processes, one for each GPU; expected a multiple"
         )
 
@@ -111,16 +112,24 @@ def fit_reward_model(
         for name in (split, "validation")
     )
     check_ends(train["chosen_ids"], tokenizer, model.name_or_path)
+    if settings.gradient_checkpointing and not model.supports_gradient_checkpointing:
+        raise InputError(
+            f"{model.name_or_path}: its architecture, {type(model).__name__}, computes no "
+            "activations again; expected reward.gradient_checkpointing: false"
+        )
     recorder = LossRecorder()
     steps = settings.epochs * math.ceil(len(train) / settings.batch_size)
+    at_once = settings.batch_size // settings.gradient_accumulation_steps
     with tempfile.TemporaryDirectory() as folder:
         trainer = ResumingRewardTrainer(
             model=model,
             args=RewardConfig(
                 output_dir=folder,
                 num_train_epochs=settings.epochs,
-                per_device_train_batch_size=settings.batch_size,
-                per_device_eval_batch_size=settings.batch_size,
+                per_device_train_batch_size=at_once,
+                gradient_accumulation_steps=settings.gradient_accumulation_steps,
+                gradient_checkpointing=settings.gradient_checkpointing,
+                per_device_eval_batch_size=at_once,
                 learning_rate=settings.learning_rate,
                 weight_decay=settings.weight_decay,
                 lr_scheduler_type="cosine",
@@ -146,6 +155,8 @@ def fit_reward_model(
             trainer.evaluate()  # the training stopped early
         # Else the model would go on to compute in bfloat16 where that was its training's precision.
         trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+    if settings.gradient_checkpointing:
+        model.gradient_checkpointing_disable()
     model.eval()
     return recorder.frame()[["step", "loss", "accuracy", "split"]]
 
